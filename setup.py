@@ -1,0 +1,34 @@
+"""Packaging of coronet_plugin. The host beside it (models, options, data, util) is not installed."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION: dict = {}
+exec((HERE / "coronet_plugin" / "_version.py").read_text(encoding="utf-8"), VERSION)
+
+REPORT = ["dominate>=2.6", "matplotlib>=3.5", "scikit-image>=0.19", "pillow>=9"]
+HOST = [*REPORT, "tqdm>=4.60"]
+TEST = [*HOST, "pytest>=7", "hypothesis>=6.80", "torch-pruning>=1.5", "ruff>=0.4"]
+
+setup(
+    name="coronet-plugin",
+    version=VERSION["__version__"],
+    description="Compress pix2pix and CycleGAN generators while they train (CoroNetGAN)",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    packages=["coronet_plugin"],
+    package_data={"coronet_plugin": ["py.typed"]},
+    python_requires=">=3.9",
+    install_requires=["torch>=2.1", "numpy>=1.22"],
+    extras_require={
+        "report": REPORT,  # the comparison page and its metrics
+        "host": HOST,  # train.py and test.py of this repository
+        "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["coronet = coronet_plugin.cli:main"]},
+)
