@@ -1,0 +1,64 @@
+"""Images of a folder: finding and opening them."""
+
+from __future__ import annotations
+
+import os
+
+from PIL import Image
+
+from coronet_plugin.errors import DataError
+
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def is_image_file(filename: str) -> bool:
+    """Whether the name is that of an image."""
+    return filename.lower().endswith(IMG_EXTENSIONS)
+
+
+def make_dataset(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
+    """Sorted paths of the images below ``dir``, at most ``max_dataset_size``.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    if not os.path.isdir(dir):
+        raise DataError(f"there is no folder {dir}{_what_is_there(dir)}; check --dataroot and --phase")
+    paths = sorted(
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(dir, followlinks=True)
+        for name in names
+        if is_image_file(name)
+    )
+    if not paths:
+        raise DataError(f"{dir} has no images ({' '.join(IMG_EXTENSIONS)}); check --dataroot and --phase")
+    return paths[: int(min(max_dataset_size, len(paths)))]
+
+
+def open_image(path: str, mode: str = "RGB") -> Image.Image:
+    """The image at ``path``, fully read, in ``mode``.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image ({error}); repair or remove it") from error
+
+
+def _what_is_there(dir: str) -> str:
+    """Names beside a missing folder, with a hint if they are another data set's."""
+    parent = os.path.dirname(dir.rstrip(os.sep)) or "."
+    if not os.path.isdir(parent):
+        return f" (nor {parent})"
+    names = sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())
+    if not names:
+        return f" ({parent} has no subfolders; images go into one named like the phase)"
+    wanted, there = os.path.basename(dir), ", ".join(names[:8])
+    if {f"{wanted}A", f"{wanted}B"} <= set(names):
+        return f" ({parent} has {there}; unpaired images need --dataset_mode unaligned)"
+    if wanted[:-1] in names:
+        return f" ({parent} has {there}; pairs in one image need --dataset_mode aligned)"
+    return f" ({parent} has {there})"

@@ -1,0 +1,56 @@
+"""One generator on images of one folder, without knowing how it was trained."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from coronet_plugin.errors import OptionError
+from models import networks
+from models.base_model import BaseModel
+
+
+class TestModel(BaseModel):
+    """Loads ``<epoch>_net_G<model_suffix>.pth``; a CycleGAN's are ``_A`` and ``_B``."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    @staticmethod
+    def modify_commandline_options(
+        parser: argparse.ArgumentParser, is_train: bool = True
+    ) -> argparse.ArgumentParser:
+        if is_train:
+            raise OptionError("--model test is for test.py alone; train with pix2pix or cycle_gan")
+        parser.set_defaults(dataset_mode="single")
+        parser.add_argument(
+            "--model_suffix", type=str, default="", help="ending of the generator's name, such as _A"
+        )
+        return parser
+
+    def __init__(self, opt: argparse.Namespace) -> None:
+        super().__init__(opt)
+        self.model_names = ["G" + opt.model_suffix]
+        self.visual_names = ["real", "fake"]
+        self.netG = networks.define_G(
+            opt.input_nc,
+            opt.output_nc,
+            opt.ngf,
+            opt.netG,
+            opt.norm,
+            not opt.no_dropout,
+            opt.init_type,
+            opt.init_gain,
+            self.gpu_ids,
+        )
+        setattr(self, "netG" + opt.model_suffix, self.netG)  # found by its name in model_names
+
+    def set_input(self, input: dict[str, Any]) -> None:
+        self.real = input["A"].to(self.device)
+        self.image_paths = input["A_paths"]
+        networks.check_image_size(self.opt.netG, self.real, self.isTrain)
+
+    def forward(self) -> None:
+        self.fake = self.netG(self.real)
+
+    def optimize_parameters(self) -> None:
+        """Never called: there is nothing to train."""

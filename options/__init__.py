@@ -1,0 +1,1 @@
+"""Command-line options of train.py and test.py."""

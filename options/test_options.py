@@ -1,0 +1,27 @@
+"""Options of test.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from options.base_options import BaseOptions
+
+
+class TestOptions(BaseOptions):
+    """The shared options and those of the results."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+    isTrain = False
+    program = "test.py"
+
+    def initialize(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        parser = super().initialize(parser)
+        add = parser.add_argument
+        add("--results_dir", type=str, default="./results/", help="where the pages of results go")
+        add("--aspect_ratio", type=float, default=1.0, help="width by height of saved images, if not as is")
+        add("--phase", type=str, default="test", help="subfolder of --dataroot to test on")
+        add("--eval", action="store_true", help="no dropout, running statistics in batch norm")
+        add("--num_test", type=int, default=50, help="test at most so many images")
+        # Without random crops there is nothing to scale beyond the crop.
+        parser.set_defaults(model="test", load_size=parser.get_default("crop_size"))
+        return parser

@@ -1,0 +1,1 @@
+"""Images, pages and logs of the bundled host."""
