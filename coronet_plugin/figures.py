@@ -1,0 +1,183 @@
+"""The curves of a comparison, drawn with matplotlib as SVG.
+
+Nothing here touches matplotlib's global state, so it is safe in a program that
+plots for itself. Backgrounds are transparent and text is a grey that can be read
+on white and on black, for pages in light and dark mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coronet_plugin.errors import OptionError
+from coronet_plugin.run import Run
+from coronet_plugin.spec import COMPACT, Spec
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GREY = "#7b818b"
+COLOURS = ("#3f7fd0", "#d9822b", "#2f9e6e", "#b35ab8", "#c8504b", "#8a7a2f")
+"""Colour of each run, in the order of the page; readable on white and on black."""
+WIDTH, HEIGHT = 6.8, 3.0  # inches
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A logged quantity over optimizer steps: ``steps`` and ``values`` are (N,)."""
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def curves(run: Run, prefix: str = "") -> tuple[Curve, ...]:
+    """The logged quantities whose names begin with ``prefix``, in the order of the log."""
+    names = dict.fromkeys(name for entry in run.log for name in entry.losses if name.startswith(prefix))
+    found = []
+    for name in names:
+        points = [(entry.step, entry.losses[name]) for entry in run.log if name in entry.losses]
+        steps, values = (np.array(column, dtype=float) for column in zip(*points))
+        found.append(Curve(name, steps, values))
+    return tuple(found)
+
+
+def slimming_step(run: Run) -> int | None:
+    """Optimizer step at which the generators became small, or None if they have not (yet)."""
+    compact = [spec for spec in run.specs.values() if spec.phase == COMPACT]
+    steps = [int(spec.search["of"]) for spec in compact if spec.search.get("of")]
+    return max(steps) if steps else None
+
+
+def target_fraction(spec: Spec) -> float:
+    """The budget as a fraction of the dense cost that it is about."""
+    dense = spec.dense["macs" if spec.budget["kind"] == "macs" else "parameters"]
+    return float(spec.budget["target"]) / dense
+
+
+def budget_figure(runs: Sequence[Run]) -> Figure | None:
+    """What is left of the MACs and of the channels over training; None if no run logged it."""
+    logged = [(index, run) for index, run in enumerate(runs) if curves(run, "macs_")]
+    if not logged:
+        return None
+    figure, (axes,) = _figure(1)
+    for index, run in logged:
+        colour = COLOURS[index % len(COLOURS)]
+        several = len(logged) > 1
+        _draw_budget(axes, run, colour, f"{run.name}: " if several else "")
+    axes.set_ylim(0, 105)
+    axes.set_ylabel("% of the dense generator")
+    axes.set_xlabel("optimizer step")
+    _legend(axes)
+    return figure
+
+
+def _draw_budget(axes: Axes, run: Run, colour: str, label: str) -> None:
+    for style, prefix, what in (("-", "macs_", "MACs"), (":", "width_", "channels")):
+        for curve in curves(run, prefix):
+            name = curve.name[len(prefix) :]
+            axes.plot(
+                curve.steps, 100 * curve.values, style, color=colour, lw=2, label=f"{label}{what} of {name}"
+            )
+    targets = {(spec.budget["kind"], target_fraction(spec)) for spec in run.specs.values()}
+    for kind, target in sorted(targets):
+        what = "MACs" if kind == "macs" else "parameters"
+        text = f"{label}target, {100 * target:.3g} % of the {what}"
+        axes.axhline(100 * target, color=GREY, lw=1, ls="--", label=text)
+    step = slimming_step(run)
+    if step is not None:
+        axes.axvline(step, color=GREY, lw=1)
+        axes.annotate(
+            f"slimmed at step {step}", (step, 100), textcoords="offset points", xytext=(5, -2), color=GREY
+        )
+
+
+def loss_names(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The generators' losses that any run logged, adversarial first; budgets and discriminators left out."""
+    names = dict.fromkeys(curve.name for run in runs for curve in curves(run))
+    skipped = ("macs_", "width_", "D_", "D")
+    return tuple(name for name in names if not name.startswith(skipped))
+
+
+def loss_figure(runs: Sequence[Run]) -> Figure | None:
+    """One panel per generator loss with all runs in it, smoothed; None if nothing was logged."""
+    names = loss_names(runs)
+    if not names:
+        return None
+    figure, panels = _figure(len(names), columns=2)
+    for name, axes in zip(names, panels):
+        for index, run in enumerate(runs):
+            _draw_loss(axes, run, name, COLOURS[index % len(COLOURS)])
+        axes.set_title(name, color=GREY, fontsize=10)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylim(bottom=0)
+    _legend(panels[0])
+    return figure
+
+
+def _draw_loss(axes: Axes, run: Run, name: str, colour: str) -> None:
+    curve = next((curve for curve in curves(run) if curve.name == name), None)
+    if curve is None:
+        return
+    axes.plot(curve.steps, curve.values, color=colour, lw=0.6, alpha=0.3)
+    axes.plot(curve.steps, smooth(curve.values), color=colour, lw=2, label=run.name)
+    step = slimming_step(run)
+    if step is not None:
+        axes.axvline(step, color=GREY, lw=0.8)
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Centred running mean of (N,) over a tenth of the points; shorter windows at the ends."""
+    half = max(1, len(values) // 20)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    centres = np.arange(len(values))
+    low, high = np.maximum(centres - half, 0), np.minimum(centres + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def save_svg(figure: Figure, path: Path) -> Path:
+    """Write the figure; the same figure gives the same file."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "coronet"}):
+        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+    return path
+
+
+def _figure(panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise OptionError('the curves need matplotlib: pip install "coronet-plugin[report]"') from error
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(WIDTH, HEIGHT * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[panels:]:
+        axes.set_visible(False)
+    for axes in grid[:panels]:
+        _style(axes)
+    return figure, grid[:panels]
+
+
+def _style(axes: Axes) -> None:
+    axes.tick_params(colors=GREY, labelsize=9)
+    for part in (axes.xaxis.label, axes.yaxis.label):
+        part.set_color(GREY)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GREY)
+    axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
+    axes.margins(x=0.01)
+
+
+def _legend(axes: Axes) -> None:
+    handles: Iterable[Any] = axes.get_legend_handles_labels()[0]
+    if handles:
+        axes.legend(frameon=False, labelcolor=GREY, fontsize=9)

@@ -1,0 +1,159 @@
+"""All that is known of hosts: upstream checkouts and the bundled one.
+
+Nothing else in the package imports or inspects the host. Differences between
+versions are found by looking (does the option exist, is there a wrapper), not
+by version numbers. Host modules are imported when a function runs, because
+outside a checkout there is no ``models`` package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from coronet_plugin.errors import OptionError, UserError
+from coronet_plugin.generators import build_generator
+
+GENERATOR_PREFIX = "G"
+
+
+def option(opt: Any, *names: str, default: Any = None) -> Any:
+    """The first of ``names`` that ``opt`` has: current name first, older ones after."""
+    for name in names:
+        if hasattr(opt, name):
+            return getattr(opt, name)
+    return default
+
+
+def base_class(name: str) -> type:
+    """The host's model class behind ``--model name``.
+
+    Raises:
+        OptionError: there is no such model, or it is the coronet model itself.
+    """
+    if name == "coronet":
+        raise OptionError(
+            "--coronet_base coronet would wrap itself; name the model to compress: pix2pix, ..."
+        )
+    models = importlib.import_module("models")
+    try:
+        found = models.find_model_using_name(name)
+    except ModuleNotFoundError as error:
+        if error.name != f"models.{name}_model":
+            raise
+        raise OptionError(
+            f"--coronet_base {name}: this checkout has no models/{name}_model.py; "
+            "name a model that --model accepts, such as pix2pix or cycle_gan"
+        ) from error
+    return found
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel and torch.compile wrappers."""
+    while True:
+        inner = getattr(network, "module", None) or getattr(network, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return network
+        network = inner
+
+
+def generators(model: Any, names: str = "") -> dict[str, nn.Module]:
+    """The generators a model owns, unwrapped, by name (``G``, or ``G_A`` and ``G_B``).
+
+    ``names``: comma-separated names to choose; by default all of ``model_names``
+    that begin with ``G``.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    owned = list(model.model_names)
+    unknown = [name for name in wanted if name not in owned]
+    if unknown:
+        raise OptionError(f"--coronet_networks {unknown[0]}: the model has {', '.join(owned)}")
+    chosen = wanted or [name for name in owned if name.startswith(GENERATOR_PREFIX)]
+    if not chosen:
+        raise OptionError(
+            f"the model's networks are {', '.join(owned)}; say which to compress with --coronet_networks"
+        )
+    return {name: unwrap(getattr(model, "net" + name)) for name in chosen}
+
+
+def optimizer_of(model: Any, network: nn.Module) -> Any:
+    """The optimizer among ``model.optimizers`` that holds ``network``'s parameters."""
+    wanted = {id(parameter) for parameter in network.parameters()}
+    for optimizer in model.optimizers:
+        if any(id(p) in wanted for group in optimizer.param_groups for p in group["params"]):
+            return optimizer
+    raise OptionError("none of the model's optimizers trains the generator; name the networks it does train")
+
+
+def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:
+    """What a spec says of ``network``: arguments of ``build_generator``, or just its class.
+
+    The arguments are given only if they really build a generator with the same
+    tensors, so that an edited checkout's generator is never taken for a stock one.
+    """
+    own = {"class": type(network).__name__}
+    convolutions = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    if not convolutions:
+        return own
+    arguments = {
+        "netG": option(opt, "netG", "which_model_netG"),
+        "input_nc": convolutions[0].in_channels,
+        "output_nc": convolutions[-1].out_channels,
+        "ngf": option(opt, "ngf"),
+        "norm": option(opt, "norm", "normG"),
+        "use_dropout": not option(opt, "no_dropout", default=False),
+    }
+    try:
+        with torch.device("meta"):
+            stock = build_generator(**arguments)
+    except UserError:
+        return own
+    same_class = type(stock).__name__ == type(network).__name__
+    same = same_class and _shapes(stock) == _shapes(network)
+    return arguments if same else own
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def total_epochs(opt: Any) -> int:
+    """Number of epochs the host will train."""
+    return int(option(opt, "n_epochs", "niter", default=100)) + int(
+        option(opt, "n_epochs_decay", "niter_decay", default=0)
+    )
+
+
+def crop_size(opt: Any) -> int:
+    """Side of the square images the networks see while training, in pixels."""
+    return int(option(opt, "crop_size", "fineSize", default=256))
+
+
+def steps_per_epoch(opt: Any) -> int:
+    """Optimizer steps in one epoch, from the size of the data set.
+
+    Hosts never pass it, so the data set is built once more to be counted.
+    """
+    data = importlib.import_module("data")
+    kind = data.find_dataset_using_name(opt.dataset_mode)
+    if "opt" in inspect.signature(kind.__init__).parameters:
+        dataset = kind(opt)
+    else:
+        dataset = kind()
+        dataset.initialize(opt)
+    images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
+    return max(1, math.ceil(images / int(option(opt, "batch_size", "batchSize", default=1))))
+
+
+def image_pools(model: Any) -> dict[str, Any]:
+    """The image pools (histories of generated images) a model keeps, by attribute name."""
+    return {
+        name: value
+        for name, value in vars(model).items()
+        if hasattr(value, "images") and hasattr(value, "num_imgs") and hasattr(value, "pool_size")
+    }

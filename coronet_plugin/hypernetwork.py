@@ -1,0 +1,121 @@
+"""Hypernetworks: convolution weights as functions of latent vectors.
+
+One small network per convolution turns the latents of its input channels
+``z_in`` ``(n,)`` and of its output channels ``z_out`` ``(m,)`` into the weight
+``(m, n, k, k)``, or ``(n, m, k, k)`` of a transposed convolution. There is no
+non-linearity: per weight the map is affine in ``z_in[i] * z_out[j]``.
+
+Sources: DHP (Li et al., ECCV 2020, arXiv 2003.13683) for the three layers, its
+public code for initial values; CoroNetGAN (Kumar et al., 2024, arXiv
+2403.08261) for the use in image translation. Equations: docs/method.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coronet_plugin.channels import PINNED, ChannelPlan
+from coronet_plugin.errors import OptionError
+
+
+class PublishedKernel(nn.Module):
+    """Three-layer hypernetwork of one convolution, as published.
+
+    With ``n`` inputs, ``m`` outputs, ``t`` kernel taps and embedding size ``E``::
+
+        Z = z_in z_out^T + b0           latent layer,    (n, m)
+        e_ij = Z_ij w1_ij + b1_ij       embedding layer, (n, m, E)
+        O_ij = w2_ij e_ij + b2_ij       explicit layer,  (n, m, t)
+
+    (docs/method.md eqs. (1) to (3)). Initially the biases are zero, ``w1 ~ U(-sqrt 3, sqrt 3)`` and
+    ``w2 ~ U(-s, s)`` with ``s = sqrt(3 / (E n t))``, so that a weight has variance ``1 / (n t)``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, taps: int, embedding: int = 8) -> None:
+        super().__init__()
+        bound = math.sqrt(3 / (embedding * inputs * taps))
+        self.b0 = nn.Parameter(torch.zeros(inputs, outputs))
+        self.w1 = nn.Parameter(torch.empty(inputs, outputs, embedding).uniform_(-math.sqrt(3), math.sqrt(3)))
+        self.b1 = nn.Parameter(torch.zeros(inputs, outputs, embedding))
+        self.w2 = nn.Parameter(torch.empty(inputs, outputs, taps, embedding).uniform_(-bound, bound))
+        self.b2 = nn.Parameter(torch.zeros(inputs, outputs, taps))
+
+    def forward(self, z_in: Tensor, z_out: Tensor) -> Tensor:
+        """``z_in`` ``(n,)``, ``z_out`` ``(m,)`` -> ``(n, m, t)``."""
+        latent = torch.outer(z_in, z_out) + self.b0  # (n, m)
+        embedding = latent.unsqueeze(-1) * self.w1 + self.b1  # (n, m, E)
+        return torch.einsum("nmte,nme->nmt", self.w2, embedding) + self.b2  # (n, m, t)
+
+
+class FoldedKernel(nn.Module):
+    """The published map with its last two layers multiplied out.
+
+    ``O_ij = (z_in_i z_out_j + b0_ij) A_ij + B_ij`` is the same family of
+    functions as :class:`PublishedKernel` (``A = w2 w1``, ``B = w2 b1 + b2``) with
+    about two instead of about eleven numbers per weight; its training dynamics
+    differ. ``A`` starts with the published variance ``1 / (n t)``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, taps: int) -> None:
+        super().__init__()
+        self.b0 = nn.Parameter(torch.zeros(inputs, outputs))
+        self.scale = nn.Parameter(torch.randn(inputs, outputs, taps) / math.sqrt(inputs * taps))
+        self.shift = nn.Parameter(torch.zeros(inputs, outputs, taps))
+
+    def forward(self, z_in: Tensor, z_out: Tensor) -> Tensor:
+        """``z_in`` ``(n,)``, ``z_out`` ``(m,)`` -> ``(n, m, t)``."""
+        latent = torch.outer(z_in, z_out) + self.b0  # (n, m)
+        return latent.unsqueeze(-1) * self.scale + self.shift  # (n, m, t)
+
+
+KERNELS = {"published": PublishedKernel, "folded": FoldedKernel}
+"""The forms a user can choose with ``--coronet_hypernetwork``."""
+
+
+class Hypernetwork(nn.Module):
+    """Latent vectors of a plan and one kernel network for each of its convolutions.
+
+    ``latents``: one vector per prunable channel set, ``N(0, 1)`` at the start (DHP's
+    code). Pinned channels have the constant latent one. Keys of ``kernels`` are
+    weight names of the generator, in the order of the forward pass.
+    """
+
+    def __init__(self, plan: ChannelPlan, form: str = "published", embedding: int = 8) -> None:
+        super().__init__()
+        if form not in KERNELS:
+            raise OptionError(f"hypernetwork {form!r} does not exist; choose one of {', '.join(KERNELS)}")
+        options = {"embedding": embedding} if form == "published" else {}
+        self.names = list(plan.kernels())
+        self.latents = nn.ParameterList(nn.Parameter(torch.randn(s.units)) for s in plan.prunable)
+        self.kernels = nn.ModuleList()
+        self._calls = list(plan.kernels().values())
+        for call in self._calls:
+            shape = call.weight_shape
+            taps = math.prod(shape[2:])
+            kernel = KERNELS[form](shape[call.axis_in], shape[call.axis_out], taps, **options)
+            self.kernels.append(kernel)
+        for index, (name, call) in enumerate(plan.kernels().items()):
+            for side, axis in (("in", call.axis_in), ("out", call.axis_out)):
+                units = plan.slices.get(name, {}).get(axis)
+                if units is None:
+                    units = np.full(call.weight_shape[axis], PINNED)
+                # index 0 is the constant latent, unit u is entry u + 1
+                self.register_buffer(f"z_{side}_{index}", torch.from_numpy(units + 1), persistent=False)
+
+    def z(self) -> Tensor:
+        """All latents behind the constant one: ``(1 + units,)``."""
+        one = self.latents[0].new_ones(1) if len(self.latents) else self.kernels[0].b0.new_ones(1)
+        return torch.cat([one, *self.latents])
+
+    def weight(self, index: int, z: Tensor) -> Tensor:
+        """Weight of convolution ``index`` in its own shape, from all latents ``z``."""
+        call = self._calls[index]
+        z_in, z_out = z[getattr(self, f"z_in_{index}")], z[getattr(self, f"z_out_{index}")]
+        flat = self.kernels[index](z_in, z_out)  # (n, m, t)
+        if call.axis_in == 1:
+            flat = flat.transpose(0, 1)
+        return flat.reshape(call.weight_shape)

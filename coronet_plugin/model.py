@@ -1,0 +1,201 @@
+"""The ``coronet`` model type: the user's own model class, with its generators compressed.
+
+``--model coronet --coronet_base pix2pix`` builds the host's pix2pix model and
+attaches a :class:`~coronet_plugin.compression.Compression` to each generator.
+Losses, visuals, pages, discriminators and schedules remain the base's. This
+module knows the order in which hosts call a model; what differs between hosts
+is in :mod:`coronet_plugin.host`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coronet_plugin import host, training_state
+from coronet_plugin.channels import example_input
+from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
+from coronet_plugin.compression import Compression
+from coronet_plugin.cost import human
+from coronet_plugin.errors import CheckpointError
+from coronet_plugin.options import Settings, add_options, recall, remember
+from coronet_plugin.spec import Spec, spec_path
+
+
+class CompressedModel:
+    """Mixed in front of a host's model class; see the module's text."""
+
+    compressions: dict[str, Compression]
+
+    def __init__(self, opt: Any) -> None:
+        super().__init__(opt)  # type: ignore[call-arg]
+        self._settings = Settings.of(opt)
+        self._epochs_done = 0
+        self._steps_this_epoch = 0
+        self.compressions = {}
+        networks = host.generators(self, self._settings.networks)
+        self._compressed = tuple(networks)
+        if self.isTrain:
+            self._compress(networks)
+
+    def _compress(self, networks: dict[str, torch.nn.Module]) -> None:
+        settings = self._settings
+        self._steps_per_epoch = host.steps_per_epoch(self.opt)
+        steps = max(1, round(settings.search_epochs * self._steps_per_epoch))
+        for name, network in networks.items():
+            compression = Compression(
+                network,
+                example_input(network, host.crop_size(self.opt)),
+                search_steps=steps,
+                budget=settings.budget,
+                kind=settings.kind,
+                hypernetwork=settings.hypernetwork,
+                embedding=settings.embedding,
+                architecture=host.architecture(network, self.opt),
+            )
+            self.compressions[name] = compression.attach(host.optimizer_of(self, network))
+            dense = compression.plan.cost()
+            print(
+                f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
+                f"literature's convention) and {human(dense.parameters)} parameters in "
+                f"{len(compression.plan.prunable)} channel sets; budget {settings.budget} "
+                f"({settings.kind}) after {steps} steps"
+            )
+        self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
+        self._report()
+
+    # -- training --------------------------------------------------------
+    def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
+        """One training step of the base model, then hypernetwork and proximal step."""
+        result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
+        self._steps_this_epoch += 1
+        finished = [compression.step() for compression in self.compressions.values()]
+        if finished and all(finished):
+            self._slim()
+        self._report()
+        return result
+
+    def _slim(self) -> None:
+        for name, compression in self.compressions.items():
+            compression.slim()
+            dense, slim = compression.plan.cost(), compression.cost()
+            print(
+                f"coronet: net{name} is slim after {compression.steps} steps: {human(slim.macs)} of "
+                f"{human(dense.macs)} MACs ({slim.macs / dense.macs:.2%}), {human(slim.parameters)} of "
+                f"{human(dense.parameters)} parameters ({slim.parameters / dense.parameters:.2%}); "
+                "training goes on with the small generator"
+            )
+
+    def _report(self) -> None:
+        """Keep the budget's curves up to date: fractions of MACs and of channels that are left."""
+        for name, compression in self.compressions.items():
+            setattr(self, f"loss_macs_{name}", compression.cost().macs / compression.plan.cost().macs)
+            setattr(self, f"loss_width_{name}", compression.width)
+
+    def update_learning_rate(self, *args: Any, **kwargs: Any) -> Any:
+        """Called by hosts between epochs, by some also before the first step."""
+        if self._steps_this_epoch:
+            self._epochs_done += 1
+            self._steps_this_epoch = 0
+        return super().update_learning_rate(*args, **kwargs)  # type: ignore[misc]
+
+    # -- saving and loading ----------------------------------------------
+    def setup(self, opt: Any, *args: Any, **kwargs: Any) -> Any:
+        """Schedulers and loading as the base does them; a continued run goes on exactly."""
+        resuming = self.isTrain and opt.continue_train
+        state = self._read_state(opt) if resuming else None
+        result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
+        if state is not None:
+            training_state.restore_(self, state)
+        for compression in self.compressions.values():
+            compression.generate_()  # some hosts initialise networks again in setup
+        self._report()
+        return result
+
+    def _read_state(self, opt: Any) -> dict[str, Any]:
+        path = self._path(f"{self._epoch_name(opt)}_coronet_state.pth")
+        state = training_state.read(path)
+        for name, compression in self.compressions.items():
+            if name not in state["compressions"]:
+                raise CheckpointError(
+                    f"{path} knows no network {name}; continue with the same --coronet_base"
+                )
+            compression.load_state_dict(state["compressions"][name])
+        self._epochs_done = int(state["epochs_done"])
+        if opt.epoch_count == 1 and self._epochs_done:
+            opt.epoch_count = self._epochs_done + 1
+            print(f"coronet: continuing with epoch {opt.epoch_count}")
+        return state
+
+    @staticmethod
+    def _epoch_name(opt: Any) -> str:
+        iteration = int(host.option(opt, "load_iter", default=0))
+        return f"iter_{iteration}" if iteration else str(host.option(opt, "epoch", "which_epoch"))
+
+    def save_networks(self, epoch: Any) -> None:
+        """Write every network as a plain state_dict, a spec beside each compressed one.
+
+        The state that continues a run exactly (latents, optimizers, random state)
+        is written beside ``latest`` only: the search's is many times the networks' size.
+        """
+        for name in self.model_names:
+            network = host.unwrap(getattr(self, "net" + name))
+            path = self._path(f"{epoch}_net_{name}.pth")
+            if name in self.compressions:
+                save_generator(network, path, self.compressions[name].spec(remember(self.opt)))
+            else:
+                save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
+        if str(epoch) == "latest":
+            save_tensors(training_state.collect(self), self._path("latest_coronet_state.pth"))
+
+    def load_networks(self, epoch: Any) -> None:
+        """Load every network; a compact generator is made small first."""
+        for name in self.model_names:
+            network = host.unwrap(getattr(self, "net" + name))
+            path = self._path(f"{epoch}_net_{name}.pth")
+            resized = bool(self.compressions)  # while training, the training state has made it small
+            beside = spec_path(path)
+            spec = Spec.read(beside) if not resized and name in self._compressed and beside.exists() else None
+            load_into(network, path, spec)
+
+    def _path(self, file: str) -> Path:
+        return Path(os.path.join(self.save_dir, file))
+
+
+class CoronetOptions:
+    """The option setter hosts ask a model class for."""
+
+    @staticmethod
+    def modify_commandline_options(parser: argparse.ArgumentParser, is_train: bool = True) -> Any:
+        """Add the coronet options, then those of the base model class; returns the parser."""
+        add_options(parser)
+        spec = None if is_train else recall(parser)
+        if spec is not None:
+            parser.set_defaults(coronet_base=spec.options.get("coronet_base", "cycle_gan"))
+        known, _ = parser.parse_known_args()
+        parser = host.base_class(known.coronet_base).modify_commandline_options(parser, is_train)
+        if spec is not None and spec.options.get("coronet_base") == known.coronet_base:
+            parser.set_defaults(**{k: v for k, v in spec.options.items() if k != "coronet_base"})
+        return parser
+
+
+def coronet_model(base_model: type) -> type:
+    """The class a host finds as ``models.coronet_model.CoronetModel``.
+
+    It is a ``BaseModel`` by name only: on construction the object becomes an
+    instance of ``--coronet_base``'s class with :class:`CompressedModel` in front.
+    """
+
+    def __init__(self: Any, opt: Any) -> None:
+        base = host.base_class(opt.coronet_base)
+        self.__class__ = type("CoronetModel", (CompressedModel, base), {})
+        self.__init__(opt)
+
+    members = {"__init__": __init__, "__doc__": CompressedModel.__doc__}
+    built = type("CoronetModel", (CoronetOptions, base_model), members)
+    built.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+    return built

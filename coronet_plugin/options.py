@@ -1,0 +1,129 @@
+"""The ``--coronet_*`` options of the model type, read once into a :class:`Settings`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coronet_plugin import host
+from coronet_plugin.budget import KINDS
+from coronet_plugin.errors import OptionError, UserError
+from coronet_plugin.hypernetwork import KERNELS
+from coronet_plugin.spec import Spec
+
+REMEMBERED = (
+    *("netG", "ngf", "norm", "no_dropout", "input_nc", "output_nc", "direction", "dataset_mode"),
+    *("crop_size", "load_size", "preprocess"),
+)
+"""Host options kept in the spec, so that testing needs no option of the training again."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add every ``--coronet_*`` option; each help text gives unit, default and effect."""
+    group = parser.add_argument_group("coronet: compress the generators while they train")
+    group.add_argument(
+        "--coronet_base",
+        default="cycle_gan",
+        help="model type to compress, as --model takes it (default: %(default)s); "
+        "when testing, the default is the one the run was trained with",
+    )
+    group.add_argument(
+        "--coronet_networks",
+        default="",
+        help="comma-separated networks to compress, such as G_A (default: all whose name begins with G)",
+    )
+    group.add_argument(
+        "--coronet_budget",
+        default="0.1",
+        help="what each generator may cost in the end: a fraction of the dense generator (0.1), or a count "
+        "(2.6G, 350k) at --crop_size (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_budget_kind",
+        default="macs",
+        choices=KINDS,
+        help="what the budget counts: true multiply-adds or parameters (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_search_epochs",
+        type=float,
+        default=None,
+        help="epochs until the budget is met and the dead channels are removed, may be fractional "
+        "(default: a quarter of all epochs); the strength of the shrinkage follows from it",
+    )
+    group.add_argument(
+        "--coronet_hypernetwork",
+        default="published",
+        choices=sorted(KERNELS),
+        help="form of the hypernetwork: 'published' (three layers, about 11 numbers per weight) or 'folded' "
+        "(the same map multiplied out, about 2 numbers per weight) (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_embedding",
+        type=int,
+        default=8,
+        help="embedding size of the published hypernetwork (default: %(default)s)",
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked of the model type."""
+
+    base: str
+    networks: str
+    budget: str
+    kind: str
+    search_epochs: float
+    hypernetwork: str
+    embedding: int
+
+    @classmethod
+    def of(cls, opt: Any) -> Settings:
+        """Read and check the options.
+
+        Raises:
+            OptionError: a value is out of range, or the search would outlast the training.
+        """
+        epochs = host.total_epochs(opt)
+        search = opt.coronet_search_epochs
+        search = epochs / 4 if search is None else search
+        if opt.isTrain and not 0 < search <= epochs:
+            raise OptionError(
+                f"--coronet_search_epochs {search:g} must be above 0 and at most the {epochs} epochs of the "
+                "training, or the generator never gets small"
+            )
+        if opt.coronet_embedding < 1:
+            raise OptionError(f"--coronet_embedding must be at least 1, not {opt.coronet_embedding}")
+        return cls(
+            base=opt.coronet_base,
+            networks=opt.coronet_networks,
+            budget=opt.coronet_budget,
+            kind=opt.coronet_budget_kind,
+            search_epochs=search,
+            hypernetwork=opt.coronet_hypernetwork,
+            embedding=opt.coronet_embedding,
+        )
+
+
+def remember(opt: Any) -> dict[str, Any]:
+    """The host options a spec keeps."""
+    kept = {name: getattr(opt, name) for name in REMEMBERED if hasattr(opt, name)}
+    return {"coronet_base": opt.coronet_base, **kept}
+
+
+def recall(parser: argparse.ArgumentParser) -> Spec | None:
+    """The spec of the run that is about to be tested, if there is one."""
+    known, _ = parser.parse_known_args()
+    iteration = int(host.option(known, "load_iter", default=0))
+    epoch = f"iter_{iteration}" if iteration else host.option(known, "epoch", "which_epoch", default="latest")
+    folder = Path(os.path.join(known.checkpoints_dir, known.name))
+    for path in sorted(folder.glob(f"{epoch}_net_G*.json")):
+        try:
+            return Spec.read(path)
+        except UserError:  # said clearly when the weights are loaded
+            return None
+    return None

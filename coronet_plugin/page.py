@@ -1,0 +1,99 @@
+"""How report pages look: style and behaviour, inline, so that a page is one file without a server."""
+
+from __future__ import annotations
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --ground: #ffffff; --ink: #1d2026; --muted: #626873; --line: #dcdfe4; --soft: #f4f5f7;
+  --accent: #2f6fc4; --best: #e6f0fc;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ground: #15171a; --ink: #e6e8eb; --muted: #9aa1ac; --line: #33373e; --soft: #1e2125;
+    --accent: #7db1f5; --best: #1d3350;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 72rem; background: var(--ground); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+}
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
+h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
+p { margin: .4rem 0; max-width: 46rem; }
+.summary { font-size: 1.05rem; overflow-wrap: anywhere; }
+.note, figcaption { color: var(--muted); font-size: .85rem; }
+.scroll { overflow-x: auto; }
+.examples { display: grid; gap: 1rem 1.25rem; }
+.example { display: grid; gap: .35rem; grid-auto-flow: column; grid-auto-columns: minmax(72px, 1fr); }
+.example figure { margin: 0; min-width: 0; }
+.example a { display: block; cursor: zoom-in; }
+.example img {
+  display: block; width: 100%; height: auto; background: #fff;
+  border: 1px solid var(--line); border-radius: 4px;
+}
+.example figcaption {
+  font-size: .75rem; padding-top: .15rem; text-align: center; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap;
+}
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .75rem; border-bottom: 1px solid var(--line); text-align: right;
+  vertical-align: top; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { border-bottom: 2px solid var(--line); overflow-wrap: anywhere; }
+tbody th { font-weight: 400; }
+.numbers small { display: block; color: var(--muted); font-size: .78rem; line-height: 1.3; }
+.numbers .best { background: var(--best); }
+.numbers .best b { color: var(--accent); }
+.numbers b { font-weight: 650; }
+.numbers .missing { color: var(--muted); font-style: italic; }
+.curve { display: block; width: 100%; max-width: 46rem; min-width: 30rem; height: auto; }
+.widths { width: 100%; max-width: 46rem; }
+.widths th, .widths td { padding: .2rem .5rem; font-size: .85rem; vertical-align: middle; }
+.widths th { white-space: nowrap; }
+.widths td { white-space: nowrap; }
+.widths .bar { width: 55%; min-width: 5.5rem; text-align: left; }
+.bar > span { display: block; height: .8rem; background: var(--soft); border: 1px solid var(--line); }
+.bar i { display: block; height: 100%; background: var(--accent); }
+.pinned .bar i { background: var(--muted); }
+.key { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .4em; }
+pre {
+  background: var(--soft); border: 1px solid var(--line); border-radius: 4px; padding: .75rem;
+  font-size: .82rem;   white-space: pre-wrap; overflow-wrap: anywhere;
+}
+dialog {
+  border: 1px solid var(--line); border-radius: 8px; padding: 1rem; background: var(--ground);
+  color: var(--ink); width: min(96vw, 90rem); max-height: 96vh;
+}
+dialog::backdrop { background: rgb(0 0 0 / .7); }
+dialog .example { gap: .75rem; cursor: zoom-out; }
+dialog .example a { cursor: zoom-out; }
+dialog .example figcaption { font-size: .9rem; }
+dialog img { image-rendering: pixelated; }
+dialog a:focus { outline: none; }
+a { color: var(--accent); }
+@media (max-width: 40rem) {
+  th, td { padding: .4rem .4rem; font-size: .9rem; }
+  thead th { font-size: .75rem; overflow-wrap: normal; }
+  .numbers small { font-size: .72rem; }
+  .widths th, .widths td { font-size: .72rem; padding: .2rem .2rem; }
+  .widths .bar { width: 40%; min-width: 4rem; }
+  .curve { min-width: 26rem; }
+  dialog .example { grid-auto-flow: row; grid-template-columns: 1fr 1fr; }
+}
+"""
+
+SCRIPT = """
+const dialog = document.querySelector("dialog");
+document.addEventListener("click", (event) => {
+  const link = event.target.closest(".example a");
+  if (dialog.open) { event.preventDefault(); dialog.close(); return; }
+  if (!link) return;
+  event.preventDefault();
+  dialog.replaceChildren(link.closest(".example").cloneNode(true));
+  dialog.showModal();
+});
+"""
+"""Click on a picture: its row, large; click again or Escape: back. Without scripts the link opens it."""

@@ -1,0 +1,105 @@
+"""The spec: a JSON file beside a generator's weights from which it is rebuilt.
+
+It is data for people and programs: which architecture, what was asked, what is
+left of every channel set, and the shapes of the tensors in the weight file.
+Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coronet_plugin.errors import CheckpointError
+
+FORMAT = "coronet-spec"
+VERSION = 1
+SEARCH = "search"
+"""Phase in which weights are generated and latents shrink; the generator has full size."""
+COMPACT = "compact"
+"""Phase after slimming; the generator is an ordinary small one."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything known of one saved generator.
+
+    ``architecture``: arguments of :func:`coronet_plugin.generators.build_generator`
+    (``netG``, ``input_nc``, ``output_nc``, ``ngf``, ``norm``, ``use_dropout``), or
+    ``{"class": name}`` for a generator of the user's own.
+    ``dense`` and ``slim``: ``macs``, ``macs_literature`` and ``parameters``.
+    ``sets``: per channel set ``name``, ``channels``, ``kept`` (indices in the first
+    producing layer) and ``pinned`` (reason or null).
+    ``tensors``: shape of every entry of the weight file. ``widths``: attributes of
+    modules whose width no tensor tells, such as affine-free norms.
+    ``options``: host options needed to build the same model for testing.
+    """
+
+    phase: str
+    architecture: dict[str, Any]
+    input_size: list[list[int]]
+    budget: dict[str, Any]
+    dense: dict[str, int]
+    slim: dict[str, int]
+    sets: list[dict[str, Any]]
+    tensors: dict[str, list[int]]
+    widths: dict[str, dict[str, int]]
+    search: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Readable JSON: one line per entry, lists of numbers not broken up."""
+        entries = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        lines = []
+        for key, value in entries.items():
+            if isinstance(value, (list, dict)) and value and key in ("sets", "tensors", "widths"):
+                lines.append(f"  {json.dumps(key)}: {_rows(value)}")
+            else:
+                lines.append(f"  {json.dumps(key)}: {json.dumps(value)}")
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def read(cls, path: str | Path) -> Spec:
+        """Read a spec file.
+
+        Raises:
+            CheckpointError: the file is missing, is not a spec, or was written by a newer version.
+        """
+        try:
+            entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(f"the spec {path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not a spec: it is not valid JSON ({error})") from error
+        if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
+            raise CheckpointError(
+                f"{path} is not a coronet spec; one must lie beside the weights"
+            )
+        version = entries.pop("version", None)
+        if version != VERSION:
+            raise CheckpointError(
+                f"{path} has spec version {version}, this coronet_plugin reads version {VERSION}; "
+                "update the package"
+            )
+        try:
+            spec = cls(**entries)
+        except TypeError as error:
+            raise CheckpointError(f"{path} is not a complete spec: {error}") from error
+        if spec.phase not in (SEARCH, COMPACT):
+            raise CheckpointError(f"{path} names the phase {spec.phase!r}, not {SEARCH!r} or {COMPACT!r}")
+        return spec
+
+
+def _rows(value: list[Any] | dict[str, Any]) -> str:
+    if isinstance(value, dict):
+        rows = [f"    {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(rows) + "\n  }"
+    return "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in value) + "\n  ]"
+
+
+def spec_path(weights: str | Path) -> Path:
+    """The spec that belongs to a weight file: same name, ``.json``."""
+    return Path(weights).with_suffix(".json")

@@ -1,0 +1,99 @@
+"""A slim generator is an ordinary small module that computes what the masked big one does."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from coronet_plugin import cost_of, example_input, find_channels
+from coronet_plugin.generators import build_generator
+from coronet_plugin.slim import difference, masked, slim
+
+SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64}
+
+
+def trained_looking(netG: str, norm: str, ngf: int = 8) -> nn.Module:
+    """A generator whose norms have non-trivial parameters and statistics."""
+    torch.manual_seed(0)
+    generator = build_generator(3, 3, ngf, netG, norm, use_dropout=True)
+    for name, tensor in generator.state_dict().items():
+        if "running_var" in name:
+            tensor.uniform_(0.5, 2)
+        elif "running_mean" in name or name.endswith("bias"):
+            tensor.normal_(0, 0.3)
+    return generator
+
+
+def random_alive(plan, seed: int, fraction: float = 0.4) -> np.ndarray:
+    alive = np.random.default_rng(seed).random(plan.units) < fraction
+    alive[[s.start for s in plan.prunable]] = True
+    return alive
+
+
+@pytest.mark.parametrize("netG", SIZES)
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_slim_equals_masked_to_rounding(netG, norm):
+    generator = trained_looking(netG, norm)
+    x = example_input(generator, SIZES[netG])
+    plan = find_channels(generator, x)
+    for seed in range(3):
+        alive = random_alive(plan, seed)
+        small, reference = slim(generator, plan, alive), masked(generator, plan, alive)
+        # single precision through up to 24 convolutions; outputs lie in [-1, 1]
+        assert difference(small, reference, (x,)) < 2e-5
+        assert difference(small, generator, (x,)) > 1e-3  # the cut is not a no-op
+
+
+def test_slim_equals_masked_in_double_precision_to_twelve_digits():
+    generator = trained_looking("resnet_6blocks", "batch").double()
+    x = example_input(generator, 64)
+    plan = find_channels(generator, x)
+    alive = random_alive(plan, 1)
+    assert difference(slim(generator, plan, alive), masked(generator, plan, alive), (x,)) < 1e-12
+
+
+def test_slim_is_physical():
+    generator = trained_looking("unet_128", "batch")
+    x = example_input(generator, 128)
+    plan = find_channels(generator, x)
+    alive = random_alive(plan, 0)
+    small = slim(generator, plan, alive)
+    assert type(small) is type(generator)
+    assert cost_of(small, x) == plan.cost(alive)  # what the plan promised is what is there
+    assert list(small.state_dict()) == list(generator.state_dict())
+    for module in small.modules():
+        assert not hasattr(module, "parametrizations")
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.shape[:2] == (module.out_channels, module.in_channels)
+        elif isinstance(module, nn.ConvTranspose2d):
+            assert module.weight.shape[:2] == (module.in_channels, module.out_channels)
+        elif isinstance(module, nn.BatchNorm2d):
+            assert module.weight.shape == module.running_mean.shape == (module.num_features,)
+    assert sum(p.numel() for p in pickle.loads(pickle.dumps(small)).parameters()) < sum(
+        p.numel() for p in generator.parameters()
+    )
+
+
+def test_affine_free_norms_follow_too():
+    generator = trained_looking("resnet_6blocks", "instance")
+    plan = find_channels(generator, example_input(generator, 32))
+    small = slim(generator, plan, random_alive(plan, 0))
+    widths = [m.num_features for m in small.modules() if isinstance(m, nn.InstanceNorm2d)]
+    before = [m.num_features for m in generator.modules() if isinstance(m, nn.InstanceNorm2d)]
+    assert all(a < b for a, b in zip(widths, before))
+
+
+def test_the_source_is_untouched_and_the_copy_trains():
+    generator = trained_looking("resnet_6blocks", "instance")
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    x = example_input(generator, 32)
+    plan = find_channels(generator, x)
+    small = slim(generator, plan, random_alive(plan, 0))
+    small(x).square().mean().backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in small.parameters())
+    assert all(torch.equal(t, before[n]) for n, t in generator.state_dict().items())
+    assert all(p.grad is None for p in generator.parameters())
