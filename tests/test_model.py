@@ -1,0 +1,137 @@
+"""``--model coronet`` in the bundled host: train, slim, resume, test, with the base model's own ways."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import paired_folder, run_test, run_train, unpaired_folder
+
+from coronet_plugin import cost_of, example_input, load_generator
+from coronet_plugin.model import CompressedModel
+
+SMALL = ["--netG", "resnet_6blocks", "--ngf", 8, "--ndf", 4, "--load_size", 32, "--crop_size", 32]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Train or test with small networks; returns the exit code."""
+    roots = {}
+
+    def go(name: str, base: str, *extra: object, testing: bool = False) -> int:
+        if base not in roots:
+            make = paired_folder if base == "pix2pix" else unpaired_folder
+            roots[base] = make(tmp_path, images=4 if base == "pix2pix" else (4, 4), size=32)
+        where = ["--dataroot", roots[base], "--name", name, "--checkpoints_dir", tmp_path / "c"]
+        if testing:
+            return run_test(*where, "--model", "coronet", "--results_dir", tmp_path / "r", *extra)
+        return run_train(
+            *where, "--model", "coronet", "--coronet_base", base, *SMALL, "--display_id", -1, "--num_threads", 0,
+            "--no_html", "--print_freq", 1, "--seed", 3, "--coronet_budget", 0.3, "--norm", "instance", *extra,
+        )  # fmt: skip
+
+    return go
+
+
+def losses(tmp_path, name: str) -> list[dict]:
+    lines = (tmp_path / "c" / name / "loss_log.jsonl").read_text().splitlines()
+    return [json.loads(line)["losses"] for line in lines]
+
+
+@pytest.mark.parametrize(("base", "nets"), [("pix2pix", ["G"]), ("cycle_gan", ["G_A", "G_B"])])
+def test_train_slim_and_test(run, tmp_path, capsys, base, nets):
+    assert run("a", base, "--n_epochs", 2, "--n_epochs_decay", 1, "--coronet_search_epochs", 1.5) == 0
+    said = capsys.readouterr().out
+    folder = tmp_path / "c" / "a"
+    curve = losses(tmp_path, "a")
+    for net in nets:
+        assert f"net{net} is slim after 6 steps" in said
+        spec = json.loads((folder / f"latest_net_{net}.json").read_text())
+        generator = load_generator(folder / f"latest_net_{net}.pth")
+        cost = cost_of(generator, example_input(generator, 32))
+        assert spec["phase"] == "compact" and cost.macs == spec["slim"]["macs"] <= spec["budget"]["target"]
+        fractions = [entry[f"macs_{net}"] for entry in curve]
+        assert fractions[0] > 0.5 and fractions[-1] == pytest.approx(cost.macs / spec["dense"]["macs"])
+        assert 0 < curve[-1][f"width_{net}"] < curve[0][f"width_{net}"] <= 1
+    dense = {"pix2pix": "D", "cycle_gan": "D_A"}[base]
+    assert not (folder / f"latest_net_{dense}.json").exists()  # discriminators are left alone
+    # no option of the training has to be said again
+    assert run("a", base, testing=True) == 0
+    images = sorted(p.name for p in (tmp_path / "r" / "a" / "test_latest" / "images").iterdir())
+    assert sum("fake_B" in name for name in images) == 4
+    assert "fake_B" in (tmp_path / "r" / "a" / "test_latest" / "index.html").read_text()
+
+
+def test_the_test_page_shows_what_the_loaded_generator_computes(run, tmp_path):
+    from PIL import Image
+    from util.util import tensor2im
+
+    run("a", "pix2pix", "--n_epochs", 1, "--n_epochs_decay", 0, "--coronet_search_epochs", 0.5, "--no_dropout")
+    run("a", "pix2pix", testing=True)
+    generator = load_generator(tmp_path / "c" / "a" / "latest_net_G.pth")
+    images = tmp_path / "r" / "a" / "test_latest" / "images"
+    real = torch.from_numpy(np.array(Image.open(images / "0_real_A.png")).transpose(2, 0, 1).copy())
+    with torch.no_grad():
+        fake = generator((real.float() / 127.5 - 1)[None])
+    shown = torch.from_numpy(np.array(Image.open(images / "0_fake_B.png")).copy())
+    difference = (torch.from_numpy(tensor2im(fake).copy()).int() - shown.int()).abs().max()
+    assert difference <= 1  # rounding to bytes
+
+
+@pytest.mark.parametrize("search", [3.5, 0.5], ids=["in the search", "after the cut"])
+@pytest.mark.parametrize("base", ["pix2pix", "cycle_gan"])
+def test_a_continued_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch, base, search):
+    schedule = ["--n_epochs", 2, "--n_epochs_decay", 2, "--coronet_search_epochs", search]
+    assert run("whole", base, *schedule) == 0
+
+    class Stopped(Exception):
+        pass
+
+    original = CompressedModel.save_networks
+
+    def save_then_stop(self, epoch):
+        original(self, epoch)
+        if epoch == 2:
+            raise Stopped
+
+    monkeypatch.setattr(CompressedModel, "save_networks", save_then_stop)
+    with pytest.raises(Stopped):
+        run("parts", base, *schedule, "--save_epoch_freq", 2)
+    monkeypatch.undo()
+    assert run("parts", base, *schedule, "--continue_train") == 0
+    for path in sorted((tmp_path / "c" / "whole").glob("latest_net_*.pth")):
+        first = torch.load(path, weights_only=True)
+        second = torch.load(tmp_path / "c" / "parts" / path.name, weights_only=True)
+        assert all(torch.equal(first[key], second[key]) for key in first), path.name
+    assert losses(tmp_path, "whole")[-1] == losses(tmp_path, "parts")[-1]
+
+
+def test_a_user_can_choose_what_is_compressed(run, tmp_path):
+    assert run("a", "cycle_gan", "--n_epochs", 1, "--n_epochs_decay", 0, "--coronet_networks", "G_B") == 0
+    assert (tmp_path / "c" / "a" / "latest_net_G_B.json").exists()
+    assert not (tmp_path / "c" / "a" / "latest_net_G_A.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--coronet_budget", "0.0001"], "smallest possible"),
+        (["--coronet_budget", "lots"], "0.1"),
+        (["--coronet_search_epochs", "9"], "--coronet_search_epochs"),
+        (["--coronet_networks", "G_C"], "--coronet_networks"),
+        (["--coronet_base", "no_such"], "no_such"),
+        (["--coronet_base", "coronet"], "itself"),
+        (["--coronet_embedding", "0"], "--coronet_embedding"),
+        (["--continue_train"], "latest"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(run, capsys, extra, said):
+    try:
+        code = run("a", "pix2pix", "--n_epochs", 1, "--n_epochs_decay", 1, *extra)
+    except SystemExit as stop:  # found while reading the options
+        code = stop.code
+    error = capsys.readouterr().err.strip()
+    assert code == 2 and said in error and "Traceback" not in error
+    assert len([line for line in error.splitlines() if "error" in line]) == 1
