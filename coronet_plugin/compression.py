@@ -109,17 +109,17 @@ class Compression:
         latents are a group of their own, without weight decay. Learning rates
         follow ``optimizer``'s, so its schedule holds for both.
         """
-        held = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        held = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
         if any(id(weight) not in held for weight in self._weights):
             raise OptionError("the optimizer does not hold the generator's weights; attach the one that does")
         self._host = optimizer
-        self._group = held[id(self._weights[0])]
+        self._group = held[id(self._weights[0])]  # by index: loading a state makes new group objects
         if self.hypernetwork is not None:
             groups = [
                 {"params": list(self.hypernetwork.kernels.parameters())},
                 {"params": list(self.hypernetwork.latents.parameters()), "weight_decay": 0.0},
             ]
-            self._optimizer = _companion(optimizer, self._group, groups)
+            self._optimizer = _companion(optimizer, optimizer.param_groups[self._group], groups)
             self._hook = optimizer.register_step_pre_hook(self._take_gradients)
         return self
 
@@ -145,12 +145,12 @@ class Compression:
         """
         if self.phase == COMPACT:
             return False
-        if self._optimizer is None:
+        if self._optimizer is None or self._host is None:
             raise OptionError("attach(optimizer) comes before step()")
         if self._gradients_taken:
             self._gradients_taken = False
             for group in self._optimizer.param_groups:
-                group["lr"] = self._group["lr"]
+                group["lr"] = self._host.param_groups[self._group]["lr"]
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
             self.steps += 1
