@@ -79,4 +79,6 @@ def test_an_unreachable_budget_names_the_smallest_reachable(plans):
 
 def test_a_budget_above_the_dense_cost_is_refused(plans):
     with pytest.raises(BudgetError, match="more than the dense"):
-        Budget.parse("900G").target(plans["unet_128"], protected(plans["unet_128"], np.ones(plans["unet_128"].units)))
+        Budget.parse("900G").target(
+            plans["unet_128"], protected(plans["unet_128"], np.ones(plans["unet_128"].units))
+        )

@@ -87,9 +87,7 @@ def test_generated_weights_are_written_and_left_alone_by_the_optimizer():
     train(compression, optimizer, 3)
     z = hyper.z()
     for index, name in enumerate(hyper.names):
-        torch.testing.assert_close(
-            generator.get_parameter(name), hyper.weight(index, z), rtol=0, atol=0
-        )
+        torch.testing.assert_close(generator.get_parameter(name), hyper.weight(index, z), rtol=0, atol=0)
         assert generator.get_parameter(name) not in optimizer.state
     assert generator.get_parameter("model.1.bias") in optimizer.state  # biases are trained as ever
 
@@ -169,7 +167,9 @@ def test_other_optimizers_work(optimizer):
     torch.manual_seed(0)
     generator = build_generator(**ARCHITECTURE)
     host = optimizer(generator.parameters(), lr=1e-3, weight_decay=0.01)
-    compression = Compression(generator, example_input(generator, 32), search_steps=4, budget=0.4).attach(host)
+    compression = Compression(generator, example_input(generator, 32), search_steps=4, budget=0.4).attach(
+        host
+    )
     train(compression, host, 6)
     assert compression.phase == "compact" and compression.remaining <= 0.4
     assert isinstance(compression._host, optimizer)

@@ -38,9 +38,7 @@ def test_published_kernel_is_affine_in_the_product_of_latents():
     kernel = randomised(PublishedKernel(5, 6, 16, 8))
     z_in, z_out = torch.randn(5).double(), torch.randn(6).double()
     scale = torch.einsum("ijte,ije->ijt", kernel.w2, kernel.w1)
-    shift = (
-        scale * kernel.b0[..., None] + torch.einsum("ijte,ije->ijt", kernel.w2, kernel.b1) + kernel.b2
-    )
+    shift = scale * kernel.b0[..., None] + torch.einsum("ijte,ije->ijt", kernel.w2, kernel.b1) + kernel.b2
     expected = scale * (z_in[:, None] * z_out)[..., None] + shift
     torch.testing.assert_close(kernel(z_in, z_out), expected, rtol=1e-12, atol=1e-12)
 

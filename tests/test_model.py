@@ -66,9 +66,12 @@ def test_train_slim_and_test(run, tmp_path, capsys, base, nets):
 
 def test_the_test_page_shows_what_the_loaded_generator_computes(run, tmp_path):
     from PIL import Image
+
     from util.util import tensor2im
 
-    run("a", "pix2pix", "--n_epochs", 1, "--n_epochs_decay", 0, "--coronet_search_epochs", 0.5, "--no_dropout")
+    run(
+        "a", "pix2pix", "--n_epochs", 1, "--n_epochs_decay", 0, "--coronet_search_epochs", 0.5, "--no_dropout"
+    )
     run("a", "pix2pix", testing=True)
     generator = load_generator(tmp_path / "c" / "a" / "latest_net_G.pth")
     images = tmp_path / "r" / "a" / "test_latest" / "images"
