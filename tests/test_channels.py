@@ -13,6 +13,7 @@ from coronet_plugin.slim import verify
 
 
 def plan_of(netG: str, norm: str = "instance", ngf: int = 4, size: int = 64, dropout: bool = False):
+    torch.manual_seed(0)
     generator = build_generator(3, 3, ngf, netG, norm, dropout)
     return generator, find_channels(generator, example_input(generator, size))
 
