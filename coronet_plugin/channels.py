@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from coronet_plugin.cost import Cost
 from coronet_plugin.errors import PlanError
 from coronet_plugin.propagation import LayerCall, Propagation
+from coronet_plugin.rules import RULES
 
 PINNED = -1
 """Unit number of every channel that is never removed."""
@@ -136,7 +137,7 @@ def find_channels(generator: nn.Module, example: Any) -> ChannelPlan:
         PlanError: the generator does not run on ``example``.
     """
     inputs = example if isinstance(example, tuple) else (example,)
-    state = Propagation(generator)
+    state = Propagation(generator, RULES)
     training = {module: module.training for module in generator.modules()}
     generator.eval()  # batch statistics of one image and dropout teach nothing about channels
     try:
@@ -182,7 +183,8 @@ def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
         groups[(frozenset(members[root]), reasons.get(root))].append(root)
 
     first = {call.module: position for position, call in reversed(list(enumerate(state.calls)))}
-    sets, unit_of = [], {}
+    sets: list[ChannelSet] = []
+    unit_of: dict[int, int] = {}
     taken: set[str] = set()
     for (made_by, reason), roots in sorted(groups.items(), key=lambda g: min(first[m] for m in g[0][0])):
         producers = tuple(sorted(made_by, key=lambda module: first[module]))

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from run_helpers import ARCHITECTURE
 from torch.func import functional_call
 
 from coronet_plugin import (
@@ -20,15 +21,6 @@ from coronet_plugin import (
 )
 from coronet_plugin.generators import build_generator
 from coronet_plugin.slim import difference, masked
-
-ARCHITECTURE = {
-    "netG": "resnet_6blocks",
-    "input_nc": 3,
-    "output_nc": 3,
-    "ngf": 8,
-    "norm": "instance",
-    "use_dropout": False,
-}
 
 
 def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind="macs", **options):
