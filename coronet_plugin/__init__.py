@@ -7,7 +7,8 @@ pytorch-CycleGAN-and-pix2pix, its forks, or any other training loop.
 from __future__ import annotations
 
 from coronet_plugin._version import __version__
-from coronet_plugin.channels import ChannelPlan, ChannelSet, example_input, find_channels
+from coronet_plugin.baking import bake_
+from coronet_plugin.channels import ChannelPlan, ChannelSet
 from coronet_plugin.checkpoint import load_generator
 from coronet_plugin.compression import Compression
 from coronet_plugin.cost import Cost, cost_of
@@ -19,7 +20,10 @@ from coronet_plugin.errors import (
     PlanError,
     UserError,
 )
+from coronet_plugin.planning import example_input, find_channels
+from coronet_plugin.slim import masked, slim
 from coronet_plugin.spec import Spec
+from coronet_plugin.verification import verify
 
 __all__ = [
     "BudgetError",
@@ -34,8 +38,12 @@ __all__ = [
     "Spec",
     "UserError",
     "__version__",
+    "bake_",
     "cost_of",
     "example_input",
     "find_channels",
     "load_generator",
+    "masked",
+    "slim",
+    "verify",
 ]

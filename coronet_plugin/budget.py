@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.channels import ChannelPlan, ChannelSet
 from coronet_plugin.cost import Cost, human
 from coronet_plugin.errors import BudgetError
 
@@ -77,16 +77,17 @@ class Budget:
         return target
 
 
-def floor_of(units: int) -> int:
-    """Units of a set that always stay: four, or 5 % of a wide set (DHP keeps four)."""
-    return min(units, max(4, math.ceil(0.05 * units)))
+def floor_of(channel_set: ChannelSet) -> int:
+    """Units of a set that always stay: four channels, or 5 % of a wide set (DHP keeps four)."""
+    four = math.ceil(4 * channel_set.units / channel_set.channels)
+    return min(channel_set.units, max(four, math.ceil(0.05 * channel_set.units)))
 
 
 def protected(plan: ChannelPlan, score: np.ndarray) -> np.ndarray:
     """The highest-scored units of each set, up to its floor: bool ``(units,)``."""
     keep = np.zeros(plan.units, dtype=bool)
     for channel_set in plan.prunable:
-        best = np.argsort(-score[channel_set.slice], kind="stable")[: floor_of(channel_set.units)]
+        best = np.argsort(-score[channel_set.slice], kind="stable")[: floor_of(channel_set)]
         keep[channel_set.start + best] = True
     return keep
 

@@ -32,13 +32,13 @@ from torch import Tensor, nn
 
 from coronet_plugin._version import __version__
 from coronet_plugin.budget import Budget, choose_alive, floor_of, protected, threshold
-from coronet_plugin.channels import find_channels
 from coronet_plugin.checkpoint import save_generator
 from coronet_plugin.cost import Cost
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.hypernetwork import Hypernetwork
+from coronet_plugin.planning import find_channels
 from coronet_plugin.proximal import DEAD_BELOW, shrink_
-from coronet_plugin.slim import slim_, verify
+from coronet_plugin.slim import slim_
 from coronet_plugin.spec import COMPACT, SEARCH, Spec
 
 
@@ -87,10 +87,9 @@ class Compression:
         self.shrinkage = 0.0
         """How much the last proximal step took off every latent: lambda times learning rate."""
         self.form = hypernetwork
-        self._floors = [floor_of(s.units) for s in self.plan.prunable]
+        self._floors = [floor_of(s) for s in self.plan.prunable]
         self._kept = np.ones(self.plan.units, dtype=bool)
         self.target = self.budget.target(self.plan, protected(self.plan, np.ones(self.plan.units)))
-        verify(generator, self.plan, self.inputs)
         parameters = dict(generator.named_parameters())
         self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, hypernetwork, embedding)
         self._weights = [parameters[name] for name in self.hypernetwork.names]

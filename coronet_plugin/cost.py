@@ -46,9 +46,9 @@ def cost_of(generator: nn.Module, example: Any) -> Cost:
     ``example``: an input tensor ``(1, C, H, W)`` or a tuple of inputs. The
     generator's training flags, buffers and random state are left as they were.
     """
-    from coronet_plugin.channels import find_channels
+    from coronet_plugin.planning import trace
 
-    return find_channels(generator, example).cost()
+    return trace(generator, example if isinstance(example, tuple) else (example,)).cost()
 
 
 def human(count: float) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from coronet_plugin import host, training_state
-from coronet_plugin.channels import example_input
+from coronet_plugin.planning import example_input
 from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
 from coronet_plugin.compression import Compression
 from coronet_plugin.cost import human

@@ -52,6 +52,15 @@ class LayerCall:
     groups: int
 
 
+@dataclass(frozen=True)
+class Product:
+    """One product of activations, as in attention: ``positions`` times the widths of ``ids`` MACs."""
+
+    module: str
+    positions: int
+    ids: tuple[np.ndarray, ...]
+
+
 class NotUnderstood(Exception):
     """A rule cannot follow this call; its text is the reason for pinning."""
 
@@ -71,17 +80,18 @@ class Call:
         return self.kwargs.get(name, default)
 
     def tensors(self) -> list[Tensor]:
-        return list(_tensors((self.args, self.kwargs)))
+        return list(tensors_in((self.args, self.kwargs)))
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists, tuples and dictionaries, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors_in(list(value.values()))
 
 
 Rule = Callable[["Propagation", Call], Iterable["Layout | None"]]
@@ -100,6 +110,7 @@ class Propagation(TorchFunctionMode):
     tensors: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
     norms: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     calls: list[LayerCall] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
     consumers: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,14 +120,18 @@ class Propagation(TorchFunctionMode):
         self._layouts: dict[int, Layout] = {}
         self._alive: list[Tensor] = []  # an id() must not be reused while we run
         self._modules: list[str] = []
+        self._batch = 1
+        self.touched = False
+        """Whether any parameter of the generator was used."""
         named = [*self.generator.named_parameters(), *self.generator.named_buffers()]
         self._names = {id(tensor): name for name, tensor in named}
 
     # -- running ---------------------------------------------------------
     def run(self, inputs: tuple[Any, ...]) -> Any:
         """Run the generator on ``inputs`` and follow its channels."""
-        for tensor in _tensors(inputs):
+        for tensor in tensors_in(inputs):
             if tensor.ndim >= 3:
+                self._batch = tensor.shape[0] if tensor.ndim == 4 else 1
                 axis = tensor.ndim - 3
                 self.set_layout(tensor, Layout(np.zeros(tensor.shape[axis], dtype=np.int64), axis))
         handles = []
@@ -129,7 +144,7 @@ class Propagation(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
-        for tensor in _tensors(out):
+        for tensor in tensors_in(out):
             layout = self.layout(tensor)
             if layout is not None:
                 self.pin(layout.ids, "it is the generator's output")
@@ -154,16 +169,21 @@ class Propagation(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
+        if name == "__get__":  # an attribute such as ``T``
+            name = getattr(func.__self__, "__name__", name)
         out = func(*args, **kwargs)
-        results = list(_tensors(out))
+        results = list(tensors_in(out))
         if results or name in IN_PLACE_WRITES:
             self._visit(Call(name, args, kwargs, out), results)
         return out
 
     def _visit(self, call: Call, results: list[Tensor]) -> None:
         self._alive.extend(results)
-        tracked = [t for t in call.tensors() if self.layout(t) is not None]
-        if not tracked:
+        arguments = call.tensors()
+        tracked = [t for t in arguments if self.layout(t) is not None]
+        parameters = any(id(t) in self._names for t in arguments)
+        self.touched = self.touched or parameters
+        if not tracked and not parameters:
             return
         rule = self.rules.get(call.name.rstrip("_") if not call.name.startswith("__") else call.name)
         try:
@@ -211,6 +231,10 @@ class Propagation(TorchFunctionMode):
         """Qualified name of a parameter or buffer, None for any other tensor."""
         return self._names.get(id(tensor))
 
+    def per_image(self, count: int) -> int:
+        """``count`` positions of a batch, for one image."""
+        return count // self._batch if count % self._batch == 0 else count
+
     # -- ids -------------------------------------------------------------
     def fresh(self, count: int, origin: str | None) -> np.ndarray:
         """``count`` new ids, produced by the layer ``origin``."""
@@ -250,7 +274,12 @@ class Propagation(TorchFunctionMode):
 
     def register(self, tensor: Any, axis: int, ids: np.ndarray) -> None:
         """Slice ``axis`` of a parameter or buffer together with ``ids``."""
-        if isinstance(tensor, Tensor):
-            if self.name_of(tensor) is None:
-                raise NotUnderstood("a weight is computed from others")
+        if not isinstance(tensor, Tensor):
+            return
+        if self.name_of(tensor) is not None:
             self.merge(self.parameter_layout(tensor, axis).ids, ids)
+            return
+        layout = self.layout(tensor)
+        if layout is None or layout.axis != axis:
+            raise NotUnderstood("a parameter of a layer is computed from tensors whose channels are not known")
+        self.merge(layout.ids, ids)

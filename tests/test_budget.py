@@ -60,7 +60,7 @@ def test_the_best_units_are_kept_and_every_set_keeps_its_floor(plans):
     score[plan.prunable[0].slice] *= 1e-6  # a set that would die out
     target = Budget.parse("0.1").target(plan, protected(plan, score))
     alive = choose_alive(plan, score, "macs", target)
-    assert alive[plan.prunable[0].slice].sum() >= floor_of(plan.prunable[0].units) == 4
+    assert alive[plan.prunable[0].slice].sum() >= floor_of(plan.prunable[0]) == 4
     floors = protected(plan, score)
     free = ~floors
     # all but the few units used to fill the budget up lie above one global threshold

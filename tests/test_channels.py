@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from coronet_plugin import PlanError, example_input, find_channels
+from coronet_plugin import PlanError, example_input, find_channels, verify
 from coronet_plugin.generators import build_generator
-from coronet_plugin.slim import verify
 
 
 def plan_of(netG: str, norm: str = "instance", ngf: int = 4, size: int = 64, dropout: bool = False):
@@ -134,10 +133,19 @@ def test_what_is_not_understood_is_pinned_with_a_reason(name):
 
 
 def test_features_added_to_the_input_image_are_pinned():
-    generator = nn.Sequential(conv(3, 3), nn.Tanh())
-    generator.forward = lambda x: x + generator[1](generator[0](x))
-    plan = find_channels(generator, torch.randn(1, 3, 8, 8))
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    plan = find_channels(Residual(conv(3, 3), nn.Tanh()), torch.randn(1, 3, 8, 8))
     assert plan.units == 0 and plan.sets[0].pinned
+
+
+def test_a_forward_that_runs_other_layers_than_its_own_is_refused():
+    generator = nn.Sequential(conv(3, 16), conv(16, 3))
+    generator.forward = lambda x: generator[1](generator[0](x))  # a copy would still run these
+    with pytest.raises(PlanError, match="none of its own layers"):
+        find_channels(generator, torch.randn(1, 3, 8, 8))
 
 
 def test_concatenation_with_the_image_keeps_the_offset():
