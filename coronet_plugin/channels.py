@@ -110,8 +110,8 @@ class ChannelPlan:
 
     def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
         """Indices, in the set's first producing layer, of its channels that are ``alive``."""
-        made = (call for call in self.calls if call.module == channel_set.producers[0])
-        units = next(axes[c.axis_out] for c in made if c.axis_out in (axes := self.slices.get(c.weight or "", {})))
+        call = next(c for c in self.calls if c.module == channel_set.producers[0] and c.weight in self.slices)
+        units = self.slices[call.weight or ""][call.axis_out]
         if channel_set.pinned is not None:
             return np.flatnonzero(units == PINNED)
         mine = (units >= channel_set.start) & (units < channel_set.start + channel_set.units)

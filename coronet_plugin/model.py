@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from coronet_plugin import host, training_state
-from coronet_plugin.planning import example_input
 from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
 from coronet_plugin.compression import Compression
 from coronet_plugin.cost import human
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.options import Settings, add_options, recall, remember
+from coronet_plugin.planning import example_input
 from coronet_plugin.spec import Spec, spec_path
 
 
@@ -49,7 +49,7 @@ class CompressedModel:
         for name, network in networks.items():
             compression = Compression(
                 network,
-                example_input(network, host.crop_size(self.opt)),
+                self._example(name, network),
                 search_steps=steps,
                 budget=settings.budget,
                 kind=settings.kind,
@@ -67,6 +67,11 @@ class CompressedModel:
             )
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
         self._report()
+
+    def _example(self, name: str, network: torch.nn.Module) -> Any:
+        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or one image."""
+        own = getattr(self, "coronet_example", None)
+        return own(name) if own else example_input(network, host.crop_size(self.opt))
 
     # -- training --------------------------------------------------------
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:

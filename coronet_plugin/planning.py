@@ -6,7 +6,6 @@ Propagation says what it understood, this module makes a plan of it, and
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +18,7 @@ from coronet_plugin.channels import PINNED, ChannelPlan, ChannelSet
 from coronet_plugin.errors import PlanError
 from coronet_plugin.propagation import Product, Propagation, tensors_in
 from coronet_plugin.rules import RULES
+from coronet_plugin.slim import copy_with
 from coronet_plugin.verification import prove
 
 
@@ -43,7 +43,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...]) -> ChannelPlan:
     Raises:
         PlanError: the generator does not run on ``inputs``, or runs no layer of its own.
     """
-    copied = copy.deepcopy(generator).eval()  # batch statistics and dropout teach nothing about channels
+    copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
     state = Propagation(copied, RULES)
     try:
         with torch.random.fork_rng(devices=[x.device for x in tensors_in(inputs) if x.is_cuda][:1]):
@@ -52,7 +52,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...]) -> ChannelPlan:
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(
             f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
-            f"{error}. Pass an example input it accepts."
+            f"{error}. Give an example it accepts (a model class: by a method coronet_example(name))."
         ) from error
     if not state.touched:
         raise PlanError(

@@ -191,10 +191,9 @@ class Propagation(TorchFunctionMode):
                 raise NotUnderstood(f"{call.name} is not understood")
             for result, layout in zip(results, rule(self, call)):
                 self.set_layout(result, layout)
-        except NotUnderstood as doubt:
-            where = f" (in {self.module})" if self.module else ""
+        except NotUnderstood as error:
             for tensor in tracked:
-                self.pin(self.layout(tensor).ids, f"{doubt}{where}")  # type: ignore[union-attr]
+                self.doubt(self.layout(tensor).ids, str(error))  # type: ignore[union-attr]
             for result in results:
                 self._layouts.pop(id(result), None)
 
@@ -264,6 +263,10 @@ class Propagation(TorchFunctionMode):
     def pin(self, ids: np.ndarray, reason: str) -> None:
         self._pins.extend((index, reason) for index in ids.tolist())
 
+    def doubt(self, ids: np.ndarray, reason: str) -> None:
+        """Pin ``ids`` for what the running module does with them."""
+        self.pin(ids, f"{reason} (in {self.module})" if self.module else reason)
+
     def pinned(self) -> dict[int, str]:
         """Reason by root id, for every root that must never be removed."""
         reasons: dict[int, str] = {}
@@ -281,5 +284,5 @@ class Propagation(TorchFunctionMode):
             return
         layout = self.layout(tensor)
         if layout is None or layout.axis != axis:
-            raise NotUnderstood("a parameter of a layer is computed from tensors whose channels are not known")
+            raise NotUnderstood("a layer's parameter is computed from tensors whose channels are not known")
         self.merge(layout.ids, ids)

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.propagation import tensors_in
 
 
 def slim(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
     """A smaller copy of ``generator`` with only the units ``alive`` (bool, ``(units,)``)."""
-    smaller = copy.deepcopy(generator)
+    smaller = copy_with(generator)
     slim_(smaller, plan, alive)
     return smaller
 
@@ -120,10 +121,17 @@ def _zero_(value: Tensor, axis: int, dead: np.ndarray) -> None:
     value.index_fill_(axis, torch.from_numpy(np.flatnonzero(dead)).to(value.device), 0.0)
 
 
-def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor]) -> nn.Module:
-    """A deep copy with other parameters and buffers in place of the keys of ``values``."""
+def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor] | None = None) -> nn.Module:
+    """A deep copy with other parameters and buffers in place of the keys of ``values``.
+
+    Tensors with a graph that modules remember (old weight norm does) are copied without it.
+    """
     memo: dict[int, Any] = {}
-    for old, new in values.items():
+    for module in generator.modules():
+        for tensor in tensors_in(list(vars(module).values())):
+            if tensor.grad_fn is not None:
+                memo[id(tensor)] = tensor.detach().clone()
+    for old, new in (values or {}).items():
         memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
     return copy.deepcopy(generator, memo)
 

@@ -64,24 +64,29 @@ def _examine(
     generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], seed: int = 0
 ) -> tuple[float, tuple[str, str] | None]:
     """Largest relative difference, and the set to blame for a failure with what happens."""
-    copied = _randomised(generator, seed)
-    worst, failure, bench = _first_that_runs(copied, plan, inputs, seed, None)
-    if failure:
-        with suppress(PlanError):  # a generator may not take double precision
-            worst, failure, bench = _first_that_runs(copied, plan, inputs, seed, torch.float64)
-    return worst, bench.culprit(plan) if failure else None
+    worst = 0.0
+    for trial in range(seed, seed + TRIALS):
+        found, failure, bench = _first_that_runs(generator, plan, inputs, trial, None)
+        if failure:
+            with suppress(PlanError):  # a generator may not take double precision
+                found, failure, bench = _first_that_runs(generator, plan, inputs, trial, torch.float64)
+        worst = max(worst, found)
+        if failure:
+            return worst, bench.culprit(plan, failure)
+    return worst, None
 
 
 def _first_that_runs(
-    copied: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], seed: int, dtype: torch.dtype | None
+    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], seed: int, dtype: torch.dtype | None
 ) -> tuple[float, str, Bench]:
     """Try the plan on random input, or on ``inputs`` if the generator does not take that."""
-    network = copied if dtype is None else copy.deepcopy(copied).to(dtype)
+    copied = _randomised(generator, seed)
+    copied = copied if dtype is None else copied.to(dtype)
     reason: DoesNotRun | None = None
     for values in (tuple(_noise(value, seed) for value in inputs), inputs):
-        bench = Bench(network, tuple(_cast(value, dtype) for value in values), seed)
+        bench = Bench(copied, tuple(_cast(value, dtype) for value in values), seed)
         try:
-            return (*bench.try_all(plan, plan.units), bench)
+            return (*bench.without_units(plan, plan.units), bench)
         except DoesNotRun as error:
             reason = error
     raise PlanError(f"the generator {type(copied).__name__} does not run: {reason}") from reason
@@ -99,22 +104,13 @@ class Bench:
     inputs: tuple[Any, ...]
     seed: int
 
-    def try_all(self, plan: ChannelPlan, end: int) -> tuple[float, str]:
-        """Largest difference over :data:`TRIALS` masks, and what went wrong ("" for nothing).
+    def without_units(self, plan: ChannelPlan, end: int) -> tuple[float, str]:
+        """Relative difference of slim and masked generator, and what went wrong ("" for nothing).
 
-        Only units before ``end`` are removed.
+        The mask is random; units from ``end`` on stay.
         """
-        worst = 0.0
-        for trial in range(TRIALS):
-            alive = random_mask(plan, self.seed + trial)
-            alive[end:] = True
-            found, failure = self._try(plan, alive)
-            worst = max(worst, found)
-            if failure:
-                return worst, failure
-        return worst, ""
-
-    def _try(self, plan: ChannelPlan, alive: np.ndarray) -> tuple[float, str]:
+        alive = random_mask(plan, self.seed)
+        alive[end:] = True
         try:
             reference = _output(masked(self.generator, plan, alive), self.inputs, self.seed)
         except Exception as error:  # user code may raise anything
@@ -128,23 +124,22 @@ class Bench:
             return found, ""
         return found, f"computes something else (relative difference {found:.2g})"
 
-    def culprit(self, plan: ChannelPlan) -> tuple[str, str]:
-        """Name of the set with which removal begins to fail, and how it fails.
+    def culprit(self, plan: ChannelPlan, why: str) -> tuple[str, str]:
+        """Name of the set with which removal begins to fail, and how; ``why``: how it fails in the end.
 
         Raises:
             PlanError: it fails without any removal: the generator gives other output each time.
         """
-        if self.try_all(plan, 0)[1]:
+        if self.without_units(plan, 0)[1]:
             raise PlanError(
                 f"the generator {type(self.generator).__name__} gives another output for the same input "
                 "each time, so that no channel set of it can be checked"
             )
         sets = sorted(plan.prunable, key=lambda s: s.start)
         low, high = 0, len(sets)  # removing from the first ``low`` sets works, from ``high`` it fails
-        why = self.try_all(plan, plan.units)[1]
         while high - low > 1:
             middle = (low + high) // 2
-            failure = self.try_all(plan, sets[middle].start)[1]
+            failure = self.without_units(plan, sets[middle].start)[1]
             low, high, why = (low, middle, failure) if failure else (middle, high, why)
         return sets[low].name, why
 
@@ -179,13 +174,7 @@ def _randomised(generator: nn.Module, seed: int) -> nn.Module:
         else:  # a variance must stay positive
             noise = torch.rand(old.shape, generator=random) * 0.5
             values[tensor] = old + noise.to(old)
-    try:
-        return copy_with(generator, values).eval()
-    except RuntimeError as error:
-        raise PlanError(
-            f"the generator {type(generator).__name__} cannot be copied ({_line(error)}); "
-            "make the compression before the first training step"
-        ) from error
+    return copy_with(generator, values).eval()
 
 
 def _noise(value: Any, seed: int) -> Any:

@@ -11,8 +11,8 @@ from coronet_plugin.propagation import Call, LayerCall, Layout, NotUnderstood, P
 from coronet_plugin.rules.registry import along, rule, tracked
 
 COMPUTED = (
-    "its weight is computed from other tensors (weight or spectral norm: "
-    "coronet_plugin.bake_(generator) before the optimizer is made turns it into a plain weight)"
+    "its weight is computed, perhaps by weight or spectral norm; "
+    "coronet_plugin.bake_(generator), before the optimizer is made, makes it plain"
 )
 
 
@@ -35,9 +35,9 @@ def convolution(state: Propagation, call: Call) -> list[Layout]:
         groups=groups,
     )
     state.calls.append(layer)
-    if layer.weight is None:
-        raise NotUnderstood(COMPUTED)
     incoming = along(state, x, axis)
+    if layer.weight is None:
+        return [_computed(state, incoming, layer, axis)]
     if groups == 1:
         outgoing = _produce(state, weight, layer.axis_out, layer.module)
         _consume(state, weight, layer.axis_in, incoming)
@@ -64,15 +64,22 @@ def dense(state: Propagation, x: Tensor, weight: Tensor, axis_in: int, axis_out:
     name = state.name_of(weight)
     positions = state.per_image(x.numel() // x.shape[-1])
     shape = tuple(weight.shape)
-    state.calls.append(
-        LayerCall(state.module, name, shape, axis_in, axis_out, positions, positions, False, 1)
-    )
-    if name is None:
-        raise NotUnderstood(COMPUTED)
+    layer = LayerCall(state.module, name, shape, axis_in, axis_out, positions, positions, False, 1)
+    state.calls.append(layer)
     incoming = along(state, x, x.ndim - 1)
+    if name is None:
+        return _computed(state, incoming, layer, x.ndim - 1)
     outgoing = _produce(state, weight, axis_out, state.module)
     _consume(state, weight, axis_in, incoming)
     return Layout(outgoing, x.ndim - 1)
+
+
+def _computed(state: Propagation, incoming: np.ndarray, layer: LayerCall, axis: int) -> Layout:
+    """A layer whose weight is no parameter: neither what it reads nor what it makes can go."""
+    width = layer.weight_shape[layer.axis_out] * (layer.groups if layer.transposed else 1)
+    outgoing = state.fresh(width, layer.module)
+    state.doubt(np.concatenate([incoming, outgoing]), COMPUTED)
+    return Layout(outgoing, axis)
 
 
 @rule("embedding")
@@ -147,7 +154,7 @@ def layer_norm(state: Propagation, call: Call) -> list[Layout]:
     x = call.argument(0, "input")
     layout = tracked(state, x)
     if layout.axis >= x.ndim - len(call.argument(1, "normalized_shape")):
-        raise NotUnderstood("LayerNorm normalises over all channels together")
+        state.doubt(layout.ids, "LayerNorm normalises over all channels together")
     return [layout]
 
 

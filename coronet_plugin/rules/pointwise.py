@@ -10,9 +10,9 @@ from coronet_plugin.rules.registry import dimensions, rule, tracked
 
 
 @rule(
-    "relu relu6 leaky_relu tanh sigmoid gelu silu mish elu selu celu softplus hardtanh hardsigmoid "
+    "__neg__ relu relu6 leaky_relu tanh sigmoid gelu silu mish elu selu celu softplus hardtanh hardsigmoid "
     "hardswish logsigmoid softsign tanhshrink hardshrink softshrink rrelu threshold "
-    "sin cos exp expm1 log log1p sqrt rsqrt abs neg __neg__ square reciprocal clamp clip sign floor round erf "
+    "sin cos exp expm1 log log1p sqrt rsqrt abs neg square reciprocal clamp clip sign floor round erf "
     "__invert__ detach clone contiguous to float double half bfloat16 type type_as cpu cuda data "
     "requires_grad dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout "
     "zeros_like ones_like rand_like randn_like empty_like full_like nan_to_num isnan isinf"
@@ -22,9 +22,9 @@ def unary(state: Propagation, call: Call) -> list[Layout]:
 
 
 @rule(
-    "add sub mul div __rsub__ rsub __radd__ __rmul__ __rdiv__ __rtruediv__ true_divide subtract multiply divide "
-    "pow __rpow__ maximum minimum where lerp addcmul addcdiv gt lt ge le eq ne fmod masked_fill remainder "
-    "floor_divide __floordiv__ __and__ __or__ logical_and logical_or"
+    "add sub mul div __rsub__ rsub __radd__ __rmul__ __rdiv__ __rtruediv__ true_divide subtract multiply "
+    "divide pow __rpow__ maximum minimum where lerp addcmul addcdiv gt lt ge le eq ne fmod masked_fill "
+    "remainder max_unpool2d floor_divide __floordiv__ __and__ __or__ logical_and logical_or"
 )
 def elementwise(state: Propagation, call: Call) -> list[Layout]:
     operands = call.tensors()
@@ -37,14 +37,16 @@ def elementwise(state: Propagation, call: Call) -> list[Layout]:
     axis = call.out.ndim - right
     width = call.out.shape[axis]
     ids: np.ndarray | None = None
+    unknown = False
     for tensor in operands:
         size = tensor.shape[-right] if tensor.ndim >= right else 1
         if size != width:  # broadcast over the channels
             if state.is_activation(tensor):
                 state.pin(tracked(state, tensor).ids, "it is broadcast over channels")
             continue
-        layout = _operand(state, call, tensor, right, size)
+        layout = _operand(state, tensor, right)
         if layout is None:
+            unknown = unknown or size > 1
             continue
         if ids is None:
             ids = layout.ids
@@ -52,16 +54,21 @@ def elementwise(state: Propagation, call: Call) -> list[Layout]:
             state.merge(ids, layout.ids)
     if ids is None:
         raise NotUnderstood(f"{call.name} with a tensor whose channels are not known")
+    if unknown:
+        state.doubt(ids, f"{call.name} with a tensor whose channels are not known")
     return [Layout(ids, axis)]
 
 
-def _operand(state: Propagation, call: Call, tensor: Tensor, right: int, size: int) -> Layout | None:
+def _operand(state: Propagation, tensor: Tensor, right: int) -> Layout | None:
     if state.name_of(tensor) is not None and tensor.ndim >= right:
         return state.parameter_layout(tensor, tensor.ndim - right)
-    layout = state.layout(tensor)
-    if layout is None and size > 1:
-        raise NotUnderstood(f"{call.name} with a tensor whose channels are not known")
-    return layout
+    return state.layout(tensor)
+
+
+@rule("new_ones new_zeros new_full new_empty new_tensor")
+def constant(state: Propagation, call: Call) -> list[Layout | None]:
+    """A new tensor that has nothing of the old but its type."""
+    return [None]
 
 
 # -- spatial -------------------------------------------------------------
@@ -108,7 +115,8 @@ def moved(state: Propagation, call: Call) -> list[Layout]:
 def reduction(state: Propagation, call: Call) -> list[Layout]:
     x = call.argument(0, "input")
     layout = tracked(state, x)
-    dims = call.kwargs.get("dim", call.argument(2 if call.name in ("norm", "linalg_vector_norm") else 1, "dim"))
+    position = 2 if call.name in ("norm", "linalg_vector_norm") else 1
+    dims = call.kwargs.get("dim", call.argument(position, "dim"))
     if isinstance(dims, Tensor):  # the elementwise form of max and min
         return elementwise(state, call)
     if dims is None or isinstance(dims, (bool, str)) or layout.axis in dimensions(dims, x.ndim):

@@ -24,7 +24,8 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
         return [dense(state, left, right, 0, 1)]
     batch = ascii_letters[: call.out.ndim - 2]
     rows, inner, columns = ascii_letters[-3:]
-    terms = [batch[len(batch) + 2 - left.ndim :] + rows + inner, batch[len(batch) + 2 - right.ndim :] + inner + columns]
+    left_batch, right_batch = (batch[len(batch) + 2 - tensor.ndim :] for tensor in (left, right))
+    terms = [left_batch + rows + inner, right_batch + inner + columns]
     return [contract(state, [left, right], terms, batch + rows + columns)]
 
 
@@ -72,8 +73,8 @@ def contract(
 
     ``scores``: the result may keep no channel axis (attention scores per head do).
     """
-    sizes = {letter: size for term, tensor in zip(terms, operands) for letter, size in zip(term, tensor.shape)}
-    known = {}
+    sizes = {c: size for term, tensor in zip(terms, operands) for c, size in zip(term, tensor.shape)}
+    known: dict[str, list[Layout]] = {}
     for term, tensor in zip(terms, operands):
         layout = state.layout(tensor)
         if layout is not None:
