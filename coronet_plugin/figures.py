@@ -150,23 +150,29 @@ def save_svg(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _figure(panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of ``width`` x ``height`` inches. Raises OptionError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise OptionError('the curves need matplotlib: pip install "coronet-plugin[report]"') from error
+        raise OptionError('drawing needs matplotlib: pip install "coronet-plugin[report]"') from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _figure(panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
     columns = min(columns, panels)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(WIDTH, HEIGHT * rows), layout="constrained")
+    figure = new_figure(WIDTH, HEIGHT * rows)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[panels:]:
         axes.set_visible(False)
     for axes in grid[:panels]:
-        _style(axes)
+        style(axes)
     return figure, grid[:panels]
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """Grey frame at the left and bottom, grey text, faint horizontal lines."""
     axes.tick_params(colors=GREY, labelsize=9)
     for part in (axes.xaxis.label, axes.yaxis.label):
         part.set_color(GREY)

@@ -16,28 +16,31 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels import PINNED, ChannelPlan, ChannelSet
 from coronet_plugin.errors import PlanError
-from coronet_plugin.propagation import Product, Propagation, tensors_in
+from coronet_plugin.propagation import Product, Propagation, Runner, call, tensors_in
 from coronet_plugin.rules import RULES
 from coronet_plugin.slim import copy_with
 from coronet_plugin.verification import prove
 
 
-def find_channels(generator: nn.Module, example: Any) -> ChannelPlan:
+def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> ChannelPlan:
     """Find the channel sets of ``generator`` by running copies of it on ``example``.
 
     ``example``: input ``(N, C, H, W)`` on the generator's device, or a tuple of
-    inputs. The plan is proven (:func:`~coronet_plugin.verification.verify`); a set
-    that fails the proof is pinned and says so. The generator, its buffers and the
-    random state are left as they were.
+    inputs; ``run(generator, *inputs)`` runs it, if not by a plain call (when features
+    are read from it as well, say: whatever it returns keeps its channels).
+
+    The plan is proven (:func:`~coronet_plugin.verification.verify`); a set that fails the
+    proof is pinned and says so. The generator, its buffers and the random state are left
+    as they were.
 
     Raises:
         PlanError: the generator does not run on ``example``, or not twice the same.
     """
     inputs = example if isinstance(example, tuple) else (example,)
-    return prove(generator, trace(generator, inputs), inputs)
+    return prove(generator, trace(generator, inputs, run), inputs, run)
 
 
-def trace(generator: nn.Module, inputs: tuple[Any, ...]) -> ChannelPlan:
+def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> ChannelPlan:
     """The plan that propagation proposes, unproven; good for counting.
 
     Raises:
@@ -47,7 +50,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...]) -> ChannelPlan:
     state = Propagation(copied, RULES)
     try:
         with torch.random.fork_rng(devices=[x.device for x in tensors_in(inputs) if x.is_cuda][:1]):
-            state.run(inputs)
+            state.follow(inputs, run)
     except Exception as error:
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(

@@ -97,6 +97,15 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 Rule = Callable[["Propagation", Call], Iterable["Layout | None"]]
 """Layouts of a call's results from those of its arguments; raises :class:`NotUnderstood`."""
 
+Runner = Callable[..., Any]
+"""How a generator is run: ``run(generator, *inputs)`` gives its outputs, tensors in any nesting."""
+
+
+def call(generator: nn.Module, *inputs: Any) -> Any:
+    """The usual :data:`Runner`."""
+    return generator(*inputs)
+
+
 IN_PLACE_WRITES = frozenset({"__setitem__"})
 
 
@@ -127,7 +136,7 @@ class Propagation(TorchFunctionMode):
         self._names = {id(tensor): name for name, tensor in named}
 
     # -- running ---------------------------------------------------------
-    def run(self, inputs: tuple[Any, ...]) -> Any:
+    def follow(self, inputs: tuple[Any, ...], run: Runner) -> Any:
         """Run the generator on ``inputs`` and follow its channels."""
         for tensor in tensors_in(inputs):
             if tensor.ndim >= 3:
@@ -140,7 +149,7 @@ class Propagation(TorchFunctionMode):
             handles.append(module.register_forward_hook(self._leave))
         try:
             with torch.no_grad(), self:
-                out = self.generator(*inputs)
+                out = run(self.generator, *inputs)
         finally:
             for handle in handles:
                 handle.remove()

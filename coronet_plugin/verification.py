@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels import ChannelPlan
 from coronet_plugin.errors import PlanError
-from coronet_plugin.propagation import tensors_in
+from coronet_plugin.propagation import Runner, call, tensors_in
 from coronet_plugin.slim import copy_with, masked, slim
 
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
@@ -30,8 +30,12 @@ TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 TRIALS = 2
 
 
-def verify(generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0) -> float:
+def verify(
+    generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0, run: Runner = call
+) -> float:
     """Check that removing channels computes what ignoring them does.
+
+    ``example`` and ``run``: as for :func:`~coronet_plugin.planning.find_channels`.
 
     Returns the largest difference relative to the largest output.
 
@@ -39,7 +43,7 @@ def verify(generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0)
         PlanError: the outputs differ or the slim generator does not run; names the layer to blame.
     """
     inputs = example if isinstance(example, tuple) else (example,)
-    worst, blame = _examine(generator, plan, inputs, seed)
+    worst, blame = _examine(generator, plan, inputs, run, seed)
     if blame:
         name, why = blame
         raise PlanError(
@@ -49,10 +53,12 @@ def verify(generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0)
     return worst
 
 
-def prove(generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...]) -> ChannelPlan:
+def prove(
+    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], run: Runner = call
+) -> ChannelPlan:
     """``plan`` with every set pinned that fails :func:`verify`."""
     while plan.units:
-        _, blame = _examine(generator, plan, inputs)
+        _, blame = _examine(generator, plan, inputs, run)
         if blame is None:
             break
         name, why = blame
@@ -61,30 +67,40 @@ def prove(generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...]) -> C
 
 
 def _examine(
-    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], seed: int = 0
+    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], run: Runner, seed: int = 0
 ) -> tuple[float, tuple[str, str] | None]:
     """Largest relative difference, and the set to blame for a failure with what happens."""
     worst = 0.0
     for trial in range(seed, seed + TRIALS):
-        found, failure, bench = _first_that_runs(generator, plan, inputs, trial, None)
+        found, failure, bench = _first_that_runs(generator, plan, inputs, Conditions(run, trial))
         if failure:
             with suppress(PlanError):  # a generator may not take double precision
-                found, failure, bench = _first_that_runs(generator, plan, inputs, trial, torch.float64)
+                exact = Conditions(run, trial, torch.float64)
+                found, failure, bench = _first_that_runs(generator, plan, inputs, exact)
         worst = max(worst, found)
         if failure:
             return worst, bench.culprit(plan, failure)
     return worst, None
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """How a trial runs: the runner, the seed of all that is random, the precision (None: as it is)."""
+
+    run: Runner
+    seed: int
+    dtype: torch.dtype | None = None
+
+
 def _first_that_runs(
-    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], seed: int, dtype: torch.dtype | None
+    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], conditions: Conditions
 ) -> tuple[float, str, Bench]:
     """Try the plan on random input, or on ``inputs`` if the generator does not take that."""
-    copied = _randomised(generator, seed)
-    copied = copied if dtype is None else copied.to(dtype)
+    copied = _randomised(generator, conditions.seed)
+    copied = copied if conditions.dtype is None else copied.to(conditions.dtype)
     reason: DoesNotRun | None = None
-    for values in (tuple(_noise(value, seed) for value in inputs), inputs):
-        bench = Bench(copied, tuple(_cast(value, dtype) for value in values), seed)
+    for values in (tuple(_noise(value, conditions.seed) for value in inputs), inputs):
+        bench = Bench(copied, tuple(_cast(value, conditions.dtype) for value in values), conditions)
         try:
             return (*bench.without_units(plan, plan.units), bench)
         except DoesNotRun as error:
@@ -102,21 +118,21 @@ class Bench:
 
     generator: nn.Module
     inputs: tuple[Any, ...]
-    seed: int
+    conditions: Conditions
 
     def without_units(self, plan: ChannelPlan, end: int) -> tuple[float, str]:
         """Relative difference of slim and masked generator, and what went wrong ("" for nothing).
 
         The mask is random; units from ``end`` on stay.
         """
-        alive = random_mask(plan, self.seed)
+        alive = random_mask(plan, self.conditions.seed)
         alive[end:] = True
         try:
-            reference = _output(masked(self.generator, plan, alive), self.inputs, self.seed)
+            reference = self._output(masked(self.generator, plan, alive))
         except Exception as error:  # user code may raise anything
             raise DoesNotRun(_line(error)) from error
         try:
-            smaller = _output(slim(self.generator, plan, alive), self.inputs, self.seed)
+            smaller = self._output(slim(self.generator, plan, alive))
         except Exception as error:
             return np.inf, f"does not run: {_line(error)}"
         found = _relative(smaller, reference)
@@ -142,6 +158,13 @@ class Bench:
             failure = self.without_units(plan, sets[middle].start)[1]
             low, high, why = (low, middle, failure) if failure else (middle, high, why)
         return sets[low].name, why
+
+    @torch.no_grad()
+    def _output(self, generator: nn.Module) -> list[Tensor]:
+        """All tensors that ``generator`` returns, with the same random numbers each time."""
+        inputs = copy.deepcopy(self.inputs)  # a forward may write into them
+        with _seeded(self.conditions.seed, next(tensors_in(inputs), None)):
+            return [t.detach().clone() for t in tensors_in(self.conditions.run(generator, *inputs))]
 
 
 def random_mask(plan: ChannelPlan, seed: int) -> np.ndarray:
@@ -189,13 +212,6 @@ def _cast(value: Any, dtype: torch.dtype | None) -> Any:
     if dtype is not None and isinstance(value, Tensor) and value.is_floating_point():
         return value.to(dtype)
     return value
-
-
-@torch.no_grad()
-def _output(generator: nn.Module, inputs: tuple[Any, ...], seed: int) -> list[Tensor]:
-    """All tensors that the generator returns, with the same random numbers for the same seed."""
-    with _seeded(seed, next(tensors_in(inputs), None)):
-        return [t.detach().clone() for t in tensors_in(generator(*copy.deepcopy(inputs)))]
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from coronet_plugin.planning import example_input
 from coronet_plugin.compression import Compression
 from coronet_plugin.generators import build_generator
+from coronet_plugin.planning import example_input
 
 SIZE = 32
 ARCHITECTURE = {

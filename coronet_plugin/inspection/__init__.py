@@ -1,0 +1,1 @@
+"""``coronet inspect``: the channel sets of any generator as a table, a picture and data."""

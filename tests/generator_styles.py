@@ -1,0 +1,7 @@
+"""All generator styles: ``STYLES`` by name; one file a family in ``tests/styles``."""
+
+from __future__ import annotations
+
+from styles import STYLES, Style, attentive, conditioned, mobile, plain, shake, skips, unusual
+
+__all__ = ["STYLES", "Style", "attentive", "conditioned", "mobile", "plain", "shake", "skips", "unusual"]

@@ -1,0 +1,77 @@
+"""Every style of generator: channels are found, what is found is right, and no more is pinned than before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from generator_styles import STYLES, shake
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from coronet_plugin import bake_, cost_of, find_channels, verify
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # the old weight norm is what users have
+
+FAMILIES = {"plain", "skips", "mobile", "attentive", "conditioned", "unusual"}
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_style_is_pruned_as_far_as_before_and_rightly(name):
+    style = STYLES[name]
+    generator, inputs = style.build(), style.inputs()
+    plan = find_channels(generator, inputs)
+    pins = {s.name: s.pinned for s in plan.sets if s.pinned}
+    assert all(len(reason) > 10 for reason in pins.values())
+    assert bool(plan.prunable) == style.prunable, pins
+    assert style.prunable_channels(plan) >= style.channels, pins
+    assert plan.coverage() >= style.coverage, pins
+    assert verify(shake(generator), plan, inputs) < 1e-4  # other weights: a plan does not depend on them
+
+
+BAKED = [n for n in STYLES if n.startswith(("weight norm", "spectral norm", "BigGAN")) or n.endswith("spectral norm")]
+
+
+@pytest.mark.parametrize("name", BAKED)
+def test_baked_weights_can_be_pruned(name):
+    style = STYLES[name]
+    generator = style.build()
+    assert bake_(generator)
+    plan = find_channels(generator, style.inputs())
+    assert style.prunable_channels(plan) == 1 and plan.coverage() == 1
+
+
+UNCOUNTED = {
+    "nn.MultiheadAttention": "torch's multi-head attention is not counted",
+    "transformer bottleneck": "torch's multi-head attention is not counted",
+    "Restormer": "a product that is not understood is not counted",
+    "linear attention": "a product that is not understood is not counted",
+    "BigGAN": "a latent (N, nz) does not tell the batch size",
+    "StyleGAN": "a latent (N, nz) does not tell the batch size",
+    "DCGAN from Linear": "a latent (N, nz) does not tell the batch size",
+    "DCGAN from Linear, fixed width": "a latent (N, nz) does not tell the batch size",
+}
+
+
+def counted(name):
+    why = UNCOUNTED.get(name)
+    return pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=why)] if why else [])
+
+
+@pytest.mark.parametrize("name", [counted(name) for name in STYLES])
+def test_cost_is_what_torch_counts(name):
+    style = STYLES[name]
+    generator, inputs = style.build().eval(), style.inputs()
+    torch.backends.mha.set_fastpath_enabled(False)  # fused attention would not be counted
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            generator(*inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    cost = cost_of(generator, inputs)
+    assert cost.macs == counter.get_total_flops() // (2 * len(inputs[0]))
+    assert cost.parameters == sum(p.numel() for p in generator.parameters())
+
+
+def test_there_are_styles_of_every_family():
+    assert len(STYLES) >= 30
+    assert {style.family for style in STYLES.values()} == FAMILIES
