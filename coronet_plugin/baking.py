@@ -7,6 +7,14 @@ from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+NORM_HOOKS = (WeightNorm, SpectralNorm)
+"""The forward hooks with which older torch computed a weight."""
+
+
+def hooks_of(module: nn.Module) -> list[object]:
+    """What runs before the module's forward."""
+    return list(module._forward_pre_hooks.values())
+
 
 def bake_(generator: nn.Module) -> list[str]:
     """Replace weights under weight norm, spectral norm or any parametrization by their present values.
@@ -21,7 +29,7 @@ def bake_(generator: nn.Module) -> list[str]:
             for weight in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, weight, leave_parametrized=True)
                 baked.append(prefix + weight)
-        for hook in list(module._forward_pre_hooks.values()):
+        for hook in hooks_of(module):
             if isinstance(hook, WeightNorm):
                 remove_weight_norm(module, hook.name)
                 baked.append(prefix + hook.name)

@@ -19,7 +19,7 @@ from coronet_plugin.errors import PlanError
 from coronet_plugin.propagation import Product, Propagation, Runner, call, tensors_in
 from coronet_plugin.rules import RULES
 from coronet_plugin.slim import copy_with
-from coronet_plugin.verification import prove
+from coronet_plugin.verification import one_line, prove
 
 
 def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> ChannelPlan:
@@ -55,7 +55,8 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(
             f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
-            f"{error}. Give an example it accepts (a model class: by a method coronet_example(name))."
+            f"{one_line(error)}. Give an example it accepts (a model class: by its method "
+            "coronet_example(name))."
         ) from error
     if not state.touched:
         raise PlanError(
@@ -83,7 +84,7 @@ def example_input(generator: nn.Module, size: int, channels: int | None = None) 
 # -- from ids to units ---------------------------------------------------
 def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
     roots = np.array([state.find(index) for index in range(len(state.origins))])
-    first = {call.module: position for position, call in reversed(list(enumerate(state.calls)))}
+    first = {origin: i for i, origin in reversed(list(enumerate(state.origins))) if origin is not None}
     units = np.full(len(roots), PINNED)  # by root
     sets: list[ChannelSet] = []
     start = 0

@@ -138,9 +138,11 @@ class Propagation(TorchFunctionMode):
     # -- running ---------------------------------------------------------
     def follow(self, inputs: tuple[Any, ...], run: Runner) -> Any:
         """Run the generator on ``inputs`` and follow its channels."""
+        first = next(tensors_in(inputs), None)
+        if first is not None and first.ndim in (2, 4, 5):  # otherwise one image without a batch axis
+            self._batch = first.shape[0]
         for tensor in tensors_in(inputs):
             if tensor.ndim >= 3:
-                self._batch = tensor.shape[0] if tensor.ndim == 4 else 1
                 axis = tensor.ndim - 3
                 self.set_layout(tensor, Layout(np.zeros(tensor.shape[axis], dtype=np.int64), axis))
         handles = []
@@ -192,9 +194,9 @@ class Propagation(TorchFunctionMode):
         tracked = [t for t in arguments if self.layout(t) is not None]
         parameters = any(id(t) in self._names for t in arguments)
         self.touched = self.touched or parameters
-        if not tracked and not parameters:
-            return
         rule = self.rules.get(call.name.rstrip("_") if not call.name.startswith("__") else call.name)
+        if not tracked and not parameters and not getattr(rule, "counts", False):
+            return
         try:
             if rule is None:
                 raise NotUnderstood(f"{call.name} is not understood")
@@ -238,6 +240,16 @@ class Propagation(TorchFunctionMode):
     def name_of(self, tensor: Any) -> str | None:
         """Qualified name of a parameter or buffer, None for any other tensor."""
         return self._names.get(id(tensor))
+
+    def rename(self, result: Tensor, parameter: Tensor) -> None:
+        """``result`` is ``parameter`` but for a factor: slice the one, and the other follows."""
+        self._alive.append(result)
+        self._names[id(result)] = self._names[id(parameter)]
+
+    def layer_of(self, weight: Tensor) -> str:
+        """Name of the layer with this weight: its module's, or the parameter's if that is not ``weight``."""
+        name = self.name_of(weight) or self.module
+        return name[: -len(".weight")] if name.endswith(".weight") else name
 
     def per_image(self, count: int) -> int:
         """``count`` positions of a batch, for one image."""

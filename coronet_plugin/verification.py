@@ -130,11 +130,11 @@ class Bench:
         try:
             reference = self._output(masked(self.generator, plan, alive))
         except Exception as error:  # user code may raise anything
-            raise DoesNotRun(_line(error)) from error
+            raise DoesNotRun(one_line(error)) from error
         try:
             smaller = self._output(slim(self.generator, plan, alive))
         except Exception as error:
-            return np.inf, f"does not run: {_line(error)}"
+            return np.inf, f"does not run: {one_line(error)}"
         found = _relative(smaller, reference)
         if found <= TOLERANCES.get(reference[0].dtype, 0.05):
             return found, ""
@@ -234,5 +234,5 @@ def _relative(first: list[Tensor], second: list[Tensor]) -> float:
     return worst
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0][:160]

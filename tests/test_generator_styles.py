@@ -40,24 +40,7 @@ def test_baked_weights_can_be_pruned(name):
     assert style.prunable_channels(plan) == 1 and plan.coverage() == 1
 
 
-UNCOUNTED = {
-    "nn.MultiheadAttention": "torch's multi-head attention is not counted",
-    "transformer bottleneck": "torch's multi-head attention is not counted",
-    "Restormer": "a product that is not understood is not counted",
-    "linear attention": "a product that is not understood is not counted",
-    "BigGAN": "a latent (N, nz) does not tell the batch size",
-    "StyleGAN": "a latent (N, nz) does not tell the batch size",
-    "DCGAN from Linear": "a latent (N, nz) does not tell the batch size",
-    "DCGAN from Linear, fixed width": "a latent (N, nz) does not tell the batch size",
-}
-
-
-def counted(name):
-    why = UNCOUNTED.get(name)
-    return pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=why)] if why else [])
-
-
-@pytest.mark.parametrize("name", [counted(name) for name in STYLES])
+@pytest.mark.parametrize("name", STYLES)
 def test_cost_is_what_torch_counts(name):
     style = STYLES[name]
     generator, inputs = style.build().eval(), style.inputs()

@@ -106,6 +106,12 @@ def spatial_modulation(m, h):
     return F.instance_norm(h) * (1 + m.gamma(hidden)) + m.beta(hidden)
 
 
+def written(h, other):
+    h = h.clone()
+    h[:, :, 1:-1, 1:-1] += other[:, :, 1:-1, 1:-1]
+    return h
+
+
 def one_by_one(*names, inputs=16, outputs=16):
     return {name: conv(inputs, outputs, 1) for name in names}
 
@@ -148,6 +154,18 @@ UNDERSTOOD |= {
     "linear on channels last": (
         lambda m, h: m.b(F.gelu(m.a(h.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2) + h,
         {"a": nn.Linear(16, 32), "b": nn.Linear(32, 16)},
+    ),
+    "written into a part": (
+        lambda m, h: written(h, m.a(h)),
+        {"a": conv(16, 16)},
+    ),
+    "equalised learning rate": (
+        lambda m, h: F.conv2d(h, m.weight * 0.1, m.shift, padding=1),
+        {"weight": nn.Parameter(torch.randn(16, 16, 3, 3)), "shift": nn.Parameter(torch.randn(16))},
+    ),
+    "einsum with a matrix": (
+        lambda m, h: torch.einsum("oc,bchw->bohw", m.matrix, h),
+        {"matrix": nn.Parameter(torch.randn(16, 16))},
     ),
     "repeated": (lambda m, h: m.a(h.repeat(1, 2, 1, 1)), {"a": conv(32, 16)}),
     "only norms in place": (
@@ -201,6 +219,13 @@ PINNED = {
     "channels by channels": (
         lambda m, h: (torch.softmax(h.flatten(2) @ h.flatten(2).mT, -1) @ h.flatten(2)).view_as(h),
         {}, "channels by channels"),
+    "computed weight": (
+        lambda m, h: F.conv2d(h, torch.tanh(m.weight), padding=1),
+        {"weight": nn.Parameter(torch.randn(16, 16, 3, 3))}, "computed from other"),
+    "multi-head attention of torch": (
+        lambda m, h: m.a(h.flatten(2).mT, h.flatten(2).mT, h.flatten(2).mT)[0].mT.view_as(h),
+        {"a": nn.MultiheadAttention(16, 4, batch_first=True)}, "fixes its width"),
+    "one group": (lambda m, h: m.norm(h), {"norm": nn.GroupNorm(1, 16)}, "GroupNorm of one group"),
     "scaled by width": (
         lambda m, h: F.scaled_dot_product_attention(*[h.flatten(2).mT] * 3).mT.view_as(h), {}, "scaled by"),
     "weight norm": (lambda m, h: m.a(h), {"a": weight_norm(conv(16, 16))}, "bake_"),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
-from coronet_plugin.propagation import Call, LayerCall, Layout, NotUnderstood, Propagation
+from coronet_plugin.baking import NORM_HOOKS, hooks_of
+from coronet_plugin.propagation import Call, LayerCall, Layout, NotUnderstood, Product, Propagation
 from coronet_plugin.rules.registry import along, rule, tracked
 
-COMPUTED = (
-    "its weight is computed, perhaps by weight or spectral norm; "
+COMPUTED = "its weight is computed from other tensors"
+NORMALISED = (
+    "its weight is under weight norm, spectral norm or another parametrization; "
     "coronet_plugin.bake_(generator), before the optimizer is made, makes it plain"
 )
 
@@ -24,7 +28,7 @@ def convolution(state: Propagation, call: Call) -> list[Layout]:
     axis = call.out.ndim - weight.ndim + 1
     positions = state.per_image(call.out.numel() // call.out.shape[axis])
     layer = LayerCall(
-        module=state.module,
+        module=state.layer_of(weight),
         weight=state.name_of(weight),
         weight_shape=tuple(weight.shape),
         axis_in=0 if transposed else 1,
@@ -52,33 +56,37 @@ def convolution(state: Propagation, call: Call) -> list[Layout]:
 @rule("linear")
 def linear(state: Propagation, call: Call) -> list[Layout]:
     x, weight = call.argument(0, "input"), call.argument(1, "weight")
-    layout = dense(state, x, weight, 1, 0)
+    layout = dense(state, x, weight, 1, 0, x.ndim - 1, x.ndim - 1)
     bias = call.argument(2, "bias")
     if bias is not None:
         state.register(bias, 0, layout.ids)
     return [layout]
 
 
-def dense(state: Propagation, x: Tensor, weight: Tensor, axis_in: int, axis_out: int) -> Layout:
-    """The product of the last axis of ``x`` with a parameter of two axes."""
-    name = state.name_of(weight)
-    positions = state.per_image(x.numel() // x.shape[-1])
+def dense(
+    state: Propagation, x: Tensor, weight: Tensor, axis_in: int, axis_out: int, x_axis: int, out_axis: int
+) -> Layout:
+    """A parameter of two axes sums over ``x_axis`` of ``x``; the result has its outputs on ``out_axis``."""
+    positions = state.per_image(x.numel() // x.shape[x_axis])
     shape = tuple(weight.shape)
-    layer = LayerCall(state.module, name, shape, axis_in, axis_out, positions, positions, False, 1)
+    name, made_by = state.name_of(weight), state.layer_of(weight)
+    layer = LayerCall(made_by, name, shape, axis_in, axis_out, positions, positions, False, 1)
     state.calls.append(layer)
-    incoming = along(state, x, x.ndim - 1)
+    incoming = along(state, x, x_axis)
     if name is None:
-        return _computed(state, incoming, layer, x.ndim - 1)
-    outgoing = _produce(state, weight, axis_out, state.module)
+        return _computed(state, incoming, layer, out_axis)
+    outgoing = _produce(state, weight, axis_out, made_by)
     _consume(state, weight, axis_in, incoming)
-    return Layout(outgoing, x.ndim - 1)
+    return Layout(outgoing, out_axis)
 
 
 def _computed(state: Propagation, incoming: np.ndarray, layer: LayerCall, axis: int) -> Layout:
     """A layer whose weight is no parameter: neither what it reads nor what it makes can go."""
     width = layer.weight_shape[layer.axis_out] * (layer.groups if layer.transposed else 1)
     outgoing = state.fresh(width, layer.module)
-    state.doubt(np.concatenate([incoming, outgoing]), COMPUTED)
+    module = state.generator.get_submodule(layer.module)
+    normalised = is_parametrized(module) or any(isinstance(h, NORM_HOOKS) for h in hooks_of(module))
+    state.doubt(np.concatenate([incoming, outgoing]), NORMALISED if normalised else COMPUTED)
     return Layout(outgoing, axis)
 
 
@@ -87,10 +95,44 @@ def embedding(state: Propagation, call: Call) -> list[Layout]:
     weight = call.argument(1, "weight")
     if state.name_of(weight) is None:
         raise NotUnderstood(COMPUTED)
-    state.calls.append(
-        LayerCall(state.module, state.name_of(weight), tuple(weight.shape), 0, 1, 0, 0, False, 1)
-    )
-    return [Layout(_produce(state, weight, 1, state.module), call.out.ndim - 1)]
+    layer, name = state.layer_of(weight), state.name_of(weight)
+    state.calls.append(LayerCall(layer, name, tuple(weight.shape), 0, 1, 0, 0, False, 1))
+    return [Layout(_produce(state, weight, 1, layer), call.out.ndim - 1)]
+
+
+@rule("multi_head_attention_forward", counts=True)
+def multi_head_attention(state: Propagation, call: Call) -> list[Layout | None]:
+    """``nn.MultiheadAttention``: counted and pinned, because the module fixes embedding and heads."""
+    query, key, value, width = call.args[:4]
+    for tensor in (query, key, value):
+        layout = state.layout(tensor)
+        if layout is not None:
+            state.doubt(layout.ids, "nn.MultiheadAttention fixes its width")
+    queries, keys = (state.per_image(math.prod(tensor.shape[:-1])) for tensor in (query, key))
+    _projections(state, call, queries, keys)
+    lengths = query.shape[0] * key.shape[0] * (query.shape[1] if query.ndim == 3 else 1)
+    scores = state.per_image(lengths * width)
+    state.products += [Product(state.module, scores, ()), Product(state.module, scores, ())]
+    outgoing = state.fresh(width, f"{state.module}.out_proj")
+    state.doubt(outgoing, "nn.MultiheadAttention fixes its width")
+    return [Layout(outgoing, query.ndim - 1), None]
+
+
+def _projections(state: Propagation, call: Call, queries: int, keys: int) -> None:
+    packed, out = call.argument(5, "in_proj_weight"), call.argument(11, "out_proj_weight")
+    if packed is not None:  # a third of it for each of query, key and value
+        width = packed.shape[0] // 3
+        weights = [(None, (width, width), queries), (None, (2 * width, width), keys)]
+        layer = state.layer_of(packed)
+    else:
+        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        separate = [call.kwargs[name] for name in names]
+        weights = [(state.name_of(w), tuple(w.shape), n) for w, n in zip(separate, (queries, keys, keys))]
+        layer = state.layer_of(separate[0])
+    for name, shape, positions in weights:
+        state.calls.append(LayerCall(layer, name, shape, 1, 0, positions, positions, False, 1))
+    shape, name = tuple(out.shape), state.name_of(out)
+    state.calls.append(LayerCall(state.layer_of(out), name, shape, 1, 0, queries, queries, False, 1))
 
 
 def _produce(state: Propagation, weight: Tensor, axis: int, module: str) -> np.ndarray:
@@ -139,6 +181,8 @@ def channel_norm(state: Propagation, call: Call) -> list[Layout]:
 def group_norm(state: Propagation, call: Call) -> list[Layout]:
     layout = _normalised(state, call.argument(0, "input"))
     groups = np.split(layout.ids, call.argument(1, "num_groups"))
+    if len(groups) == 1:
+        state.doubt(layout.ids, "GroupNorm of one group normalises over all channels together")
     for ids in groups:
         state.merge_all(ids)
     for position, name in ((2, "weight"), (3, "bias")):

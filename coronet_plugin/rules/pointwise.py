@@ -26,8 +26,10 @@ def unary(state: Propagation, call: Call) -> list[Layout]:
     "divide pow __rpow__ maximum minimum where lerp addcmul addcdiv gt lt ge le eq ne fmod masked_fill "
     "remainder max_unpool2d floor_divide __floordiv__ __and__ __or__ logical_and logical_or"
 )
-def elementwise(state: Propagation, call: Call) -> list[Layout]:
+def elementwise(state: Propagation, call: Call) -> list[Layout | None]:
     operands = call.tensors()
+    if _scaled_parameter(state, call, operands):
+        return [None]
     activations = [t for t in operands if state.is_activation(t)]
     layouts = [(t, state.layout(t)) for t in activations or operands]
     from_right = {t.ndim - layout.axis for t, layout in layouts if layout is not None}
@@ -57,6 +59,16 @@ def elementwise(state: Propagation, call: Call) -> list[Layout]:
     if unknown:
         state.doubt(ids, f"{call.name} with a tensor whose channels are not known")
     return [Layout(ids, axis)]
+
+
+def _scaled_parameter(state: Propagation, call: Call, operands: list[Tensor]) -> bool:
+    """A weight times a number, as for an equalised learning rate, remains that weight."""
+    large = [t for t in operands if t.numel() > 1]
+    if len(large) != 1 or large[0].ndim < 2 or any(state.name_of(t) is None for t in operands):
+        return False
+    if call.out is not large[0]:
+        state.rename(call.out, large[0])
+    return True
 
 
 def _operand(state: Propagation, tensor: Tensor, right: int) -> Layout | None:
@@ -112,7 +124,7 @@ def moved(state: Propagation, call: Call) -> list[Layout]:
 
 # -- reductions and what normalises along an axis -----------------------------
 @rule("mean sum amax amin var std norm linalg_vector_norm logsumexp var_mean std_mean max min median prod")
-def reduction(state: Propagation, call: Call) -> list[Layout]:
+def reduction(state: Propagation, call: Call) -> list[Layout | None]:
     x = call.argument(0, "input")
     layout = tracked(state, x)
     position = 2 if call.name in ("norm", "linalg_vector_norm") else 1

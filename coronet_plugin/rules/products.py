@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 from string import ascii_letters
 
 import numpy as np
@@ -13,7 +14,7 @@ from coronet_plugin.rules.layers import dense
 from coronet_plugin.rules.registry import rule
 
 
-@rule("matmul bmm mm __matmul__ __rmatmul__")
+@rule("matmul bmm mm __matmul__ __rmatmul__", counts=True)
 def matmul(state: Propagation, call: Call) -> list[Layout | None]:
     left, right = call.args[0], call.argument(1, "other", call.kwargs.get("mat2"))
     if call.name == "__rmatmul__":
@@ -21,7 +22,7 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
     if min(left.ndim, right.ndim) < 2:
         raise NotUnderstood("a product with a vector")
     if right.ndim == 2 and state.name_of(right) is not None:
-        return [dense(state, left, right, 0, 1)]
+        return [dense(state, left, right, 0, 1, left.ndim - 1, left.ndim - 1)]
     batch = ascii_letters[: call.out.ndim - 2]
     rows, inner, columns = ascii_letters[-3:]
     left_batch, right_batch = (batch[len(batch) + 2 - tensor.ndim :] for tensor in (left, right))
@@ -29,7 +30,7 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
     return [contract(state, [left, right], terms, batch + rows + columns)]
 
 
-@rule("einsum")
+@rule("einsum", counts=True)
 def einsum(state: Propagation, call: Call) -> list[Layout | None]:
     equation, *operands = call.args
     if len(operands) == 1 and not isinstance(operands[0], Tensor):
@@ -39,10 +40,18 @@ def einsum(state: Propagation, call: Call) -> list[Layout | None]:
     terms, arrow, result = equation.replace(" ", "").partition("->")
     if not arrow:
         raise NotUnderstood("an einsum without an arrow")
-    return [contract(state, operands, terms.split(","), result)]
+    letters = terms.split(",")
+    for (x, of_x), (weight, of_weight) in permutations(zip(operands, letters), 2):
+        summed = set(of_x) & set(of_weight)
+        if len(operands) == 2 and weight.ndim == 2 and state.name_of(weight) and len(summed) == 1:
+            (inner,), (outer,) = summed, set(of_weight) - summed or summed
+            if outer in result and inner not in result:
+                axes = of_weight.index(inner), of_weight.index(outer)
+                return [dense(state, x, weight, *axes, of_x.index(inner), result.index(outer))]
+    return [contract(state, operands, letters, result)]
 
 
-@rule("scaled_dot_product_attention")
+@rule("scaled_dot_product_attention", counts=True)
 def attention(state: Propagation, call: Call) -> list[Layout | None]:
     query, key, value = (call.argument(i, name) for i, name in enumerate(("query", "key", "value")))
     q, k = state.layout(query), state.layout(key)
@@ -74,6 +83,7 @@ def contract(
     ``scores``: the result may keep no channel axis (attention scores per head do).
     """
     sizes = {c: size for term, tensor in zip(terms, operands) for c, size in zip(term, tensor.shape)}
+    _count(state, operands, terms, sizes)
     known: dict[str, list[Layout]] = {}
     for term, tensor in zip(terms, operands):
         layout = state.layout(tensor)
@@ -84,7 +94,6 @@ def contract(
             raise NotUnderstood("a product sums channels with something else")
         for layout in layouts[1:]:
             state.merge(layouts[0].ids, layout.ids)
-    _count(state, operands, terms, sizes)
     kept = [letter for letter in known if letter in result]
     if len(kept) > 1:
         raise NotUnderstood("a product makes a matrix of channels by channels")

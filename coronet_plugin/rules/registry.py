@@ -14,10 +14,14 @@ RULES: dict[str, Rule] = {}
 """Rule by name of the torch function, without the underscore of its in-place form."""
 
 
-def rule(names: str) -> Callable[[Rule], Rule]:
-    """Register a function as the rule for the torch functions ``names``, separated by spaces."""
+def rule(names: str, counts: bool = False) -> Callable[[Rule], Rule]:
+    """Register a function as the rule for the torch functions ``names``, separated by spaces.
+
+    ``counts``: it is asked even where no channels are known, because the function costs MACs.
+    """
 
     def add(function: Rule) -> Rule:
+        function.counts = counts  # type: ignore[attr-defined]
         for name in names.split():
             RULES[name] = function
         return function

@@ -120,6 +120,23 @@ def index(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(layout.ids, axis_out + layout.axis - axis_in)]
 
 
+@rule("__setitem__")
+def write(state: Propagation, call: Call) -> list[Layout]:
+    """Positions are overwritten: what is put there has the same channels."""
+    x, key, value = call.args
+    (target,) = index(state, Call("__getitem__", (x, key), {}, None))
+    if not isinstance(value, Tensor) or value.numel() == 1:
+        return []
+    source = state.layout(value)
+    if source is None:
+        state.doubt(target.ids, "values whose channels are not known are written into it")
+    elif x[key].ndim - target.axis != value.ndim - source.axis:
+        raise NotUnderstood("channels are written along another axis")
+    else:
+        state.merge(target.ids, source.ids)
+    return []
+
+
 # -- channels into positions and back ---------------------------------------------
 @rule("pixel_shuffle")
 def pixel_shuffle(state: Propagation, call: Call) -> list[Layout]:
@@ -233,6 +250,16 @@ def expand(state: Propagation, call: Call) -> list[Layout]:
     if call.out.shape[axis] != len(layout.ids):
         raise NotUnderstood("it is broadcast over channels")
     return [Layout(layout.ids, axis)]
+
+
+@rule("repeat_interleave")
+def repeat_each(state: Propagation, call: Call) -> list[Layout]:
+    x, times = call.argument(0, "input"), call.argument(1, "repeats")
+    layout = tracked(state, x)
+    dim = call.argument(2, "dim")
+    if dim is None or not isinstance(times, int):
+        raise NotUnderstood("repeat_interleave in this form")
+    return [Layout(np.repeat(layout.ids, times), layout.axis) if dim % x.ndim == layout.axis else layout]
 
 
 @rule("repeat tile")
