@@ -34,9 +34,11 @@ from coronet_plugin._version import __version__
 from coronet_plugin.budget import Budget, choose_alive, floor_of, protected, threshold
 from coronet_plugin.checkpoint import save_generator
 from coronet_plugin.cost import Cost
-from coronet_plugin.errors import CheckpointError, OptionError
-from coronet_plugin.hypernetwork import Hypernetwork
+from coronet_plugin.distributed import broadcast_
+from coronet_plugin.errors import CheckpointError, OptionError, PlanError
+from coronet_plugin.hypernetwork import NO_HYPERNETWORK, Hypernetwork
 from coronet_plugin.planning import find_channels
+from coronet_plugin.propagation import Runner, call
 from coronet_plugin.proximal import DEAD_BELOW, shrink_
 from coronet_plugin.slim import slim_
 from coronet_plugin.spec import COMPACT, SEARCH, Spec
@@ -52,13 +54,16 @@ class Compression:
         budget: a fraction of the dense cost (``0.1``) or a count (``"2.6G"``).
         kind: what the budget is about, ``"macs"`` (true multiply-adds) or ``"params"``.
         search_steps: optimizer steps until the budget is met.
-        hypernetwork: ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.hypernetwork`).
+        hypernetwork: ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.hypernetwork`), or
+            ``"none"`` with a budget of 1, which trains as if nothing were there.
         embedding: embedding size of the published form.
+        keep_weights: begin with the weights the generator has, to the last bit, instead of new ones.
+        run: how the generator is run, as for :func:`~coronet_plugin.planning.find_channels`.
         architecture: what the spec says of the generator; see :class:`~coronet_plugin.spec.Spec`.
 
     Raises:
         BudgetError: the budget cannot be read or reached.
-        PlanError: the generator does not run, or its channel sets fail verification.
+        PlanError: the generator does not run, or none of its channels can be removed.
         OptionError: another argument is out of range.
     """
 
@@ -72,6 +77,8 @@ class Compression:
         kind: str = "macs",
         hypernetwork: str = "published",
         embedding: int = 8,
+        keep_weights: bool = False,
+        run: Runner = call,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
         if search_steps < 1:
@@ -79,7 +86,7 @@ class Compression:
         self.generator = generator
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
-        self.plan = find_channels(generator, self.inputs)
+        self.plan = find_channels(generator, self.inputs, run)
         self.budget = Budget.parse(budget, kind)
         self.search_steps = search_steps
         self.phase = SEARCH
@@ -91,14 +98,46 @@ class Compression:
         self._kept = np.ones(self.plan.units, dtype=bool)
         self.target = self.budget.target(self.plan, protected(self.plan, np.ones(self.plan.units)))
         parameters = dict(generator.named_parameters())
-        self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, hypernetwork, embedding)
-        self._weights = [parameters[name] for name in self.hypernetwork.names]
-        self.hypernetwork.to(self._weights[0].device)
+        self._weights = [parameters[name] for name in self.plan.kernels()]
+        self._check_possible()
+        self.hypernetwork: Hypernetwork | None = None
+        if hypernetwork != NO_HYPERNETWORK:
+            self.hypernetwork = Hypernetwork(self.plan, hypernetwork, embedding)
         self._optimizer: torch.optim.Optimizer | None = None
         self._host: torch.optim.Optimizer | None = None
         self._hook: Any = None
-        self._gradients_taken = False
+        self._stepped = False
+        if keep_weights:
+            self.adopt_weights_()
         self.generate_()
+
+    def _check_possible(self) -> None:
+        dense = self.plan.cost().of_kind(self.budget.kind)
+        if self.form == NO_HYPERNETWORK and self.target < dense:
+            raise OptionError(
+                "without a hypernetwork nothing is removed, so the budget must be 1.0, "
+                f"not {self.budget.text}"
+            )
+        if self.target < dense and not (self.plan.units and self._weights):
+            reasons = "; ".join(f"{s.name}: {s.pinned}" for s in self.plan.sets[:3] if s.pinned)
+            raise PlanError(
+                f"no channel of {type(self.generator).__name__} can be removed ({reasons}); "
+                "'coronet inspect' shows all reasons"
+            )
+
+    @torch.no_grad()
+    def adopt_weights_(self) -> None:
+        """Make the hypernetwork generate the weights that the generator has now, to the last bit."""
+        if self.hypernetwork is not None:
+            self.hypernetwork.to(self._weights[0].device)
+            self.hypernetwork.adopt_([weight.detach() for weight in self._weights])
+
+    def synchronise_(self) -> None:
+        """Give every process of a distributed training the hypernetwork of the first."""
+        if self.hypernetwork is not None:
+            self.hypernetwork.to(self._weights[0].device)
+            broadcast_(self.hypernetwork.parameters())
+            self.generate_()
 
     # -- training --------------------------------------------------------
     def attach(self, optimizer: torch.optim.Optimizer) -> Compression:
@@ -119,13 +158,16 @@ class Compression:
                 {"params": list(self.hypernetwork.latents.parameters()), "weight_decay": 0.0},
             ]
             self._optimizer = _companion(optimizer, optimizer.param_groups[self._group], groups)
-            self._hook = optimizer.register_step_pre_hook(self._take_gradients)
+            self.synchronise_()
+        self._hook = optimizer.register_step_pre_hook(self._take_gradients)
         return self
 
     @torch.enable_grad()
     def _take_gradients(self, *_: Any) -> None:
         """Send the gradients of generated weights on to the hypernetwork."""
-        assert self.hypernetwork is not None
+        self._stepped = True
+        if self.hypernetwork is None:
+            return
         z = self.hypernetwork.z()
         leaf = z.detach().requires_grad_()
         for index, weight in enumerate(self._weights):
@@ -134,7 +176,6 @@ class Compression:
                 weight.grad = None  # the host's optimizer leaves parameters without gradient alone
         if leaf.grad is not None:
             z.backward(leaf.grad)
-        self._gradients_taken = True
 
     def step(self) -> bool:
         """After the optimizer's step: update the hypernetwork, then the proximal step.
@@ -144,17 +185,18 @@ class Compression:
         """
         if self.phase == COMPACT:
             return False
-        if self._optimizer is None or self._host is None:
+        if self._host is None:
             raise OptionError("attach(optimizer) comes before step()")
-        if self._gradients_taken:
-            self._gradients_taken = False
-            for group in self._optimizer.param_groups:
-                group["lr"] = self._host.param_groups[self._group]["lr"]
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+        if self._stepped:
+            self._stepped = False
             self.steps += 1
-            self._shrink()
-            self.generate_()
+            if self._optimizer is not None:
+                for group in self._optimizer.param_groups:
+                    group["lr"] = self._host.param_groups[self._group]["lr"]
+                self._optimizer.step()
+                self._optimizer.zero_grad(set_to_none=True)
+                self._shrink()
+                self.generate_()
         return self.finished
 
     def _shrink(self) -> None:
@@ -172,6 +214,7 @@ class Compression:
         """Write the generated weights into the generator. In place."""
         if self.hypernetwork is None:
             return
+        self.hypernetwork.to(self._weights[0].device)  # a host may have moved the generator
         z = self.hypernetwork.z()
         for index, weight in enumerate(self._weights):
             weight.copy_(self.hypernetwork.weight(index, z))
@@ -217,11 +260,14 @@ class Compression:
         """Remove channels until the budget is met exactly, drop the hypernetwork, return the generator.
 
         The generator is made smaller in place. The optimizer keeps its groups and
-        schedule and forgets its state for the generator's parameters.
+        schedule and forgets its state for the parameters that got smaller. In a distributed
+        training, wrap the generator in DistributedDataParallel again.
         """
         if self.phase == SEARCH:
             alive = choose_alive(self.plan, self.score(), self.budget.kind, self.target)
-            self._make_compact(alive)
+            decided = torch.from_numpy(alive.astype(np.uint8)).to(self._device())
+            broadcast_([decided])
+            self._make_compact(decided.cpu().numpy().astype(bool))
         return self.generator
 
     def _make_compact(self, alive: np.ndarray) -> None:
@@ -234,8 +280,11 @@ class Compression:
         if self._host is not None:
             for group in self._host.param_groups:
                 group["params"] = [replaced.get(p, p) for p in group["params"]]
-            for parameter in [*replaced, *self.generator.parameters()]:
+            for parameter in replaced:
                 self._host.state.pop(parameter, None)
+
+    def _device(self) -> torch.device:
+        return next(self.generator.parameters()).device
 
     # -- saving ----------------------------------------------------------
     def spec(self, options: Mapping[str, Any] | None = None) -> Spec:
@@ -304,10 +353,13 @@ class Compression:
         if state["phase"] == COMPACT:
             self._make_compact(kept)
             return
-        assert self.hypernetwork is not None
+        if self.hypernetwork is None and "hypernetwork" not in state:
+            return
         try:
+            if self.hypernetwork is None:
+                raise KeyError("hypernetwork")
             self.hypernetwork.load_state_dict(state["hypernetwork"])
-        except RuntimeError as error:
+        except (RuntimeError, KeyError) as error:
             raise CheckpointError(
                 "the saved search used another hypernetwork; continue with the same "
                 "--coronet_hypernetwork and --coronet_embedding as the first run"

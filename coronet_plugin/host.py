@@ -8,16 +8,23 @@ outside a checkout there is no ``models`` package.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import math
+import random
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from coronet_plugin.distributed import world_size
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.generators import build_generator
+from coronet_plugin.propagation import Runner, call
 
 GENERATOR_PREFIX = "G"
 
@@ -137,17 +144,86 @@ def crop_size(opt: Any) -> int:
 def steps_per_epoch(opt: Any) -> int:
     """Optimizer steps in one epoch, from the size of the data set.
 
-    Hosts never pass it, so the data set is built once more to be counted.
+    Hosts never pass it, so the data set is built once more to be counted. Several
+    processes share an epoch.
     """
     data = importlib.import_module("data")
     kind = data.find_dataset_using_name(opt.dataset_mode)
-    if "opt" in inspect.signature(kind.__init__).parameters:
-        dataset = kind(opt)
-    else:
-        dataset = kind()
-        dataset.initialize(opt)
+    with same_random_numbers():
+        if "opt" in inspect.signature(kind.__init__).parameters:
+            dataset = kind(opt)
+        else:
+            dataset = kind()
+            dataset.initialize(opt)
     images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
-    return max(1, math.ceil(images / int(option(opt, "batch_size", "batchSize", default=1))))
+    batch = int(option(opt, "batch_size", "batchSize", default=1)) * world_size()
+    return max(1, math.ceil(images / batch))
+
+
+@contextlib.contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Leave the random state as it was, so that a run with the plug-in sees the numbers of one without."""
+    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+
+
+def constructor(base_model: type) -> str:
+    """The method that gets the options: ``initialize`` in checkouts of 2018 and their forks."""
+    return "initialize" if "initialize" in vars(base_model) else "__init__"
+
+
+def runner(model: Any, name: str) -> Runner:
+    """How the generator ``name`` is run.
+
+    CUT reads features from its generator, and another network of fixed width takes them:
+    a run returns them too, so that their channels stay.
+    """
+    layers = getattr(model, "nce_layers", None)
+    network = unwrap(getattr(model, "net" + name))
+    if not layers or "encode_only" not in inspect.signature(network.forward).parameters:
+        return call
+    return lambda generator, image: generator(image, list(layers))
+
+
+@contextlib.contextmanager
+def without_loading(model: Any, opt: Any) -> Iterator[None]:
+    """While this lasts, the host's ``setup`` loads no networks: the plug-in does it itself.
+
+    Some hosts load with a method of their own, some in the middle of ``setup``; all ask first
+    whether the model is training and not continued.
+    """
+    training, absent = model.isTrain, object()
+    continued = getattr(opt, "continue_train", absent)
+    if not hasattr(model, "optimizers"):
+        model.optimizers = []
+    model.isTrain, opt.continue_train = True, False
+    try:
+        yield
+    finally:
+        model.isTrain = training
+        if continued is absent:
+            del opt.continue_train
+        else:
+            opt.continue_train = continued
+
+
+def rewrap_(model: Any, name: str) -> None:
+    """Put a generator whose parameters were replaced into a new DistributedDataParallel, if it is in one."""
+    wrapper = getattr(model, "net" + name)
+    if isinstance(wrapper, DistributedDataParallel):
+        fresh = DistributedDataParallel(
+            wrapper.module,
+            device_ids=wrapper.device_ids,
+            output_device=wrapper.output_device,
+            broadcast_buffers=wrapper.broadcast_buffers,
+            find_unused_parameters=wrapper.find_unused_parameters,
+        )
+        setattr(model, "net" + name, fresh)
 
 
 def image_pools(model: Any) -> dict[str, Any]:

@@ -50,6 +50,17 @@ class PublishedKernel(nn.Module):
         embedding = latent.unsqueeze(-1) * self.w1 + self.b1  # (n, m, E)
         return torch.einsum("nmte,nme->nmt", self.w2, embedding) + self.b2  # (n, m, t)
 
+    @torch.no_grad()
+    def adopt_(self, weight: Tensor, z_in: Tensor, z_out: Tensor) -> None:
+        """Make ``forward(z_in, z_out)`` give ``weight`` ``(n, m, t)`` to the last bit."""
+        for bias in (self.b0, self.b1, self.b2):
+            bias.zero_()
+        self.w1.copy_(torch.where(self.w1 < 0, -1.0, 1.0) * self.w1.abs().clamp(min=0.1))
+        direction = self.w1 / self.w1.square().sum(-1, keepdim=True)  # (n, m, E)
+        gain = weight / torch.outer(z_in, z_out).unsqueeze(-1)  # (n, m, t)
+        self.w2.copy_(gain.unsqueeze(-1) * direction.unsqueeze(2))
+        self.b2.copy_(weight - self(z_in, z_out))  # nearly equal numbers: their difference is exact
+
 
 class FoldedKernel(nn.Module):
     """The published map with its last two layers multiplied out.
@@ -71,9 +82,19 @@ class FoldedKernel(nn.Module):
         latent = torch.outer(z_in, z_out) + self.b0  # (n, m)
         return latent.unsqueeze(-1) * self.scale + self.shift  # (n, m, t)
 
+    @torch.no_grad()
+    def adopt_(self, weight: Tensor, z_in: Tensor, z_out: Tensor) -> None:
+        """Make ``forward(z_in, z_out)`` give ``weight`` ``(n, m, t)`` to the last bit."""
+        self.b0.zero_()
+        self.shift.zero_()
+        self.scale.copy_(weight / torch.outer(z_in, z_out).unsqueeze(-1))
+        self.shift.copy_(weight - self(z_in, z_out))  # nearly equal numbers: their difference is exact
+
 
 KERNELS = {"published": PublishedKernel, "folded": FoldedKernel}
-"""The forms a user can choose with ``--coronet_hypernetwork``."""
+"""The forms of a hypernetwork."""
+NO_HYPERNETWORK = "none"
+"""Weights are trained as they are and nothing is removed: the base model itself, for comparison."""
 
 
 class Hypernetwork(nn.Module):
@@ -87,7 +108,8 @@ class Hypernetwork(nn.Module):
     def __init__(self, plan: ChannelPlan, form: str = "published", embedding: int = 8) -> None:
         super().__init__()
         if form not in KERNELS:
-            raise OptionError(f"hypernetwork {form!r} does not exist; choose one of {', '.join(KERNELS)}")
+            forms = ", ".join([*KERNELS, NO_HYPERNETWORK])
+            raise OptionError(f"hypernetwork {form!r} does not exist; choose one of {forms}")
         options = {"embedding": embedding} if form == "published" else {}
         self.names = list(plan.kernels())
         self.latents = nn.ParameterList(nn.Parameter(torch.randn(s.units)) for s in plan.prunable)
@@ -119,3 +141,25 @@ class Hypernetwork(nn.Module):
         if call.axis_in == 1:
             flat = flat.transpose(0, 1)
         return flat.reshape(call.weight_shape)
+
+    @torch.no_grad()
+    def adopt_(self, weights: list[Tensor]) -> None:
+        """Make :meth:`weight` give these trained ``weights`` to the last bit.
+
+        Latents are spread evenly over (0.2, 1.8) in the order of the filters' L1 norms, so that
+        of a set the weakest filter (Li et al., 2017, arXiv 1608.08710) dies first.
+        """
+        strength = torch.zeros(1 + sum(len(latent) for latent in self.latents), device=weights[0].device)
+        for index, weight in enumerate(weights):
+            filters = weight.abs().sum([axis for axis in range(4) if axis != self._calls[index].axis_out])
+            strength.index_add_(0, getattr(self, f"z_out_{index}"), (filters / filters.mean()).float())
+        start = 1
+        for latent in self.latents:
+            ranks = strength[start : start + len(latent)].argsort().argsort()
+            latent.copy_(0.2 + 1.6 * (ranks + 0.5) / len(latent))
+            start += len(latent)
+        z = self.z()
+        for index, weight in enumerate(weights):
+            flat = weight.transpose(0, 1) if self._calls[index].axis_in == 1 else weight
+            z_in, z_out = z[getattr(self, f"z_in_{index}")], z[getattr(self, f"z_out_{index}")]
+            self.kernels[index].adopt_(flat.flatten(2), z_in, z_out)

@@ -20,10 +20,12 @@ from coronet_plugin import host, training_state
 from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
 from coronet_plugin.compression import Compression
 from coronet_plugin.cost import human
+from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.options import Settings, add_options, recall, remember
 from coronet_plugin.planning import example_input
 from coronet_plugin.spec import Spec, spec_path
+from coronet_plugin.start import start_from
 
 
 class CompressedModel:
@@ -31,8 +33,17 @@ class CompressedModel:
 
     compressions: dict[str, Compression]
 
-    def __init__(self, opt: Any) -> None:
-        super().__init__(opt)  # type: ignore[call-arg]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if args:
+            self._begin(args[0])
+
+    def initialize(self, opt: Any) -> None:
+        """What hosts of 2018 call instead of passing options to the constructor."""
+        super().initialize(opt)  # type: ignore[misc]
+        self._begin(opt)
+
+    def _begin(self, opt: Any) -> None:
         self._settings = Settings.of(opt)
         self._epochs_done = 0
         self._steps_this_epoch = 0
@@ -55,11 +66,12 @@ class CompressedModel:
                 kind=settings.kind,
                 hypernetwork=settings.hypernetwork,
                 embedding=settings.embedding,
+                run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
             self.compressions[name] = compression.attach(host.optimizer_of(self, network))
             dense = compression.plan.cost()
-            print(
+            say(
                 f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
                 f"literature's convention) and {human(dense.parameters)} parameters in "
                 f"{len(compression.plan.prunable)} channel sets; budget {settings.budget} "
@@ -87,8 +99,9 @@ class CompressedModel:
     def _slim(self) -> None:
         for name, compression in self.compressions.items():
             compression.slim()
+            host.rewrap_(self, name)
             dense, slim = compression.plan.cost(), compression.cost()
-            print(
+            say(
                 f"coronet: net{name} is slim after {compression.steps} steps: {human(slim.macs)} of "
                 f"{human(dense.macs)} MACs ({slim.macs / dense.macs:.2%}), {human(slim.parameters)} of "
                 f"{human(dense.parameters)} parameters ({slim.parameters / dense.parameters:.2%}); "
@@ -110,16 +123,37 @@ class CompressedModel:
 
     # -- saving and loading ----------------------------------------------
     def setup(self, opt: Any, *args: Any, **kwargs: Any) -> Any:
-        """Schedulers and loading as the base does them; a continued run goes on exactly."""
+        """Schedulers and wrappers as the base makes them; loading is the plug-in's own in every host.
+
+        A continued run goes on exactly. Some hosts initialise networks again in here.
+        """
         resuming = self.isTrain and opt.continue_train
         state = self._read_state(opt) if resuming else None
-        result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
+        with host.without_loading(self, opt):
+            result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
+        if resuming or not self.isTrain:
+            self.load_networks(self._epoch_name(opt))
+        elif self._settings.init_from:
+            start_from(self, self._settings.init_from)
         if state is not None:
             training_state.restore_(self, state)
         for compression in self.compressions.values():
-            compression.generate_()  # some hosts initialise networks again in setup
+            compression.generate_()
+            compression.synchronise_()
         self._report()
         return result
+
+    def get_current_losses(self) -> Any:
+        """The base's losses and the budget's curves; a loss that was not computed yet is zero."""
+        for name in self.loss_names:
+            if not hasattr(self, "loss_" + name):
+                setattr(self, "loss_" + name, 0.0)
+        return super().get_current_losses()  # type: ignore[misc]
+
+    def get_current_visuals(self) -> Any:
+        """The base's images; one that was not computed is left out."""
+        self.visual_names = [name for name in self.visual_names if hasattr(self, name)]
+        return super().get_current_visuals()  # type: ignore[misc]
 
     def _read_state(self, opt: Any) -> dict[str, Any]:
         path = self._path(f"{self._epoch_name(opt)}_coronet_state.pth")
@@ -133,7 +167,7 @@ class CompressedModel:
         self._epochs_done = int(state["epochs_done"])
         if opt.epoch_count == 1 and self._epochs_done:
             opt.epoch_count = self._epochs_done + 1
-            print(f"coronet: continuing with epoch {opt.epoch_count}")
+            say(f"coronet: continuing with epoch {opt.epoch_count}")
         return state
 
     @staticmethod
@@ -147,6 +181,8 @@ class CompressedModel:
         The state that continues a run exactly (latents, optimizers, random state)
         is written beside ``latest`` only: the search's is many times the networks' size.
         """
+        if not is_main():
+            return
         for name in self.model_names:
             network = host.unwrap(getattr(self, "net" + name))
             path = self._path(f"{epoch}_net_{name}.pth")
@@ -195,12 +231,14 @@ def coronet_model(base_model: type) -> type:
     instance of ``--coronet_base``'s class with :class:`CompressedModel` in front.
     """
 
-    def __init__(self: Any, opt: Any) -> None:
+    begin = host.constructor(base_model)
+
+    def become_base(self: Any, opt: Any) -> None:
         base = host.base_class(opt.coronet_base)
         self.__class__ = type("CoronetModel", (CompressedModel, base), {})
-        self.__init__(opt)
+        getattr(self, begin)(opt)
 
-    members = {"__init__": __init__, "__doc__": CompressedModel.__doc__}
+    members = {begin: become_base, "__doc__": CompressedModel.__doc__}
     built = type("CoronetModel", (CoronetOptions, base_model), members)
     built.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
     return built

@@ -11,7 +11,7 @@ from typing import Any
 from coronet_plugin import host
 from coronet_plugin.budget import KINDS
 from coronet_plugin.errors import OptionError, UserError
-from coronet_plugin.hypernetwork import KERNELS
+from coronet_plugin.hypernetwork import KERNELS, NO_HYPERNETWORK
 from coronet_plugin.spec import Spec
 
 REMEMBERED = (
@@ -57,9 +57,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--coronet_hypernetwork",
         default="published",
-        choices=sorted(KERNELS),
+        choices=[*sorted(KERNELS), NO_HYPERNETWORK],
         help="form of the hypernetwork: 'published' (three layers, about 11 numbers per weight) or 'folded' "
-        "(the same map multiplied out, about 2 numbers per weight) (default: %(default)s)",
+        "(the same map multiplied out, about 2 numbers per weight); 'none' trains the base model itself, "
+        "bit for bit, and needs the budget 1.0 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_init_from",
+        default="",
+        metavar="PATH",
+        help="weights of a trained dense run to begin with instead of random ones: a file such as "
+        "checkpoints/RUN/latest_net_G.pth or the run's folder; other networks' files beside it are taken "
+        "too (default: none)",
     )
     group.add_argument(
         "--coronet_embedding",
@@ -80,6 +89,7 @@ class Settings:
     search_epochs: float
     hypernetwork: str
     embedding: int
+    init_from: str
 
     @classmethod
     def of(cls, opt: Any) -> Settings:
@@ -106,6 +116,7 @@ class Settings:
             search_epochs=search,
             hypernetwork=opt.coronet_hypernetwork,
             embedding=opt.coronet_embedding,
+            init_from=opt.coronet_init_from,
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from coronet_plugin import host
+from coronet_plugin.distributed import is_main
 from coronet_plugin.errors import CheckpointError
 
 
@@ -61,7 +62,8 @@ def restore_(model: Any, state: dict[str, Any]) -> None:
     for name, pool in host.image_pools(model).items():
         pool.images = [image.to(model.device) for image in state["pools"].get(name, [])]
         pool.num_imgs = len(pool.images)
-    _set_random_state(state["random"])
+    if is_main():  # other processes must not draw the same numbers
+        _set_random_state(state["random"])
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

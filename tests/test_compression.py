@@ -129,7 +129,9 @@ def test_training_goes_on_after_the_cut_with_the_same_optimizer_object():
     generator, compression, optimizer = started(steps=10)
     losses = train(compression, optimizer, 60)
     assert compression.phase == "compact"
-    assert all(optimizer.state[p]["step"] == 50 for p in generator.parameters())
+    steps = {name: int(optimizer.state[p]["step"]) for name, p in generator.named_parameters()}
+    assert steps.pop("model.23.bias") == 60  # of the output: what has not changed keeps its state
+    assert set(steps.values()) == {50}
     assert np.mean(losses[-10:]) < np.mean(losses[10:20])
 
 

@@ -1,0 +1,46 @@
+"""Training on several processes: who writes, and what must be the same everywhere.
+
+Gradients are averaged by DistributedDataParallel before the optimizer steps, so
+latents and hypernetworks move alike once they start alike. Without a process
+group everything here does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def active() -> bool:
+    """Whether a process group exists."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if active() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks."""
+    return not active() or dist.get_rank() == 0
+
+
+def say(*words: Any) -> None:
+    """Print, on the main process only."""
+    if is_main():
+        print(*words)
+
+
+@torch.no_grad()
+def broadcast_(tensors: Iterable[Tensor]) -> None:
+    """Give every process the main one's values. In place; not for tensors its backend cannot send."""
+    if not active():
+        return
+    for tensor in tensors:
+        if tensor.is_cuda or dist.get_backend() != "nccl":
+            dist.broadcast(tensor, src=0)
