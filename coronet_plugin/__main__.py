@@ -1,13 +1,20 @@
-"""``python -m coronet_plugin``: the same as the ``coronet`` command.
-
-A first argument that ends in ``.py`` is reserved for running a host's script.
-"""
+"""``python -m coronet_plugin``: runs a host's script if one is named, otherwise the ``coronet`` command."""
 
 from __future__ import annotations
 
 import sys
 
-from coronet_plugin import cli
+
+def main(arguments: list[str]) -> int:
+    """The exit code of ``arguments``, whose first decides: a ``.py`` file is run, all else is a command."""
+    if arguments and arguments[0].endswith(".py"):
+        from coronet_plugin import runner
+
+        return runner.main(arguments)
+    from coronet_plugin import cli
+
+    return cli.main(arguments)
+
 
 if __name__ == "__main__":
-    sys.exit(cli.main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

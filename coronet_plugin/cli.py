@@ -181,7 +181,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="coronet", description="Compress GAN generators while they train.")
     top.add_argument("--version", action="version", version=f"coronet-plugin {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    from coronet_plugin import cli_checkout, cli_standalone  # they need Command from here
+
+    for command in (*COMMANDS, *cli_checkout.COMMANDS, *cli_standalone.COMMANDS):
         part = commands.add_parser(
             command.name,
             help=command.help,

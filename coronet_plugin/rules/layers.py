@@ -20,7 +20,7 @@ NORMALISED = (
 )
 
 
-@rule("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
+@rule("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d", counts=True)
 def convolution(state: Propagation, call: Call) -> list[Layout]:
     x, weight = call.argument(0, "input"), call.argument(1, "weight")
     transposed = "transpose" in call.name
@@ -53,7 +53,7 @@ def convolution(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(outgoing, axis)]
 
 
-@rule("linear")
+@rule("linear", counts=True)
 def linear(state: Propagation, call: Call) -> list[Layout]:
     x, weight = call.argument(0, "input"), call.argument(1, "weight")
     layout = dense(state, x, weight, 1, 0, x.ndim - 1, x.ndim - 1)

@@ -1,0 +1,50 @@
+"""``coronet export-upstream``: a generator as one Python file and its weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from coronet_plugin.cli import Command
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights", metavar="RUN_OR_WEIGHTS", help="name or folder of a run, or a weight file (.pth)"
+    )
+    parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: all)")
+    parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="where slim_G.py, slim_G.pth and slim_test_model.py go; models/ of a checkout makes "
+        "test.py --model slim_test work there",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from coronet_plugin.standalone import export_upstream, find_weights
+
+    weights = find_weights(options.weights, options.network, options.checkpoints_dir, options.epoch)
+    files, notes = export_upstream(weights, options.output)
+    for file in files:
+        print(file)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "export-upstream",
+        "write a generator as one Python file and its weights, which need torch alone",
+        _options,
+        _run,
+    ),
+)

@@ -1,0 +1,223 @@
+"""Generators taken out again: one Python file and its weights, for whoever has no plug-in.
+
+``slim_G.py`` builds the generator with torch alone, its widths written in as data, and
+``slim_G.pth`` beside it is a state_dict under upstream's keys; ``slim_test_model.py`` makes
+them usable in an upstream checkout. Files are made in a temporary folder, imported and
+compared with the generator, and only then put where the user wants them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coronet_plugin.checkpoint import load_generator, save_tensors, write_atomically
+from coronet_plugin.cost import cost_of
+from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.foreign import adapt_state_dict, read_state_dict
+from coronet_plugin.generators import UNET_DOWNS, build_generator
+from coronet_plugin.planning import example_input
+from coronet_plugin.run import Options, find_run, parse_options
+from coronet_plugin.slim import copy_with
+from coronet_plugin.spec import SEARCH, Spec, spec_path
+from coronet_plugin.standalone_text import file_text, sides, upstream_model_text
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A generator and what its file says of it.
+
+    ``architecture``: arguments of :func:`~coronet_plugin.generators.build_generator`. ``size``:
+    (H, W) it was trained on, as far as known. ``slim`` and ``dense``: ``macs``,
+    ``macs_literature`` and ``parameters`` as it is and at full size. ``notes``: what the user
+    should know.
+    """
+
+    name: str
+    generator: nn.Module
+    architecture: Mapping[str, Any]
+    size: tuple[int, int]
+    slim: Mapping[str, int]
+    dense: Mapping[str, int]
+    origin: str
+    notes: tuple[str, ...] = ()
+
+
+def export_upstream(weights: Mapping[str, Path], folder: Path) -> tuple[list[Path], list[str]]:
+    """Write ``slim_<name>.py`` and ``.pth`` for each generator, and the model file for test.py.
+
+    Returns the files, and notes for the user. Nothing is written unless all files prove right.
+
+    Raises:
+        CheckpointError: weights are damaged, of a class of the user's own, or do not survive the way.
+        OptionError: the folder cannot be made.
+    """
+    exports = [read(name, path) for name, path in weights.items()]
+    with tempfile.TemporaryDirectory() as temporary:
+        made = _make(exports, Path(temporary))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError(f"--output {folder} cannot be made: {error.strerror}") from error
+        for path in made:
+            write_atomically(folder / path.name, functools.partial(shutil.copyfile, path))
+    notes = [f"{exported.name}: {note}" for exported in exports for note in exported.notes]
+    return [folder / path.name for path in made], notes
+
+
+def _make(exports: Sequence[Exported], folder: Path) -> list[Path]:
+    """Write all files into ``folder`` and verify them; the order is that in which to place them."""
+    made = []
+    for exported in exports:
+        stem = "slim_" + re.sub(r"\W", "_", exported.name, flags=re.ASCII)
+        weights, code = folder / f"{stem}.pth", folder / f"{stem}.py"
+        save_tensors(exported.generator.state_dict(), weights)
+        code.write_text(file_text(exported, stem), encoding="utf-8")
+        verify_file(code, exported.generator, max(32, sides(exported.architecture["netG"])))
+        made += [weights, code]
+    model = folder / "slim_test_model.py"
+    model.write_text(upstream_model_text(made[1].stem), encoding="utf-8")
+    return [*made, model]
+
+
+# -- what to export ----------------------------------------------------------
+def find_weights(
+    target: str, network: str = "", checkpoints_dir: str = "./checkpoints", epoch: str = "latest"
+) -> dict[str, Path]:
+    """Weight files by generator: of a weight file, or of a run by name or folder.
+
+    Raises:
+        CheckpointError: there is no such run.
+        OptionError: it has no such ``network``.
+    """
+    if target.endswith(".pth"):
+        weights = {Path(target).stem.rpartition("_net_")[2]: Path(target)}
+    else:
+        folder = Path(checkpoints_dir) / target
+        if target and not folder.is_dir() and Path(target).is_dir():
+            folder = Path(target).resolve()
+        weights = dict(find_run(folder.name, folder.parent, epoch=epoch).weights)
+    if network and network not in weights:
+        raise OptionError(f"--network {network}: {target} has {', '.join(weights)}")
+    return {network: weights[network]} if network else weights
+
+
+def read(name: str, path: Path) -> Exported:
+    """The generator in ``path``, by the spec beside it or as a dense stock generator.
+
+    Raises:
+        CheckpointError: the file is damaged, or no stock generator.
+    """
+    return _with_spec(name, path) if spec_path(path).is_file() else _dense(name, path)
+
+
+def _with_spec(name: str, path: Path) -> Exported:
+    spec = Spec.read(spec_path(path))
+    if "netG" not in spec.architecture:
+        raise CheckpointError(
+            f"{path} holds a generator {spec.architecture.get('class', '')}, whose source coronet_plugin has "
+            f"no copy of to write into a file; hand on that source, the weights and {spec_path(path).name}, "
+            "and rebuild it with coronet_plugin.load_generator(path, build=...)"
+        )
+    generator = load_generator(path)
+    searching = "the search is not over; it is written at full size"
+    return Exported(
+        name=name,
+        generator=generator,
+        architecture=spec.architecture,
+        size=(int(spec.input_size[0][1]), int(spec.input_size[0][2])),
+        slim=spec.slim,
+        dense=spec.dense,
+        origin=f"{_file(path)}, trained with coronet_plugin {spec.versions.get('coronet_plugin', '')}",
+        notes=(searching,) if spec.phase == SEARCH else (),
+    )
+
+
+def _dense(name: str, path: Path) -> Exported:
+    from coronet_plugin.inspection.source import deduce_architecture
+
+    state = read_state_dict(path)
+    try:
+        architecture = deduce_architecture(state, path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path} is no stock generator at full size, and there is no {spec_path(path).name} beside it; "
+            "a slim generator is exported with its spec, one of your own class cannot be"
+        ) from error
+    options = _options(path.parent)
+    notes = [] if options.values else ["no train_opt.txt beside it: taken to be trained on 256x256"]
+    if architecture["netG"] in UNET_DOWNS:  # dropout leaves no trace in their tensors
+        architecture["use_dropout"] = not options.flag("no_dropout")
+        notes += [] if options.values else ["taken to have dropout; otherwise write DROPOUT = () in its file"]
+    generator = build_generator(**architecture)
+    generator.load_state_dict(adapt_state_dict(state, generator))
+    size = options.integer("crop_size", options.integer("fineSize", 256))
+    cost = cost_of(generator, example_input(generator, size)).as_dict()
+    return Exported(name, generator, architecture, (size, size), cost, cost, _file(path), tuple(notes))
+
+
+def _options(folder: Path) -> Options:
+    """Options of the run in ``folder``; none if it is no run."""
+    for path in (folder / "train_opt.txt", folder / "opt.txt"):
+        if path.is_file():
+            return parse_options(path.read_text(encoding="utf-8"))
+    return Options({}, {})
+
+
+def _file(path: Path) -> str:
+    run = f" of the run {path.resolve().parent.name}" if _options(path.parent).values else ""
+    return path.name + run
+
+
+# -- the proof ---------------------------------------------------------------
+def verify_file(path: Path, generator: nn.Module, side: int) -> None:
+    """Import the file ``path`` and check that its ``load()`` computes what ``generator`` does, bit by bit.
+
+    Tried on random input (1, C, side, side) in evaluation and train mode, dropout equally seeded.
+
+    Raises:
+        CheckpointError: it does not, or does not run.
+    """
+    try:
+        rebuilt = _imported(path).load()
+    except Exception as error:  # whatever the written file may do wrong
+        line = " ".join(str(error).split())[:200]
+        raise _not_written(path, f"does not load its weights ({line})") from error
+    original = copy_with(generator)  # running in train mode changes running statistics
+    if list(rebuilt.state_dict()) != list(original.state_dict()):
+        raise _not_written(path, "has other tensors than the generator")
+    for training in (False, True):
+        outputs = [_output(net.train(training), side) for net in (rebuilt, original)]
+        if not torch.allclose(outputs[0], outputs[1], rtol=0, atol=0, equal_nan=True):
+            raise _not_written(path, "does not compute what the generator does")
+
+
+def _not_written(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path.name} {what}; nothing was written, please report it")
+
+
+@torch.no_grad()
+def _output(net: nn.Module, side: int) -> Tensor:
+    first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return net(torch.rand(1, first.in_channels, side, side) * 2 - 1)
+
+
+def _imported(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
