@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from coronet_plugin.distributed import world_size
@@ -86,6 +87,18 @@ def generators(model: Any, names: str = "") -> dict[str, nn.Module]:
             f"the model's networks are {', '.join(owned)}; say which to compress with --coronet_networks"
         )
     return {name: unwrap(getattr(model, "net" + name)) for name in chosen}
+
+
+def forget_statistics_(network: nn.Module) -> None:
+    """Let instance norms without scale and shift keep no running statistics, in place.
+
+    Checkouts of September 2018 kept them, later ones do not; they serve only in eval mode, and there
+    make another generator of the same weights.
+    """
+    for module in network.modules():
+        if isinstance(module, _InstanceNorm) and module.track_running_stats and not module.affine:
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
 
 
 def optimizer_of(model: Any, network: nn.Module) -> Any:

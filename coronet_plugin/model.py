@@ -50,6 +50,8 @@ class CompressedModel:
         self.compressions = {}
         networks = host.generators(self, self._settings.networks)
         self._compressed = tuple(networks)
+        for network in networks.values():
+            host.forget_statistics_(network)
         if self.isTrain:
             self._compress(networks)
 

@@ -17,6 +17,8 @@ from coronet_plugin.spec import Spec
 REMEMBERED = (
     *("netG", "ngf", "norm", "no_dropout", "input_nc", "output_nc", "direction", "dataset_mode"),
     *("crop_size", "load_size", "preprocess"),
+    *("which_model_netG", "which_direction", "fineSize", "loadSize", "resize_or_crop"),  # until 2019
+    *("normG", "no_antialias", "no_antialias_up"),  # CUT
 )
 """Host options kept in the spec, so that testing needs no option of the training again."""
 

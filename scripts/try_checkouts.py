@@ -136,7 +136,14 @@ def options_of(checkout: Path) -> dict[str, list[str]]:
     common += [known("load_size", "loadSize"), str(SIDE), known("crop_size", "fineSize"), str(SIDE)]
     if known("gpu_ids"):
         common += ["--gpu_ids", "-1"]
-    train = [known("n_epochs", "niter"), "2", known("n_epochs_decay", "niter_decay"), "1", "--print_freq", "1"]
+    train = [
+        known("n_epochs", "niter"),
+        "2",
+        known("n_epochs_decay", "niter_decay"),
+        "1",
+        "--print_freq",
+        "1",
+    ]
     train += ["--save_epoch_freq", "1", "--display_freq", "4", known("num_threads", "nThreads"), "0"]
     if known("display_id"):
         train += ["--display_id", "-1"]
@@ -155,7 +162,13 @@ def run(command: list[str], folder: Path, log: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     started = time.time()
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
     )
     with log.open("a") as file:
         shown = " ".join("python" if word == sys.executable else word for word in command)
@@ -184,7 +197,15 @@ def try_base(checkout: Path, label: str, base: str, way: str, data: tuple[Path, 
         trial.steps["test"] = run([*python, "test.py", *model, *era["common"]], checkout, log)
         check_results(checkout, base, trial)
     if base != "own" and not any(said.startswith("failed") for said in trial.steps.values()):
-        export = [sys.executable, "-m", "coronet_plugin", "export-upstream", base, "--output", f"exported_{base}"]
+        export = [
+            sys.executable,
+            "-m",
+            "coronet_plugin",
+            "export-upstream",
+            base,
+            "--output",
+            f"exported_{base}",
+        ]
         trial.steps["export"] = run(export, checkout, log)
     return trial
 
@@ -195,7 +216,9 @@ def check_results(checkout: Path, base: str, trial: Trial) -> None:
     for path in specs:
         spec = json.loads(path.read_text())
         if spec["phase"] == "compact":
-            trial.kept[path.stem[len("latest_net_") :]] = round(spec["slim"]["macs"] / spec["dense"]["macs"], 4)
+            trial.kept[path.stem[len("latest_net_") :]] = round(
+                spec["slim"]["macs"] / spec["dense"]["macs"], 4
+            )
     wanted = 2 if base == "cycle_gan" else 1
     pages = list((checkout / "results" / base).rglob("index.html"))
     images = list((checkout / "results" / base).rglob("*fake_B*"))
@@ -238,7 +261,9 @@ def bases_of(checkout: Path, asked: list[str]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkouts", nargs="+", metavar="LABEL=PATH", help="checkouts to copy and try")
-    parser.add_argument("--bases", default="pix2pix,cycle_gan,cut,own", help="base models (default: %(default)s)")
+    parser.add_argument(
+        "--bases", default="pix2pix,cycle_gan,cut,own", help="base models (default: %(default)s)"
+    )
     parser.add_argument("--way", default="runner", choices=["runner", "shim"], help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     parser.add_argument("--logs", type=Path, default=Path("checkouts_logs"), help="folder of the transcripts")
@@ -248,7 +273,9 @@ def main() -> int:
         label, _, path = checkout.partition("=")
         bases = bases_of(Path(path), options.bases.split(","))
         for trial in try_checkout(label, Path(path), bases, options.way, options.logs.resolve()):
-            print(f"{label:18} {trial.base:10} {'passed' if trial.passed else 'FAILED':7} {trial.steps} {trial.kept}")
+            print(
+                f"{label:18} {trial.base:10} {'passed' if trial.passed else 'FAILED':7} {trial.steps} {trial.kept}"
+            )
             trials.append(trial)
     if options.output:
         facts = {"python": platform.python_version(), "trials": [asdict(trial) for trial in trials]}

@@ -81,6 +81,11 @@ def two_heads(m: Inline, h: Tensor) -> Tensor:
     return h + heads.reshape(h.shape)
 
 
+def bare_attention(m: Inline, h: Tensor) -> Tensor:
+    tokens = h.flatten(2).mT
+    return h + F.scaled_dot_product_attention(tokens, tokens, tokens, scale=1.0).mT.reshape(h.shape)
+
+
 def channel_attention(m: Inline, h: Tensor) -> Tensor:
     flat = h.flatten(2)
     return h + (torch.softmax(flat @ flat.transpose(1, 2), -1) @ flat).view(h.shape)
@@ -263,6 +268,7 @@ UNUSUAL = {
     "attention scaled by width": Op(lambda c, w: Inline(width_scaled_attention, **projections(c, w))),
     "linear attention": Op(lambda c, w: Inline(linear_attention, **projections(c, w))),
     "two-headed attention": Op(lambda c, w: Inline(two_heads, **projections(c, w)), multiple=2),
+    "attention without projections": Op(lambda c, w: Inline(bare_attention)),
     "channel attention": Op(lambda c, w: Inline(channel_attention)),
     "scaled by width": Op(lambda c, w: Inline(lambda m, h: h / h.shape[1] ** 0.5)),
     "attention of torch": Op(lambda c, w: Inline(torch_attention, a=nn.MultiheadAttention(c, 2, batch_first=True)), multiple=2),

@@ -31,8 +31,6 @@ BEHIND_A_SHUT_GATE = Program(
     16, then("relu", "squeeze-excite", "scaled by a pixel", "conv 1x1", "attention scaled by width")
 )
 """Only a trial shows that the last step needs all channels, and not with weights that make its input zero."""
-LOST_BEFORE_A_LAYER = Program(8, then("softmax over channels", "weight norm"))
-"""A layer with no parameter of its own reads a feature whose channels are not known."""
 
 
 def runs(examples: int, slow: bool = False) -> settings:
@@ -83,14 +81,14 @@ def test_slimming_computes_what_masking_does_around_each_operation(op):
 
 
 @given(programs(FOLLOWED))
-@runs(60)
+@runs(50)
 def test_slimming_computes_what_masking_does(program):
     check_equality(program)
 
 
 @given(programs(OPS))
 @example(BEHIND_A_SHUT_GATE)
-@runs(60)
+@runs(50)
 def test_unusual_operations_do_not_break_the_equality(program):
     check_equality(program)
 
@@ -133,9 +131,13 @@ def test_the_cost_is_that_of_the_slim_generator_around_each_operation(op):
     check_cost(alone(op))
 
 
+@pytest.mark.parametrize("op", [op for op in COUNTED if OPS[op].reads == "one" and op != "again"])
+def test_the_cost_is_right_where_channels_are_not_known(op):
+    check_cost(Program(8, then("softmax over channels", op)))
+
+
 @given(programs(COUNTED))
-@example(LOST_BEFORE_A_LAYER)
-@runs(60)
+@runs(30)
 def test_the_cost_is_that_of_the_slim_generator(program):
     check_cost(program)
 
@@ -158,7 +160,7 @@ def check_independence(program: Program) -> None:
 
 
 @given(programs(OPS))
-@runs(40)
+@runs(30)
 def test_the_plan_does_not_depend_on_the_size_and_number_of_images(program):
     check_independence(program)
 
@@ -179,7 +181,7 @@ def test_each_understood_operation_pins_nothing(op):
 
 
 @given(programs(UNDERSTOOD))
-@runs(60)
+@runs(50)
 def test_understood_operations_pin_nothing(program):
     check_everything_is_prunable(program)
 
@@ -191,8 +193,8 @@ def test_understood_operations_pin_nothing_in_thousands_of_generators(program):
     check_everything_is_prunable(program)
 
 
-@pytest.mark.parametrize("ops, measured", [(FOLLOWED, 0.97), (OPS, 0.48)], ids=["followed", "all"])
+@pytest.mark.parametrize("ops, measured", [(FOLLOWED, 0.96), (OPS, 0.45)], ids=["followed", "all"])
 def test_a_fixed_sample_stays_covered(ops, measured):
     """Fails for a change that pins more; ``measured`` is what it was when this was written."""
-    plans = [find_channels(built(program), images(program)) for program in sample(ops, 200)]
+    plans = [find_channels(built(program), images(program)) for program in sample(ops, 60)]
     assert np.mean([plan.coverage() for plan in plans]) > measured - 0.03

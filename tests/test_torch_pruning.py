@@ -203,7 +203,7 @@ def check_agreement(program: Program) -> None:
 
 
 @given(programs(BOTH, FEW, chain=True))
-@settings(max_examples=60, derandomize=True, deadline=None, print_blob=True, database=None)
+@settings(max_examples=40, derandomize=True, deadline=None, print_blob=True, database=None)
 def test_both_find_the_same_groups(program):
     check_agreement(program)
 
