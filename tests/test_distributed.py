@@ -22,6 +22,7 @@ from coronet_plugin import Compression
 from coronet_plugin.generators import build_generator
 
 torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)  # in single precision rounding soon makes another training of it
 out, form, norm = sys.argv[1:4]
 several = "WORLD_SIZE" in os.environ
 if several:
@@ -91,9 +92,9 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, form):
     assert all(torch.equal(first["weights"][k], second["weights"][k]) for k in first["weights"])
     assert torch.equal(first["kept"], alone["kept"])
     for key, weight in alone["cut"].items():  # sums over a batch are taken in another order
-        assert torch.allclose(first["cut"][key], weight, atol=1e-6), key
-    # after that rounding grows from step to step, in one process as in two
-    assert (first["loss"] + second["loss"]) / 2 == pytest.approx(alone["loss"], abs=5e-3)
+        assert torch.allclose(first["cut"][key], weight, atol=1e-10), key
+        assert torch.allclose(first["weights"][key], alone["weights"][key], atol=1e-6), key
+    assert (first["loss"] + second["loss"]) / 2 == pytest.approx(alone["loss"], abs=1e-6)
 
 
 HOST = '''
@@ -120,6 +121,17 @@ def setup(self, opt):
 BaseModel.setup = setup
 import train
 
+class Silent:
+    """The curves and pages of a process that is not the first."""
+
+    def __init__(self, opt):
+        pass
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: None
+
+if dist.get_rank():
+    train.Visualizer = Silent
 code = train.main(sys.argv[1:])
 dist.barrier()
 dist.destroy_process_group()
