@@ -30,6 +30,8 @@ PICTURES = ROOT / "datasets" / "openmoji" / "train"
 SIDE = 64
 
 OWN_MODEL = '''
+import os
+
 import torch
 
 from . import networks
@@ -42,7 +44,10 @@ class Halfway(torch.nn.Module):
     def __init__(self, width=16):
         super().__init__()
         self.down = torch.nn.Sequential(
-            torch.nn.Conv2d(3, width, 4, 2, 1), torch.nn.InstanceNorm2d(width), torch.nn.ReLU(True))
+            torch.nn.Conv2d(3, width, 4, 2, 1),
+            torch.nn.InstanceNorm2d(width),
+            torch.nn.ReLU(),
+        )
         self.gated = torch.nn.Conv2d(width, 2 * width, 3, padding=1)
         self.up = torch.nn.Sequential(torch.nn.Conv2d(width, 4 * width, 3, padding=1), torch.nn.PixelShuffle(2))
         self.last = torch.nn.Conv2d(width + 3, 3, 3, padding=1)
@@ -60,7 +65,8 @@ class OwnModel(BaseModel):
 
     @staticmethod
     def modify_commandline_options(parser, is_train=True):
-        parser.set_defaults(dataset_mode="aligned")
+        paired = os.path.exists(os.path.join("data", "aligned_dataset.py"))
+        parser.set_defaults(dataset_mode="aligned" if paired else "unaligned")
         return parser
 
     def _build(self, opt):
@@ -133,7 +139,14 @@ def options_of(checkout: Path) -> dict[str, list[str]]:
         return next((f"--{name}" for name in names if f"'--{name}'" in text or f'"--{name}"' in text), "")
 
     common = [known("netG", "which_model_netG"), "resnet_6blocks", "--ngf", "16", "--ndf", "8"]
-    common += [known("load_size", "loadSize"), str(SIDE), known("crop_size", "fineSize"), str(SIDE)]
+    common += [
+        known("epoch", "which_epoch"),
+        "latest",
+        known("load_size", "loadSize"),
+        str(SIDE),
+        known("crop_size", "fineSize"),
+        str(SIDE),
+    ]
     if known("gpu_ids"):
         common += ["--gpu_ids", "-1"]
     train = [
@@ -184,7 +197,7 @@ def try_base(checkout: Path, label: str, base: str, way: str, data: tuple[Path, 
     trial = Trial(label, base, way)
     era = options_of(checkout)
     python = [sys.executable] if way == "shim" else [sys.executable, "-m", "coronet_plugin"]
-    paired = base in ("pix2pix", "own")
+    paired = base in ("pix2pix", "own") and (checkout / "data" / "aligned_dataset.py").exists()
     folder = data[0] if paired else data[1]
     model = ["--model", "coronet", "--coronet_base", base, "--name", base, "--dataroot", str(folder)]
     budget = ["--coronet_budget", "0.55" if base == "cut" else "0.3", "--coronet_search_epochs", "1.5"]
@@ -196,7 +209,7 @@ def try_base(checkout: Path, label: str, base: str, way: str, data: tuple[Path, 
         trial.steps["resume"] = run([*training, "--continue_train", *era["longer"]], checkout, log)
         trial.steps["test"] = run([*python, "test.py", *model, *era["common"]], checkout, log)
         check_results(checkout, base, trial)
-    if base != "own" and not any(said.startswith("failed") for said in trial.steps.values()):
+    if base not in ("own", "cut") and not any(said.startswith("failed") for said in trial.steps.values()):
         export = [
             sys.executable,
             "-m",
@@ -254,12 +267,14 @@ def try_checkout(label: str, source: Path, bases: list[str], way: str, logs: Pat
 
 
 def bases_of(checkout: Path, asked: list[str]) -> list[str]:
-    """The asked base models that this checkout has."""
-    return [base for base in asked if base == "own" or (checkout / "models" / f"{base}_model.py").exists()]
+    """The asked base models that this checkout has; CUT's own cycle_gan does not run without the plug-in."""
+    has = {base: (checkout / "models" / f"{base}_model.py").exists() for base in asked}
+    has["cycle_gan"] = has.get("cycle_gan", False) and not has.get("cut", False)
+    return [base for base in asked if base == "own" or has[base]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkouts", nargs="+", metavar="LABEL=PATH", help="checkouts to copy and try")
     parser.add_argument(
         "--bases", default="pix2pix,cycle_gan,cut,own", help="base models (default: %(default)s)"
@@ -273,9 +288,8 @@ def main() -> int:
         label, _, path = checkout.partition("=")
         bases = bases_of(Path(path), options.bases.split(","))
         for trial in try_checkout(label, Path(path), bases, options.way, options.logs.resolve()):
-            print(
-                f"{label:18} {trial.base:10} {'passed' if trial.passed else 'FAILED':7} {trial.steps} {trial.kept}"
-            )
+            outcome = "passed" if trial.passed else "FAILED"
+            print(f"{label:18} {trial.base:10} {outcome} {trial.steps} {trial.kept}", flush=True)
             trials.append(trial)
     if options.output:
         facts = {"python": platform.python_version(), "trials": [asdict(trial) for trial in trials]}
