@@ -44,6 +44,8 @@ def train_and_test(folder: Path, name: str, epochs: int, seed: int, model: list[
     commands[1] += ["--model", model[1], "--load_size", str(SIDE), "--crop_size", str(SIDE)]
     if model[1] == "pix2pix":
         commands[1] += ["--netG", "resnet_6blocks", "--ngf", "24", "--no_dropout"]
+    if (folder / "results" / name).exists():  # done by an earlier call
+        commands = []
     for command in commands:
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     found = paired_metrics(folder / "results" / name / "test_latest" / "images")

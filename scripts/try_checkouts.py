@@ -49,14 +49,15 @@ class Halfway(torch.nn.Module):
             torch.nn.ReLU(),
         )
         self.gated = torch.nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.up = torch.nn.Sequential(torch.nn.Conv2d(width, 4 * width, 3, padding=1), torch.nn.PixelShuffle(2))
+        self.up = torch.nn.Conv2d(width, 4 * width, 3, padding=1)
+        self.shuffle = torch.nn.PixelShuffle(2)
         self.last = torch.nn.Conv2d(width + 3, 3, 3, padding=1)
 
     def forward(self, image):
         x = self.down(image)
         content, gate = self.gated(x).chunk(2, dim=1)
         x = x + content * torch.sigmoid(gate)
-        return torch.tanh(self.last(torch.cat([image, self.up(x)], 1)))
+        return torch.tanh(self.last(torch.cat([image, self.shuffle(self.up(x))], 1)))
 
 
 class OwnModel(BaseModel):

@@ -155,7 +155,9 @@ def programs(draw: st.DrawFn, ops: Iterable[str] = OPS, most: int = 12, chain: b
     return resolve(draw(st.sampled_from([8, 16])), draw(st.lists(step, min_size=1, max_size=most)))
 
 
-def sample(ops: Iterable[str], count: int, most: int = 12, seed: int = 0, chain: bool = False) -> list[Program]:
+def sample(
+    ops: Iterable[str], count: int, most: int = 12, seed: int = 0, chain: bool = False
+) -> list[Program]:
     """The same kind of programs, drawn evenly and always the same ones."""
     names, random = list(ops), Random(seed)
 
@@ -163,7 +165,10 @@ def sample(ops: Iterable[str], count: int, most: int = 12, seed: int = 0, chain:
         back = [random.randint(0, MOST_BACK) for _ in range(3)]
         return random.choice(names), 0 if chain else back[0], back[1], back[2], random.choice(WIDTHS)
 
-    return [resolve(random.choice([8, 16]), [step() for _ in range(random.randint(1, most))]) for _ in range(count)]
+    return [
+        resolve(random.choice([8, 16]), [step() for _ in range(random.randint(1, most))])
+        for _ in range(count)
+    ]
 
 
 def alone(op: str) -> Program:

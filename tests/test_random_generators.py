@@ -35,7 +35,9 @@ BEHIND_A_SHUT_GATE = Program(
 
 def runs(examples: int, slow: bool = False) -> settings:
     """The same examples each time in the default run, new ones in the slow one."""
-    return settings(max_examples=examples, derandomize=not slow, deadline=None, print_blob=True, database=None)
+    return settings(
+        max_examples=examples, derandomize=not slow, deadline=None, print_blob=True, database=None
+    )
 
 
 def built(program: Program, seed: int = 0) -> RandomGenerator:
