@@ -30,7 +30,7 @@ TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 GAINS = (1.0, 0.2)
 """Of the random weights, one trial each: strong signals show what is deep, weak ones what saturates."""
 QUICK = 2e9
-"""MACs below which there are three rounds of trials: a unit that happens to be dead in one shows in another."""
+"""MACs below which there are three rounds of trials: what happens to be dead in one shows in another."""
 
 
 def verify(
