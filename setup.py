@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION: dict = {}
@@ -20,7 +20,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     license_files=["LICENSE"],
-    packages=["coronet_plugin", "coronet_plugin.rules", "coronet_plugin.inspection"],
+    packages=find_packages(include=["coronet_plugin", "coronet_plugin.*"]),
     package_data={"coronet_plugin": ["py.typed"]},
     python_requires=">=3.9",
     install_requires=["torch>=2.1", "numpy>=1.22"],

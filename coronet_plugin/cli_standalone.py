@@ -29,7 +29,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from coronet_plugin.standalone import export_upstream, find_weights
+    from coronet_plugin.standalone.export import export_upstream, find_weights
 
     weights = find_weights(options.weights, options.network, options.checkpoints_dir, options.epoch)
     files, notes = export_upstream(weights, options.output)

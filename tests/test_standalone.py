@@ -22,10 +22,11 @@ from run_helpers import make_cycle_run, make_run, option_line
 from torch import nn
 
 import models
-from coronet_plugin import CheckpointError, Compression, cost_of, example_input, load_generator, standalone
+from coronet_plugin import CheckpointError, Compression, cost_of, example_input, load_generator
 from coronet_plugin.cli import main
 from coronet_plugin.generators import build_generator
-from coronet_plugin.standalone import export_upstream, find_weights
+from coronet_plugin.standalone import export as exporter
+from coronet_plugin.standalone.export import export_upstream, find_weights
 
 UPSTREAM = json.loads((FACTS / "state_dicts.json").read_text())["generators"]
 SIZES = {"resnet_9blocks": 32, "resnet_6blocks": 32, "unet_128": 128, "unet_256": 256}
@@ -295,11 +296,11 @@ def test_names_cannot_break_the_file(tmp_path):
 def test_nothing_is_left_that_does_not_prove_right(old, new, message, tmp_path, monkeypatch):
     path = tmp_path / "latest_net_G.pth"
     save_weights(path, "unet_128")
-    text = standalone.file_text
+    text = exporter.file_text
     if old == "DOWN":  # weights that are not those of the generator
-        monkeypatch.setattr(standalone, "save_tensors", lambda state, where: torch.save({k: v * 1.0001 for k, v in state.items()}, where))
+        monkeypatch.setattr(exporter, "save_tensors", lambda state, where: torch.save({k: v * 1.0001 for k, v in state.items()}, where))
     else:
-        monkeypatch.setattr(standalone, "file_text", lambda *given: text(*given).replace(old, new))
+        monkeypatch.setattr(exporter, "file_text", lambda *given: text(*given).replace(old, new))
     with pytest.raises(CheckpointError, match=f"slim_G.py {message}"):
         export_upstream({"G": path}, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -31,7 +31,7 @@ from coronet_plugin.planning import example_input
 from coronet_plugin.run import Options, find_run, parse_options
 from coronet_plugin.slim import copy_with
 from coronet_plugin.spec import SEARCH, Spec, spec_path
-from coronet_plugin.standalone_text import file_text, sides, upstream_model_text
+from coronet_plugin.standalone.text import file_text, sides, upstream_model_text
 
 
 @dataclass(frozen=True)

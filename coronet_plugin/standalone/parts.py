@@ -1,6 +1,6 @@
 """The code that exported files are made of.
 
-:mod:`coronet_plugin.standalone_text` copies classes and functions from here as text, so
+:mod:`coronet_plugin.standalone.text` copies classes and functions from here as text, so
 they use nothing but torch and each other (torch from 1.8, Python from 3.9). The constants
 and :func:`build` are a sample, the smallest ResNet; an exported file has its own in their
 place. State_dict keys are upstream's.

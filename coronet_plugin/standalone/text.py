@@ -1,6 +1,6 @@
 """The text of an exported file: what it says of the generator, its widths as data, its code.
 
-Code is copied from :mod:`coronet_plugin.standalone_parts`; nothing here computes.
+Code is copied from :mod:`coronet_plugin.standalone.parts`; nothing here computes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from coronet_plugin import standalone_parts as parts
 from coronet_plugin._version import __version__
 from coronet_plugin.cost import human
 from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.standalone import parts
 
 if TYPE_CHECKING:
-    from coronet_plugin.standalone import Exported
+    from coronet_plugin.standalone.export import Exported
 
 LAYERS = {"batch": "nn.BatchNorm2d", "instance": "nn.InstanceNorm2d", "none": "nn.Identity"}
 IMPORTS = """\
@@ -68,7 +68,7 @@ def file_text(exported: Exported, stem: str) -> str:
 
 def upstream_model_text(stem: str) -> str:
     """The file slim_test_model.py for an upstream checkout, which uses ``stem.py`` unless told otherwise."""
-    text = Path(__file__).with_name("standalone_test_model.py").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("upstream_model.py").read_text(encoding="utf-8")
     return text.replace('SLIM = "slim_G.py"', f'SLIM = "{stem}.py"')
 
 
