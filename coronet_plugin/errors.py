@@ -7,6 +7,10 @@ line and leave with exit code 2; library callers catch the kind they care about.
 
 from __future__ import annotations
 
+import os
+import sys
+from types import TracebackType
+
 
 class UserError(Exception):
     """Something outside the program is wrong: an option, a file, a budget."""
@@ -30,3 +34,21 @@ class PlanError(UserError):
 
 class CheckpointError(UserError):
     """Weights or a spec are missing, damaged, or belong to another architecture."""
+
+
+def shown_in_one_line() -> None:
+    """From now on, a :class:`UserError` that nobody catches ends the program with one line and exit code 2.
+
+    For hosts that know nothing of such errors. ``CORONET_DEBUG=1`` shows where one comes from.
+    """
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, UserError) or os.environ.get("CORONET_DEBUG", "0") != "0":
+            usual(kind, error, trace)
+            return
+        print(f"coronet: {error}", file=sys.stderr)
+        raise SystemExit(2)
+
+    if getattr(usual, "__qualname__", "") != hook.__qualname__:
+        sys.excepthook = hook

@@ -21,7 +21,7 @@ from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
 from coronet_plugin.compression import Compression
 from coronet_plugin.cost import human
 from coronet_plugin.distributed import is_main, say
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, shown_in_one_line
 from coronet_plugin.options import Settings, add_options, recall, remember
 from coronet_plugin.planning import example_input
 from coronet_plugin.spec import Spec, spec_path
@@ -215,6 +215,7 @@ class CoronetOptions:
     @staticmethod
     def modify_commandline_options(parser: argparse.ArgumentParser, is_train: bool = True) -> Any:
         """Add the coronet options, then those of the base model class; returns the parser."""
+        shown_in_one_line()
         add_options(parser)
         spec = None if is_train else recall(parser)
         if spec is not None:

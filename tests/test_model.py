@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import paired_folder, run_test, run_train, unpaired_folder
+from conftest import ROOT, paired_folder, run_test, run_train, unpaired_folder
 
 from coronet_plugin import cost_of, example_input, load_generator
 from coronet_plugin.model import CompressedModel
@@ -138,3 +141,22 @@ def test_mistakes_are_one_line_and_exit_code_2(run, capsys, extra, said):
     error = capsys.readouterr().err.strip()
     assert code == 2 and said in error and "Traceback" not in error
     assert len([line for line in error.splitlines() if "error" in line]) == 1
+
+
+def test_in_a_host_that_catches_nothing_a_mistake_is_one_line_too():
+    program = """
+from coronet_plugin.errors import BudgetError, shown_in_one_line
+shown_in_one_line()
+shown_in_one_line()
+raise {}
+"""
+
+    def run(error, **environment):
+        command = [sys.executable, "-c", program.format(error)]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT)
+
+    done = run("BudgetError('ask for less')")
+    assert (done.returncode, done.stderr) == (2, "coronet: ask for less\n")
+    assert "Traceback" in run("BudgetError('ask for less')", CORONET_DEBUG="1").stderr
+    done = run("ValueError('a bug')")
+    assert done.returncode == 1 and "Traceback" in done.stderr
