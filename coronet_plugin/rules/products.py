@@ -61,6 +61,8 @@ def attention(state: Propagation, call: Call) -> list[Layout | None]:
             if layout is not None:
                 state.pin(layout.ids, "attention is scaled by the number of channels of a head")
     batch = ascii_letters[: query.ndim - 2]
+    lengths = {"x": query.shape[-2], "y": value.shape[-2], "z": value.shape[-1]}
+    _count(state, [value], [batch + "yz"], {**dict(zip(batch, value.shape)), **lengths})
     contract(state, [query, key], [batch + "xz", batch + "yz"], batch + "xy", scores=True)
     heads = [layout for layout in (q, k) if layout is not None and layout.axis < query.ndim - 2]
     v = state.layout(value)
@@ -68,10 +70,8 @@ def attention(state: Propagation, call: Call) -> list[Layout | None]:
         raise NotUnderstood("heads of queries and values differ")
     for layout in heads:
         state.merge(layout.ids, v.ids)  # type: ignore[union-attr]
-    lengths = dict(x=query.shape[-2], y=value.shape[-2], z=value.shape[-1])
     if v is None:
         return [None]
-    _count(state, [value], [batch + "yz"], {**dict(zip(batch, value.shape)), **lengths})
     return [Layout(v.ids, v.axis)]
 
 
