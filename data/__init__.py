@@ -7,18 +7,17 @@ return a dictionary of one sample from ``__getitem__``.
 from __future__ import annotations
 
 import argparse
-import importlib
 import itertools
 import os
-import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import default_collate
 
-from coronet_plugin.errors import DataError, OptionError, UserError
+from coronet_plugin.errors import DataError, UserError
 from data.base_dataset import BaseDataset
+from util.find import find_class
 
 Setter = Callable[[argparse.ArgumentParser, bool], argparse.ArgumentParser]
 
@@ -29,20 +28,7 @@ def find_dataset_using_name(dataset_name: str) -> type[BaseDataset]:
     Raises:
         OptionError: there is no such file, or no such class in it; lists those that exist.
     """
-    module_name = f"{__name__}.{dataset_name}_dataset"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:  # the file is there but needs something that is not
-            raise
-        files = {m.name for m in pkgutil.iter_modules(__path__)} - {"base_dataset"}
-        known = ", ".join(sorted(name[: -len("_dataset")] for name in files if name.endswith("_dataset")))
-        raise OptionError(f"--dataset_mode {dataset_name} is not known; there are {known}") from error
-    wanted = dataset_name.replace("_", "").lower() + "dataset"
-    for name, found in vars(module).items():
-        if name.lower() == wanted and isinstance(found, type) and issubclass(found, BaseDataset):
-            return found
-    raise OptionError(f"data/{dataset_name}_dataset.py has no subclass of BaseDataset whose name is {wanted}")
+    return find_class(dataset_name, __name__, "dataset", BaseDataset, "--dataset_mode")
 
 
 def get_option_setter(dataset_name: str) -> Setter:

@@ -8,12 +8,10 @@ upstream checkout work as they are.
 from __future__ import annotations
 
 import argparse
-import importlib
-import pkgutil
 from collections.abc import Callable
 
-from coronet_plugin.errors import OptionError
 from models.base_model import BaseModel
+from util.find import find_class
 
 Setter = Callable[[argparse.ArgumentParser, bool], argparse.ArgumentParser]
 
@@ -24,20 +22,7 @@ def find_model_using_name(model_name: str) -> type[BaseModel]:
     Raises:
         OptionError: there is no such file, or no such class in it; lists those that exist.
     """
-    module_name = f"{__name__}.{model_name}_model"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:  # the file is there but needs something that is not
-            raise
-        files = {m.name for m in pkgutil.iter_modules(__path__)} - {"base_model"}
-        known = ", ".join(sorted(name[: -len("_model")] for name in files if name.endswith("_model")))
-        raise OptionError(f"--model {model_name} is not known; there are {known}") from error
-    wanted = model_name.replace("_", "").lower() + "model"
-    for name, found in vars(module).items():
-        if name.lower() == wanted and isinstance(found, type) and issubclass(found, BaseModel):
-            return found
-    raise OptionError(f"models/{model_name}_model.py has no subclass of BaseModel whose name is {wanted}")
+    return find_class(model_name, __name__, "model", BaseModel, "--model")
 
 
 def get_option_setter(model_name: str) -> Setter:
