@@ -154,8 +154,12 @@ class CompressedModel:
 
     def get_current_visuals(self) -> Any:
         """The base's images; one that was not computed is left out."""
-        self.visual_names = [name for name in self.visual_names if hasattr(self, name)]
-        return super().get_current_visuals()  # type: ignore[misc]
+        wanted = self.visual_names
+        self.visual_names = [name for name in wanted if hasattr(self, name)]
+        try:
+            return super().get_current_visuals()  # type: ignore[misc]
+        finally:
+            self.visual_names = wanted
 
     def _read_state(self, opt: Any) -> dict[str, Any]:
         path = self._path(f"{self._epoch_name(opt)}_coronet_state.pth")
