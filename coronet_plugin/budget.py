@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coronet_plugin.channels import ChannelPlan, ChannelSet
-from coronet_plugin.cost import Cost, human
+from coronet_plugin.cost import human
 from coronet_plugin.errors import BudgetError
 
 TOLERANCE = 0.005
@@ -133,8 +133,3 @@ def choose_alive(plan: ChannelPlan, score: np.ndarray, kind: str, target: int) -
         if plan.cost(alive).of_kind(kind) > target:
             alive[unit] = False
     return alive
-
-
-def remaining(cost: Cost, dense: Cost, kind: str) -> float:
-    """Fraction of the dense cost that is left."""
-    return cost.of_kind(kind) / dense.of_kind(kind)

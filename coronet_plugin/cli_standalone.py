@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from coronet_plugin.cli import Command
+from coronet_plugin.errors import OptionError
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +30,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from coronet_plugin.standalone.export import export_upstream, find_weights
+    from coronet_plugin.run import find_weights
+    from coronet_plugin.standalone.export import export_upstream
 
-    weights = find_weights(options.weights, options.network, options.checkpoints_dir, options.epoch)
+    weights = find_weights(options.weights, options.checkpoints_dir, options.epoch)
+    if options.network:
+        if options.network not in weights:
+            raise OptionError(f"--network {options.network}: {options.weights} has {', '.join(weights)}")
+        weights = {options.network: weights[options.network]}
     files, notes = export_upstream(weights, options.output)
     for file in files:
         print(file)

@@ -8,6 +8,7 @@ likely wrong.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coronet_plugin.errors import CheckpointError
+from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.spec import spec_path
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Key prefixes left by DataParallel, DistributedDataParallel and torch.compile."""
@@ -68,6 +71,34 @@ def adapt_state_dict(state_dict: Mapping[str, Any], net: nn.Module) -> dict[str,
     if problem:
         raise CheckpointError(problem)
     return {key: state[key] for key in target}
+
+
+def deduce_architecture(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Arguments of ``build_generator`` for the dense stock generator whose tensors ``state`` holds.
+
+    Raises:
+        CheckpointError: it is none of the stock generators at full size.
+    """
+    kernels = [value for value in state.values() if isinstance(value, Tensor) and value.ndim == 4]
+    for netG in (*RESNET_BLOCKS, *UNET_DOWNS) if kernels else ():
+        widths: dict[str, Any] = {
+            "ngf": kernels[0].shape[0],
+            "input_nc": kernels[0].shape[1],
+            "output_nc": kernels[-1].shape[1 if netG in UNET_DOWNS else 0],
+            "use_dropout": bool(has_dropout_slot(state)),
+        }
+        for norm in ("instance", "batch", "none"):
+            architecture = {"netG": netG, "norm": norm, **widths}
+            with torch.device("meta"):
+                net = build_generator(**architecture)
+            with contextlib.suppress(CheckpointError):
+                adapt_state_dict(state, net)
+                return architecture
+    stock = ", ".join([*RESNET_BLOCKS, *UNET_DOWNS])
+    raise CheckpointError(
+        f"{path} fits none of {stock} at full size, and there is no {spec_path(path).name} beside it; "
+        "a slim generator needs its spec, one of another class its own source"
+    )
 
 
 def has_dropout_slot(state_dict: Mapping[str, Any]) -> bool | None:

@@ -55,8 +55,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(
             f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
-            f"{one_line(error)}. Give an example it accepts (a model class: by its method "
-            "coronet_example(name))."
+            f"{one_line(error)}. Give an example it accepts; a model class does by coronet_example(name)."
         ) from error
     if not state.touched:
         raise PlanError(

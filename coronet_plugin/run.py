@@ -69,6 +69,11 @@ class Options:
     def flag(self, key: str) -> bool:
         return self.values.get(key, "False") == "True"
 
+    @property
+    def crop_size(self) -> int:
+        """Side of the training crops in pixels, by its name of today or until 2019."""
+        return self.integer("crop_size", self.integer("fineSize", 256))
+
     def command(self) -> str:
         """A ``train.py`` command line that says what differs from the defaults."""
         words = ["python", "train.py"]
@@ -139,7 +144,7 @@ class Run:
 
     def input_size(self, generator: str) -> tuple[int, int, int]:
         """(C, H, W) of what the generator was trained on."""
-        crop = self.options.integer("crop_size", 256)
+        crop = self.options.crop_size
         return (self.channels(generator)[0], crop, crop)
 
     def can_rebuild(self, generator: str) -> bool:
@@ -186,9 +191,8 @@ def find_run(
             f"no run {name!r} in {checkpoints_dir}{_others(Path(checkpoints_dir))}; "
             f"train it, or set --checkpoints_dir"
         )
-    option_files = [folder / "train_opt.txt", folder / "opt.txt"]
-    option_file = next((path for path in option_files if path.is_file()), None)
-    if option_file is None:
+    options = read_options(folder)
+    if not options.values:
         raise CheckpointError(f"{folder} has no train_opt.txt; is it a folder that train.py wrote?")
     weights = {path.stem[len(f"{epoch}_net_") :]: path for path in sorted(folder.glob(f"{epoch}_net_G*.pth"))}
     if not weights:
@@ -197,12 +201,34 @@ def find_run(
     return Run(
         name=name,
         folder=folder,
-        options=parse_options(option_file.read_text(encoding="utf-8")),
+        options=options,
         weights=weights,
         specs={key: Spec.read(spec_path(path)) for key, path in weights.items() if spec_path(path).is_file()},
         log=read_log(folder / "loss_log.jsonl"),
         images_dir=images if images.is_dir() else None,
     )
+
+
+def find_weights(target: str, checkpoints_dir: Path | str, epoch: str = "latest") -> dict[str, Path]:
+    """Weight files by generator: of a weight file (.pth), or of a run by its name or folder.
+
+    Raises:
+        CheckpointError: there is no such run, or it has no weights of ``epoch``.
+    """
+    if target.endswith(".pth"):
+        return {Path(target).stem.rpartition("_net_")[2]: Path(target)}
+    folder = Path(checkpoints_dir) / target
+    if target and not folder.is_dir() and Path(target).is_dir():
+        folder = Path(target).resolve()
+    return dict(find_run(folder.name, folder.parent, epoch=epoch).weights)
+
+
+def read_options(folder: Path) -> Options:
+    """The options of the run in ``folder``; none if it is no run."""
+    for path in (folder / "train_opt.txt", folder / "opt.txt"):
+        if path.is_file():
+            return parse_options(path.read_text(encoding="utf-8"))
+    return Options({}, {})
 
 
 def parse_options(text: str) -> Options:

@@ -19,11 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from coronet_plugin import Compression, cost_of, find_channels, load_generator
 from coronet_plugin.cli import main
+from coronet_plugin.foreign import deduce_architecture
 from coronet_plugin.generators import build_generator
 from coronet_plugin.inspection.facts import Inspection, inspect_generator
 from coronet_plugin.inspection.figure import channel_figure, links
 from coronet_plugin.inspection.names import layer_labels, short_name
-from coronet_plugin.inspection.source import Choices, deduce_architecture, inspect_model
+from coronet_plugin.inspection.source import Choices, inspect_model
 from coronet_plugin.inspection.table import text
 from coronet_plugin.spec import Spec
 

@@ -25,8 +25,9 @@ import models
 from coronet_plugin import CheckpointError, Compression, cost_of, example_input, load_generator
 from coronet_plugin.cli import main
 from coronet_plugin.generators import build_generator
+from coronet_plugin.run import find_weights
 from coronet_plugin.standalone import export as exporter
-from coronet_plugin.standalone.export import export_upstream, find_weights
+from coronet_plugin.standalone.export import export_upstream
 
 UPSTREAM = json.loads((FACTS / "state_dicts.json").read_text())["generators"]
 SIZES = {"resnet_9blocks": 32, "resnet_6blocks": 32, "unet_128": 128, "unet_256": 256}
@@ -288,7 +289,7 @@ def test_names_cannot_break_the_file(tmp_path):
     path = tmp_path / 'odd """ \\" name\n' / "latest_net_G-1\u00e9.pth"
     save_weights(path, "resnet_6blocks")
     (path.parent / "train_opt.txt").write_text(option_line("crop_size", 32))
-    files, _ = export_upstream(find_weights(str(path)), tmp_path / "out")
+    files, _ = export_upstream(find_weights(str(path), tmp_path), tmp_path / "out")
     assert files[1].name == "slim_G_1_.py" and "odd ''' /' name" in imported(files[1]).__doc__
 
 
@@ -319,7 +320,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path, capsys):
     cases = [
         ((own,), "Sequential, whose source.*build="),
         ((damaged,), "damaged.pth cannot be read"),
-        ((critic,), "critic.pth is no stock generator"),
+        ((critic,), "critic.pth fits none of"),
         ((tmp_path / "none.pth",), "none.pth is not there"),
         (("none", "--checkpoints_dir", tmp_path), "no run 'none'"),
         ((run, "--network", "G_A"), "--network G_A: .* has G"),

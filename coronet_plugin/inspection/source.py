@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from coronet_plugin import example_input, find_channels
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
-from coronet_plugin.foreign import adapt_state_dict, has_dropout_slot, read_state_dict
+from coronet_plugin.foreign import adapt_state_dict, deduce_architecture, read_state_dict
 from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
 from coronet_plugin.inspection.facts import (
     Inspection,
@@ -28,7 +27,7 @@ from coronet_plugin.inspection.facts import (
     inspect_spec,
 )
 from coronet_plugin.inspection.own_generator import is_own, load_own
-from coronet_plugin.run import find_run, parse_options
+from coronet_plugin.run import find_weights, read_options
 from coronet_plugin.spec import SEARCH, Spec, spec_path
 
 STOCK = (*RESNET_BLOCKS, *UNET_DOWNS)
@@ -70,11 +69,9 @@ def inspect_model(model: str, choices: Choices | None = None) -> dict[str, Inspe
         _refuse(choices, "architecture", model=model)
         return {model.rpartition(":")[2]: _inspect_own(model, choices)}
     _refuse(choices, "architecture", "channels", "kwargs", model=model)
-    if model.endswith(".pth"):
-        return {_generator_of(Path(model)): inspect_weights(Path(model), choices.size)}
-    folder = _run_folder(model, Path(choices.checkpoints_dir))
-    run = find_run(folder.name, folder.parent, epoch=choices.epoch)
-    return {name: inspect_weights(path, choices.size) for name, path in run.weights.items()}
+    _check_known(model, Path(choices.checkpoints_dir))
+    weights = find_weights(model, choices.checkpoints_dir, choices.epoch)
+    return {name: inspect_weights(path, choices.size) for name, path in weights.items()}
 
 
 def _refuse(choices: Choices, *names: str, model: str) -> None:
@@ -86,11 +83,10 @@ def _refuse(choices: Choices, *names: str, model: str) -> None:
             raise OptionError(f"--{given} is for {use}; {model} is none of them, leave it out")
 
 
-def _run_folder(model: str, checkpoints_dir: Path) -> Path:
-    """The folder of the run ``model``, which is a name or a path."""
-    for folder in (checkpoints_dir / model, Path(model)):
-        if model and folder.is_dir():
-            return folder.resolve()
+def _check_known(model: str, checkpoints_dir: Path) -> None:
+    """Raise OptionError unless ``model`` is a weight file or a run, by its name or folder."""
+    if model.endswith(".pth") or (model and ((checkpoints_dir / model).is_dir() or Path(model).is_dir())):
+        return
     runs = sorted(path.name for path in checkpoints_dir.glob("*") if path.is_dir())
     there = f"has {', '.join(runs)}" if runs else "has none"
     raise OptionError(
@@ -128,12 +124,11 @@ def _example(generator: nn.Module, size: tuple[int, int] | None, channels: int |
 
 @contextlib.contextmanager
 def _mendable(options: str) -> Iterator[None]:
-    """Make a PlanError one line that names the options which choose the example."""
+    """Add to a PlanError the options which choose the example."""
     try:
         yield
     except PlanError as error:
-        text = " ".join(str(error).split()).replace(" Pass an example input it accepts.", "")
-        raise PlanError(f"{text} Set {options}.") from error
+        raise PlanError(f"{error} Set {options}.") from error
 
 
 # -- weight files ------------------------------------------------------------
@@ -153,37 +148,11 @@ def inspect_weights(path: Path, size: tuple[int, int] | None = None) -> Inspecti
     architecture = deduce_architecture(state, path)
     generator = build_generator(**architecture)
     generator.load_state_dict(adapt_state_dict(state, generator))
-    example = _example(generator, size or _trained_size(path.parent), architecture["input_nc"])
+    trained = read_options(path.parent).crop_size
+    example = _example(generator, size or (trained, trained), architecture["input_nc"])
     with _mendable("--size"):
         about = f"{architecture['netG']}, {describe(architecture)}"
         return inspect_generator(generator, example, _title(path), about)
-
-
-def deduce_architecture(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Arguments of ``build_generator`` for the dense stock generator whose tensors ``state`` holds.
-
-    Raises:
-        CheckpointError: it is none of the stock generators at full size.
-    """
-    kernels = [value for value in state.values() if isinstance(value, Tensor) and value.ndim == 4]
-    for netG in STOCK if kernels else ():
-        widths: dict[str, Any] = {
-            "ngf": kernels[0].shape[0],
-            "input_nc": kernels[0].shape[1],
-            "output_nc": kernels[-1].shape[1 if netG in UNET_DOWNS else 0],
-            "use_dropout": bool(has_dropout_slot(state)),
-        }
-        for norm in ("instance", "batch", "none"):
-            architecture = {"netG": netG, "norm": norm, **widths}
-            with torch.device("meta"):
-                net = build_generator(**architecture)
-            with contextlib.suppress(CheckpointError):
-                adapt_state_dict(state, net)
-                return architecture
-    raise CheckpointError(
-        f"{path} fits none of {', '.join(STOCK)} at full size, and there is no {spec_path(path).name} beside "
-        "it; a slimmed generator needs its spec, one of your own is inspected as path/to/file.py:Name"
-    )
 
 
 def _check_spec(path: Path, spec: Spec, state: Mapping[str, Any]) -> None:
@@ -224,22 +193,8 @@ def _asked(spec: Spec) -> str:
     return f"budget {spec.budget['requested']} of the {kind}{when}"
 
 
-def _trained_size(folder: Path) -> tuple[int, int] | None:
-    """(H, W) of the training crops by the option file beside the weights, or None."""
-    for path in (folder / "train_opt.txt", folder / "opt.txt"):
-        if path.is_file():
-            size = parse_options(path.read_text(encoding="utf-8")).integer("crop_size", SIZE)
-            return (size, size)
-    return None
-
-
 def _title(path: Path) -> str:
     return "/".join(path.parts[-2:])
-
-
-def _generator_of(path: Path) -> str:
-    """``G_A`` of ``latest_net_G_A.pth``."""
-    return path.stem.rpartition("_net_")[2]
 
 
 # -- generators of the user's own --------------------------------------------

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from coronet_plugin.checkpoint import load_generator, save_tensors, write_atomically
 from coronet_plugin.cost import cost_of
 from coronet_plugin.errors import CheckpointError, OptionError
-from coronet_plugin.foreign import adapt_state_dict, read_state_dict
+from coronet_plugin.foreign import adapt_state_dict, deduce_architecture, read_state_dict
 from coronet_plugin.generators import UNET_DOWNS, build_generator
 from coronet_plugin.planning import example_input
-from coronet_plugin.run import Options, find_run, parse_options
+from coronet_plugin.run import read_options
 from coronet_plugin.slim import copy_with
 from coronet_plugin.spec import SEARCH, Spec, spec_path
 from coronet_plugin.standalone.text import file_text, sides, upstream_model_text
@@ -92,27 +92,6 @@ def _make(exports: Sequence[Exported], folder: Path) -> list[Path]:
 
 
 # -- what to export ----------------------------------------------------------
-def find_weights(
-    target: str, network: str = "", checkpoints_dir: str = "./checkpoints", epoch: str = "latest"
-) -> dict[str, Path]:
-    """Weight files by generator: of a weight file, or of a run by name or folder.
-
-    Raises:
-        CheckpointError: there is no such run.
-        OptionError: it has no such ``network``.
-    """
-    if target.endswith(".pth"):
-        weights = {Path(target).stem.rpartition("_net_")[2]: Path(target)}
-    else:
-        folder = Path(checkpoints_dir) / target
-        if target and not folder.is_dir() and Path(target).is_dir():
-            folder = Path(target).resolve()
-        weights = dict(find_run(folder.name, folder.parent, epoch=epoch).weights)
-    if network and network not in weights:
-        raise OptionError(f"--network {network}: {target} has {', '.join(weights)}")
-    return {network: weights[network]} if network else weights
-
-
 def read(name: str, path: Path) -> Exported:
     """The generator in ``path``, by the spec beside it or as a dense stock generator.
 
@@ -145,38 +124,22 @@ def _with_spec(name: str, path: Path) -> Exported:
 
 
 def _dense(name: str, path: Path) -> Exported:
-    from coronet_plugin.inspection.source import deduce_architecture
-
     state = read_state_dict(path)
-    try:
-        architecture = deduce_architecture(state, path)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{path} is no stock generator at full size, and there is no {spec_path(path).name} beside it; "
-            "a slim generator is exported with its spec, one of your own class cannot be"
-        ) from error
-    options = _options(path.parent)
+    architecture = deduce_architecture(state, path)
+    options = read_options(path.parent)
     notes = [] if options.values else ["no train_opt.txt beside it: taken to be trained on 256x256"]
     if architecture["netG"] in UNET_DOWNS:  # dropout leaves no trace in their tensors
         architecture["use_dropout"] = not options.flag("no_dropout")
         notes += [] if options.values else ["taken to have dropout; otherwise write DROPOUT = () in its file"]
     generator = build_generator(**architecture)
     generator.load_state_dict(adapt_state_dict(state, generator))
-    size = options.integer("crop_size", options.integer("fineSize", 256))
+    size = options.crop_size
     cost = cost_of(generator, example_input(generator, size)).as_dict()
     return Exported(name, generator, architecture, (size, size), cost, cost, _file(path), tuple(notes))
 
 
-def _options(folder: Path) -> Options:
-    """Options of the run in ``folder``; none if it is no run."""
-    for path in (folder / "train_opt.txt", folder / "opt.txt"):
-        if path.is_file():
-            return parse_options(path.read_text(encoding="utf-8"))
-    return Options({}, {})
-
-
 def _file(path: Path) -> str:
-    run = f" of the run {path.resolve().parent.name}" if _options(path.parent).values else ""
+    run = f" of the run {path.resolve().parent.name}" if read_options(path.parent).values else ""
     return path.name + run
 
 
