@@ -136,21 +136,6 @@ def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor] | None = Non
     return copy.deepcopy(generator, memo)
 
 
-@torch.no_grad()
-def difference(first: nn.Module, second: nn.Module, inputs: tuple[Any, ...]) -> float:
-    """Largest absolute difference of two generators' outputs in eval mode, 0 for equal."""
-    outputs = []
-    for generator in (first, second):
-        training = {module: module.training for module in generator.modules()}
-        generator.eval()
-        try:
-            outputs.append(generator(*inputs))
-        finally:
-            for module, flag in training.items():
-                module.training = flag
-    return float((outputs[0].double() - outputs[1].double()).abs().max())
-
-
 def _get(generator: nn.Module, name: str) -> Tensor:
     owner, _, attribute = name.rpartition(".")
     return getattr(generator.get_submodule(owner), attribute)

@@ -1,4 +1,4 @@
-"""Small data sets and ways to run the host's scripts in this process."""
+"""Small data sets and ways to run the host's scripts in this process, by arguments for small networks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ ROOT = Path(__file__).parent.parent
 FACTS = Path(__file__).parent / "facts"
 sys.path.insert(0, str(ROOT))  # the host's packages are not installed
 torch.set_num_threads(1)
+
+TINY = "--ngf 4 --ndf 4 --netG resnet_6blocks --load_size 40 --crop_size 32 --num_threads 0".split()
+QUIET = "--display_id 0 --n_epochs 1 --n_epochs_decay 1 --print_freq 2".split()
 
 
 def smooth_image(seed: int, width: int, height: int) -> Image.Image:
@@ -67,6 +70,18 @@ def run_test(*args: object) -> int:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     return script.main([str(arg) for arg in args])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Arguments of a run by name, in folders of its own."""
+
+    def arguments(name: str, root, model: str, testing: bool = False) -> list[str]:
+        fixed = ["--name", name, "--dataroot", str(root), "--model", model]
+        fixed += ["--checkpoints_dir", str(tmp_path / "checkpoints"), *TINY]
+        return fixed + (["--results_dir", str(tmp_path / "results")] if testing else QUIET)
+
+    return arguments
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
+from run_helpers import difference
 
 from coronet_plugin import CheckpointError, Compression, Spec, example_input, load_generator
 from coronet_plugin.checkpoint import write_atomically
 from coronet_plugin.generators import build_generator
-from coronet_plugin.slim import difference
 
 ARCHITECTURE = dict(netG="unet_128", input_nc=1, output_nc=3, ngf=8, norm="batch", use_dropout=True)
 

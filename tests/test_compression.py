@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from run_helpers import ARCHITECTURE
+from run_helpers import ARCHITECTURE, difference
 from torch.func import functional_call
 
 from coronet_plugin import (
@@ -20,7 +20,7 @@ from coronet_plugin import (
     load_generator,
 )
 from coronet_plugin.generators import build_generator
-from coronet_plugin.slim import difference, masked
+from coronet_plugin.slim import masked
 
 
 def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind="macs", **options):

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, paired_folder, run_test, run_train, smooth_image, unpaired_folder
+from conftest import paired_folder, run_test, run_train, unpaired_folder
 
 import models
-
-TINY = "--ngf 4 --ndf 4 --netG resnet_6blocks --load_size 40 --crop_size 32 --num_threads 0".split()
-QUIET = "--display_id 0 --n_epochs 1 --n_epochs_decay 1 --print_freq 2".split()
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Arguments of a run by name, in folders of its own."""
-
-    def arguments(name: str, root, model: str, testing: bool = False) -> list[str]:
-        fixed = ["--name", name, "--dataroot", str(root), "--model", model]
-        fixed += ["--checkpoints_dir", str(tmp_path / "checkpoints"), *TINY]
-        return fixed + (["--results_dir", str(tmp_path / "results")] if testing else QUIET)
-
-    return arguments
 
 
 def weights(tmp_path, name: str, net: str = "G", epoch: str = "latest") -> dict[str, torch.Tensor]:
@@ -226,28 +209,6 @@ def test_a_users_own_model(tmp_path, run, monkeypatch):
     assert (tmp_path / "results" / "own" / "test_latest" / "images" / "0_output.png").is_file()
 
 
-def test_plateau_goes_by_the_epochs_mean_loss(tmp_path):
-    from argparse import Namespace
-
-    from models.base_model import BaseModel
-
-    class Plain(BaseModel):
-        set_input = forward = optimize_parameters = None
-
-    opt = Namespace(isTrain=True, gpu_ids=[], checkpoints_dir=str(tmp_path), name="x", preprocess="none")
-    opt.lr_policy = "plateau"
-    for losses, kept in (([9, 8, 7, 6, 5, 4, 3, 2], True), ([2, 3, 4, 5, 6, 7, 8, 9], False)):
-        model = Plain(opt)
-        model.optimizers = [torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)]
-        model.schedulers = [models.base_model.networks.get_scheduler(model.optimizers[0], opt)]
-        for loss in losses:
-            model.observe(torch.tensor(loss - 1.0))
-            model.observe(torch.tensor(loss + 1.0))
-            model.update_learning_rate()
-            assert model.metric == loss
-        assert (model.optimizers[0].param_groups[0]["lr"] == 1.0) is kept
-
-
 def test_networks_of_old_versions_are_continued_and_tested(tmp_path, run):
     """A DataParallel file with running statistics of instance norm, as of 2018."""
     root = paired_folder(tmp_path)
@@ -262,161 +223,3 @@ def test_networks_of_old_versions_are_continued_and_tested(tmp_path, run):
     assert run_test(*testing) == 0
     assert run_train(*arguments, "--continue_train", "--lr", 0) == 0
     assert same(weights(tmp_path, "p"), new)
-
-
-# -- what the user can mend -------------------------------------------------
-@pytest.mark.parametrize(
-    ("extra", "said"),
-    [
-        (["--model", "pix2pix", "--dataroot", "nowhere"], "nowhere"),
-        (["--netG", "unet_128"], "multiples of 128 pixels, and got 32x32"),
-        (["--crop_size", "30"], "multiples of 4 pixels, and got 30x30"),
-        (["--netG", "resnet_7blocks"], "resnet_7blocks is not known"),
-        (["--gan_mode", "hinge"], "--gan_mode hinge"),
-        (["--lr_policy", "warm"], "--lr_policy warm"),
-        (["--continue_train"], "latest_net_G.pth is not there"),
-        (["--model", "cycle_gan", "--output_nc", "1", "--dataset_mode", "aligned"], "--lambda_identity 0"),
-    ],
-)
-def test_errors_of_training_are_one_line_and_exit_code_2(tmp_path, run, capsys, extra, said):
-    arguments = run("p", paired_folder(tmp_path), "pix2pix")
-    assert run_train(*arguments, *extra) == 2
-    line = capsys.readouterr().err.strip()
-    assert line.startswith("train.py: error: ") and said in line and "\n" not in line
-
-
-def test_wrong_options_for_a_checkpoint(tmp_path, run, capsys):
-    root = paired_folder(tmp_path)
-    assert run_train(*run("p", root, "pix2pix"), "--n_epochs_decay", 0, "--no_html") == 0
-    testing = run("p", root, "pix2pix", testing=True)
-    capsys.readouterr()
-    for extra, said in (
-        (["--netG", "resnet_9blocks"], "--netG"),
-        (["--norm", "instance"], "--norm"),
-        (["--ngf", 8], "--ngf 4"),
-        (["--epoch", 17], "17_net_G.pth is not there"),
-    ):
-        assert run_test(*testing, *extra) == 2
-        line = capsys.readouterr().err.strip()
-        assert line.startswith("test.py: error: ") and said in line and "\n" not in line
-
-
-def test_debug_shows_the_traceback(tmp_path, run):
-    from coronet_plugin.errors import DataError
-
-    with pytest.raises(DataError):
-        run_train(*run("p", tmp_path / "nowhere", "pix2pix"), "--debug")
-
-
-def test_the_scripts_themselves(tmp_path):
-    """In processes of their own, and from another folder."""
-
-    def script(name, *args):
-        command = [sys.executable, str(ROOT / name), *map(str, args)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-
-    unknown = script("train.py", "--model", "nope", "--dataroot", ".")
-    assert unknown.returncode == 2 and "coronet, cycle_gan, pix2pix, test" in unknown.stderr
-    shown = script("test.py", "--model", "test", "--help")
-    assert shown.returncode == 0 and "--model_suffix" in shown.stdout
-    smooth_image(0, 32, 32).save(tmp_path / "a.png")
-    missing = script("test.py", "--model", "test", "--dataroot", tmp_path, "--ngf", 4)
-    assert missing.returncode == 2 and missing.stderr.count("\n") == 1 and "Traceback" not in missing.stderr
-    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "results").exists()
-
-
-# -- what goes where --------------------------------------------------------
-class Affine(torch.nn.Module):
-    """A stand-in for a network, recognised by what it does."""
-
-    def __init__(self, scale: float, shift: float):
-        super().__init__()
-        self.scale, self.shift = torch.nn.Parameter(torch.tensor(scale)), shift
-
-    def forward(self, x):
-        return x * self.scale + self.shift
-
-
-def model_of(run, name: str, *extra: str):
-    """The model as train.py makes it, and a batch for it."""
-    from options.train_options import TrainOptions
-
-    opt = TrainOptions().parse([*run("m", "nowhere", name), *extra])
-    model = models.create_model(opt)
-    model.setup(opt)
-    a, b = torch.full((1, 3, 32, 32), 0.25), torch.full((1, 3, 32, 32), 0.5)
-    return model, {"A": a, "B": b, "A_paths": ["a"], "B_paths": ["b"]}
-
-
-@pytest.mark.parametrize(("direction", "first"), [("AtoB", "A"), ("BtoA", "B")])
-@pytest.mark.parametrize("name", ["pix2pix", "cycle_gan"])
-def test_direction(run, name, direction, first):
-    model, batch = model_of(run, name, "--direction", direction)
-    model.set_input(batch)
-    second = "AB".replace(first, "")
-    assert torch.equal(model.real_A, batch[first]) and torch.equal(model.real_B, batch[second])
-    assert model.get_image_paths() == batch[f"{first}_paths"]
-
-
-def test_cycles_and_losses(run):
-    weights_of_losses = ["--lambda_A", "2", "--lambda_B", "3", "--lambda_identity", "0.5"]
-    model, batch = model_of(run, "cycle_gan", *weights_of_losses)
-    model.netG_A, model.netG_B = Affine(1.0, 1.0), Affine(2.0, 0.0)
-    model.netD_A, model.netD_B = Affine(1.0, 10.0), Affine(1.0, 20.0)
-    model.set_input(batch)
-    model.forward()
-    seen = {name: getattr(model, name).unique().item() for name in ("fake_B", "rec_A", "fake_A", "rec_B")}
-    assert seen == {"fake_B": 1.25, "rec_A": 2.5, "fake_A": 1.0, "rec_B": 2.0}
-    model.backward_G()
-    model.loss_names = [name for name in model.loss_names if not name.startswith("D")]
-    assert model.get_current_losses() == pytest.approx(
-        {
-            "G_A": (1.25 + 10 - 1) ** 2,
-            "cycle_A": 2 * (2.5 - 0.25),
-            "idt_A": 3 * 0.5 * 1.0,  # G_A on B
-            "G_B": (1.0 + 20 - 1) ** 2,
-            "cycle_B": 3 * (2.0 - 0.5),
-            "idt_B": 2 * 0.5 * 0.25,  # G_B on A
-        }
-    )
-
-
-def test_discriminators_of_cycle_gan_judge_pooled_fakes(run):
-    model, batch = model_of(run, "cycle_gan")
-    judged = {}
-
-    class Pool:
-        def __init__(self, label, value):
-            self.label, self.value = label, value
-
-        def query(self, images):
-            judged[self.label] = images
-            return torch.full_like(images, self.value)
-
-    model.fake_B_pool, model.fake_A_pool = Pool("B", 3.0), Pool("A", 4.0)
-    model.netD_A, model.netD_B = Affine(1.0, 0.0), Affine(1.0, 0.0)
-    model.set_input(batch)
-    model.forward()
-    model.backward_D_A()
-    model.backward_D_B()
-    assert judged["B"] is model.fake_B and judged["A"] is model.fake_A
-    assert model.loss_D_A.item() == pytest.approx(0.5 * ((0.5 - 1) ** 2 + 3.0**2))
-    assert model.loss_D_B.item() == pytest.approx(0.5 * ((0.25 - 1) ** 2 + 4.0**2))
-
-
-def test_a_step_trains_each_network_with_its_own_loss_alone(run):
-    for name, extra in (("pix2pix", ["--no_dropout"]), ("cycle_gan", ["--lambda_identity", "0"])):
-        model, batch = model_of(run, name, *extra)
-        for optimizer in model.optimizers:
-            optimizer.step = lambda: None  # keep the gradients of both halves comparable
-        model.set_input(batch)
-        for _ in range(2):  # gradients of the step before are cleared
-            model.optimize_parameters()
-        for net in (n for n in model.model_names if n.startswith("D")):
-            parameters = list(getattr(model, f"net{net}").parameters())
-            found = [p.grad.clone() for p in parameters]
-            model.set_requires_grad(getattr(model, f"net{net}"), True)
-            for p in parameters:
-                p.grad = None
-            getattr(model, f"backward_{net}")()
-            assert all(torch.allclose(f, p.grad, atol=1e-7) for f, p in zip(found, parameters))

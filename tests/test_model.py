@@ -14,6 +14,8 @@ from conftest import ROOT, paired_folder, run_test, run_train, unpaired_folder
 
 from coronet_plugin import cost_of, example_input, load_generator
 from coronet_plugin.model import CompressedModel
+from models import create_model
+from options.train_options import TrainOptions
 
 SMALL = ["--netG", "resnet_6blocks", "--ngf", 8, "--ndf", 4, "--load_size", 32, "--crop_size", 32]
 
@@ -160,3 +162,37 @@ raise {}
     assert "Traceback" in run("BudgetError('ask for less')", CORONET_DEBUG="1").stderr
     done = run("ValueError('a bug')")
     assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+# -- losses and images before the first step ----------------------------------
+@pytest.fixture
+def fresh(tmp_path):
+    """A pix2pix model to be compressed, as train.py makes it, before its first step."""
+    root = paired_folder(tmp_path, images=1, size=32)
+    where = ["--dataroot", root, "--name", "a", "--checkpoints_dir", tmp_path / "c"]
+    arguments = [*where, "--model", "coronet", "--coronet_base", "pix2pix", "--coronet_budget", 0.3]
+    opt = TrainOptions().parse([str(argument) for argument in [*arguments, *SMALL]])
+    model = create_model(opt)
+    model.setup(opt)
+    return model
+
+
+def test_a_loss_is_zero_until_it_is_computed(fresh):
+    zero = dict.fromkeys(["G_GAN", "G_L1", "D_real", "D_fake"], 0.0)
+    curves = {"macs_G": fresh.loss_macs_G, "width_G": fresh.loss_width_G}  # known from the start
+    assert not hasattr(fresh, "loss_G_L1") and all(curves.values())
+    assert fresh.get_current_losses() == {**zero, **curves}
+    fresh.loss_G_L1 = torch.tensor(2.5)
+    assert fresh.get_current_losses() == {**zero, "G_L1": 2.5, **curves}
+
+
+def test_an_image_is_left_out_until_it_is_computed(fresh):
+    names = ["real_A", "fake_B", "real_B"]
+    assert fresh.get_current_visuals() == {} and fresh.visual_names == names
+    images = torch.rand(2, 1, 3, 32, 32)
+    fresh.set_input({"A": images[0], "B": images[1], "A_paths": ["a"], "B_paths": ["b"]})
+    assert list(fresh.get_current_visuals()) == ["real_A", "real_B"] and fresh.visual_names == names
+    fresh.forward()
+    shown = fresh.get_current_visuals()
+    assert list(shown) == fresh.visual_names == names
+    assert shown["fake_B"] is fresh.fake_B

@@ -7,11 +7,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from run_helpers import difference
 from torch import nn
 
 from coronet_plugin import cost_of, example_input, find_channels
 from coronet_plugin.generators import build_generator
-from coronet_plugin.slim import difference, masked, slim
+from coronet_plugin.slim import masked, slim
 
 SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64}
 
