@@ -155,7 +155,7 @@ def _features(sources: Sources, base: ast.ClassDef | None, required: frozenset[s
     lookup, train, methods = sources.tree("models/__init__.py"), sources.tree("train.py"), names_of(base)
     if "find_model_using_name" in names_of(lookup):
         yield "lookup"
-    if "import_module" in called_in(lookup):
+    if {"import_module", "find_class"} & set(called_in(lookup)):  # upstream's, the bundled host's
         yield "by_name"
     if any(isinstance(n, ast.ImportFrom) and n.module == "coronet_plugin.errors" for n in lookup.body):
         yield "bundled"
