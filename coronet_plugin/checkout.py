@@ -155,10 +155,11 @@ def _features(sources: Sources, base: ast.ClassDef | None, required: frozenset[s
     lookup, train, methods = sources.tree("models/__init__.py"), sources.tree("train.py"), names_of(base)
     if "find_model_using_name" in names_of(lookup):
         yield "lookup"
-    if {"import_module", "find_class"} & set(called_in(lookup)):  # upstream's, the bundled host's
-        yield "by_name"
-    if any(isinstance(n, ast.ImportFrom) and n.module == "coronet_plugin.errors" for n in lookup.body):
+    bundled = any(isinstance(n, ast.ImportFrom) and n.module == "util.find" for n in lookup.body)
+    if bundled:
         yield "bundled"
+    if bundled or "import_module" in called_in(lookup):
+        yield "by_name"
     if "initialize" in methods:
         yield "initialize"
     if {"data_dependent_initialize", "parallelize"} <= methods.keys():
