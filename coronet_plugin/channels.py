@@ -108,14 +108,30 @@ class ChannelPlan:
             size *= int(np.count_nonzero(keep[axes[axis]])) if axis in axes else length
         return size
 
+    def units_of(self, channel_set: ChannelSet) -> np.ndarray:
+        """The unit of every channel that the set's first producing layer makes."""
+        call = next(c for c in self.calls if c.module == channel_set.producers[0] and c.weight in self.slices)
+        return self.slices[call.weight or ""][call.axis_out]
+
     def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
         """Indices, in the set's first producing layer, of its channels that are ``alive``."""
-        call = next(c for c in self.calls if c.module == channel_set.producers[0] and c.weight in self.slices)
-        units = self.slices[call.weight or ""][call.axis_out]
+        units = self.units_of(channel_set)
         if channel_set.pinned is not None:
             return np.flatnonzero(units == PINNED)
         mine = (units >= channel_set.start) & (units < channel_set.start + channel_set.units)
         return np.flatnonzero(mine & self._keep(alive)[units])
+
+    def without(self, dead: np.ndarray) -> ChannelPlan:
+        """The plan of the generator from which the units ``dead`` (bool, ``(units,)``) were removed.
+
+        Units keep their numbers, and costs are still those of the choices one makes.
+        """
+        keep = self._keep(~dead)
+        return replace(
+            self,
+            slices={n: {axis: u[keep[u]] for axis, u in axes.items()} for n, axes in self.slices.items()},
+            widths={n: {name: u[keep[u]] for name, u in axes.items()} for n, axes in self.widths.items()},
+        )
 
     def coverage(self) -> float:
         """Fraction of the true MACs in layers and products with at least one prunable axis."""

@@ -19,7 +19,7 @@ from torch import nn
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.foreign import adapt_state_dict, read_state_dict
 from coronet_plugin.slim import replace_tensors_, update_widths_
-from coronet_plugin.spec import COMPACT, Spec, spec_path
+from coronet_plugin.spec import Spec, spec_path
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
@@ -86,8 +86,8 @@ def load_generator(
 
 
 def load_into(generator: nn.Module, path: str | Path, spec: Spec | None) -> None:
-    """Load ``path`` into a dense ``generator``, made small first if ``spec`` is compact. In place."""
-    if spec is not None and spec.phase == COMPACT:
+    """Load ``path`` into a dense ``generator``, first made as small as ``spec`` says. In place."""
+    if spec is not None:
         resize_(generator, spec, path)
     state = read_state_dict(path)
     try:

@@ -5,24 +5,19 @@
     compression = Compression(generator, example, budget=0.1, search_steps=2000).attach(optimizer)
     ...
         optimizer.step()
-        if compression.step():      # hypernetwork and proximal step; True when the search is over
+        if compression.step():      # proximal step; True when the search is over
             compression.slim()
     compression.save("latest_net_G.pth")
 
-The generator stays a plain module throughout. Its convolution weights are
-ordinary parameters whose *values* come from the hypernetwork: just before the
-optimizer steps, their gradients are taken over and sent through the
-hypernetwork (the chain rule, so the gradients are those of generated weights);
-``step`` then updates the hypernetwork and writes the new weights. Weights are
-generated once per step however often the generator runs, and wrappers, hooks,
-deepcopy, export and data parallelism see nothing unusual.
+The generator stays a plain module throughout: wrappers, hooks, deepcopy, export and data
+parallelism see nothing unusual. How channels are chosen is in :mod:`coronet_plugin.search`, how many
+may stay at each step in :mod:`coronet_plugin.goal`.
 """
 
 from __future__ import annotations
 
-import inspect
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +26,51 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin._version import __version__
-from coronet_plugin.budget import Budget, choose_alive, floor_of, protected, threshold
+from coronet_plugin.budget import LATENCY, Budget
+from coronet_plugin.channels import ChannelPlan
 from coronet_plugin.checkpoint import save_generator
 from coronet_plugin.cost import Cost
-from coronet_plugin.distributed import broadcast_
+from coronet_plugin.distributed import broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
-from coronet_plugin.hypernetwork import NO_HYPERNETWORK, Hypernetwork
+from coronet_plugin.goal import Goal
+from coronet_plugin.latency import LatencyTable
 from coronet_plugin.planning import find_channels
 from coronet_plugin.propagation import Runner, call
-from coronet_plugin.proximal import DEAD_BELOW, shrink_
-from coronet_plugin.slim import slim_
+from coronet_plugin.search import CORONET, EXACT, default_schedule, make_search
+from coronet_plugin.search.base import Subject
+from coronet_plugin.slim import sliced, slim_
 from coronet_plugin.spec import COMPACT, SEARCH, Spec
 
 
+WORTHWHILE = 0.1
+"""Fraction of the generator's multiply-adds that a removal during the search saves at least."""
+
+
 class Compression:
-    """Latents, hypernetwork and budget of one generator.
+    """The search, the budget and the cut of one generator.
 
     Args:
-        generator: any module of 2-d convolutions; it is changed in place. Its
-            convolution weights are replaced by generated ones at once.
+        generator: any module with convolutions; it is changed in place.
         example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
-        budget: a fraction of the dense cost (``0.1``) or a count (``"2.6G"``).
-        kind: what the budget is about, ``"macs"`` (true multiply-adds) or ``"params"``.
+        budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
+        kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
+            one image on this machine's CPU, measured once per layer (:mod:`coronet_plugin.latency`).
         search_steps: optimizer steps until the budget is met.
-        hypernetwork: ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.hypernetwork`), or
-            ``"none"`` with a budget of 1, which trains as if nothing were there.
+        method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
+        hypernetwork: of the method ``coronet``: ``"exact"`` (:mod:`coronet_plugin.search.exact`),
+            ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.hypernetwork`); the last two replace the
+            generator's weights by generated ones at once.
         embedding: embedding size of the published form.
-        keep_weights: begin with the weights the generator has, to the last bit, instead of new ones.
+        schedule: how the cost falls, one of :data:`~coronet_plugin.goal.SCHEDULES`; the published and the
+            folded form can also shrink ``"steady"``, by equal amounts, and do by default.
+        round_to: widths in the end are multiples of this many channels.
+        widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
+        gradual: remove dead channels for good already during the search, whenever that saves enough
+            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
+            are then replaced during the search: after a step that did, ``resized`` is true, and
+            DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
+        keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
+            baselines always do.
         run: how the generator is run, as for :func:`~coronet_plugin.planning.find_channels`.
         architecture: what the spec says of the generator; see :class:`~coronet_plugin.spec.Spec`.
 
@@ -75,8 +88,13 @@ class Compression:
         search_steps: int,
         budget: str | float = 0.1,
         kind: str = "macs",
-        hypernetwork: str = "published",
+        method: str = CORONET,
+        hypernetwork: str = EXACT,
         embedding: int = 8,
+        schedule: str = "",
+        round_to: int = 1,
+        widths: Mapping[str, int] | None = None,
+        gradual: bool | None = None,
         keep_weights: bool = False,
         run: Runner = call,
         architecture: Mapping[str, Any] | None = None,
@@ -88,101 +106,91 @@ class Compression:
         self.architecture = dict(architecture or {"class": type(generator).__name__})
         self.plan = find_channels(generator, self.inputs, run)
         self.budget = Budget.parse(budget, kind)
-        self.search_steps = search_steps
+        self.latencies = (
+            None if kind != LATENCY else LatencyTable.measure(generator, self.plan, self.inputs, run)
+        )
+        self.method = method if method != CORONET else hypernetwork
         self.phase = SEARCH
         self.steps = 0
-        self.shrinkage = 0.0
-        """How much the last proximal step took off every latent: lambda times learning rate."""
-        self.form = hypernetwork
-        self._floors = [floor_of(s) for s in self.plan.prunable]
+        self.gradual = world_size() == 1 if gradual is None else gradual
+        self.resized = False
+        """Whether the last step replaced parameters of the generator."""
+        self._present = self.plan
+        self._looked_at = self.plan.units
         self._kept = np.ones(self.plan.units, dtype=bool)
-        self.target = self.budget.target(self.plan, protected(self.plan, np.ones(self.plan.units)))
-        parameters = dict(generator.named_parameters())
-        self._weights = [parameters[name] for name in self.plan.kernels()]
+        schedule = schedule or default_schedule(method, hypernetwork)
+        self.goal = Goal([self.plan], self.budget, self.meter, schedule, round_to)
+        if widths is not None:
+            self.goal.fix_widths_(_units(self.plan, widths))
         self._check_possible()
-        self.hypernetwork: Hypernetwork | None = None
-        if hypernetwork != NO_HYPERNETWORK:
-            self.hypernetwork = Hypernetwork(self.plan, hypernetwork, embedding)
-        self._optimizer: torch.optim.Optimizer | None = None
+        subject = Subject(generator, self.inputs, self.plan)
+        self.search = make_search(subject, self.goal, search_steps, method, hypernetwork, embedding)
         self._host: torch.optim.Optimizer | None = None
         self._hook: Any = None
         self._stepped = False
         if keep_weights:
-            self.adopt_weights_()
-        self.generate_()
+            self.search.adopt_weights_()
+        self.search.write_weights_()
 
     def _check_possible(self) -> None:
-        dense = self.plan.cost().of_kind(self.budget.kind)
-        if self.form == NO_HYPERNETWORK and self.target < dense:
-            raise OptionError(
-                "without a hypernetwork nothing is removed, so the budget must be 1.0, "
-                f"not {self.budget.text}"
-            )
-        if self.target < dense and not (self.plan.units and self._weights):
+        if self.goal.target < self.goal.dense and not self.plan.units:
             reasons = "; ".join(f"{s.name}: {s.pinned}" for s in self.plan.sets[:3] if s.pinned)
             raise PlanError(
                 f"no channel of {type(self.generator).__name__} can be removed ({reasons}); "
                 "'coronet inspect' shows all reasons"
             )
 
-    @torch.no_grad()
     def adopt_weights_(self) -> None:
-        """Make the hypernetwork generate the weights that the generator has now, to the last bit."""
-        if self.hypernetwork is not None:
-            self.hypernetwork.to(self._weights[0].device)
-            self.hypernetwork.adopt_([weight.detach() for weight in self._weights])
+        """Go on from the weights the generator has now, to the last bit."""
+        self.search.adopt_weights_()
 
-    def synchronise_(self) -> None:
-        """Give every process of a distributed training the hypernetwork of the first."""
-        if self.hypernetwork is not None:
-            self.hypernetwork.to(self._weights[0].device)
-            broadcast_(self.hypernetwork.parameters())
-            self.generate_()
+    def refresh_(self) -> None:
+        """Agree with the generator and with other processes, after a host loaded or moved networks."""
+        if self.phase == SEARCH:
+            self.search.write_weights_()
+            self.search.synchronise_()
+
+    def meter(self, alive: np.ndarray | None = None) -> float:
+        """Cost of the units ``alive`` in the unit of the budget."""
+        if self.latencies is not None:
+            return self.latencies.predict(self.plan, alive)
+        return self.plan.cost(alive).of_kind(self.budget.kind)
 
     # -- training --------------------------------------------------------
     def attach(self, optimizer: torch.optim.Optimizer) -> Compression:
-        """Train the hypernetwork in step with ``optimizer``, which holds the generator.
+        """Search in step with ``optimizer``, which holds the generator.
 
-        The hypernetwork gets an optimizer of the same class and settings; the
-        latents are a group of their own, without weight decay. Learning rates
-        follow ``optimizer``'s, so its schedule holds for both.
+        Its learning rate, with any schedule, is followed at every step. Parameters that are not
+        generated (biases, norms) stay with ``optimizer``. Returns this object.
+
+        In a distributed training (:mod:`torch.distributed`) every process begins with the search of the
+        first; gradients averaged by DistributedDataParallel keep them equal.
+
+        Raises:
+            OptionError: the optimizer does not hold the generator's weights.
         """
         held = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
-        if any(id(weight) not in held for weight in self._weights):
+        parameters = dict(self.generator.named_parameters())
+        weights = [parameters[name] for name in self.plan.kernels()]
+        if any(id(weight) not in held for weight in weights):
             raise OptionError("the optimizer does not hold the generator's weights; attach the one that does")
         self._host = optimizer
-        self._group = held[id(self._weights[0])]  # by index: loading a state makes new group objects
-        if self.hypernetwork is not None:
-            groups = [
-                {"params": list(self.hypernetwork.kernels.parameters())},
-                {"params": list(self.hypernetwork.latents.parameters()), "weight_decay": 0.0},
-            ]
-            self._optimizer = _companion(optimizer, optimizer.param_groups[self._group], groups)
-            self.synchronise_()
+        self.search.attach(optimizer, held[id(weights[0])] if weights else 0)
         self._hook = optimizer.register_step_pre_hook(self._take_gradients)
         return self
 
-    @torch.enable_grad()
     def _take_gradients(self, *_: Any) -> None:
-        """Send the gradients of generated weights on to the hypernetwork."""
         self._stepped = True
-        if self.hypernetwork is None:
-            return
-        z = self.hypernetwork.z()
-        leaf = z.detach().requires_grad_()
-        for index, weight in enumerate(self._weights):
-            if weight.grad is not None:
-                self.hypernetwork.weight(index, leaf).backward(weight.grad)
-                weight.grad = None  # the host's optimizer leaves parameters without gradient alone
-        if leaf.grad is not None:
-            z.backward(leaf.grad)
+        if self.phase == SEARCH:
+            self.search.take_gradients()
 
     def step(self) -> bool:
-        """After the optimizer's step: update the hypernetwork, then the proximal step.
+        """After the optimizer's step: the search's own, with its proximal step.
 
         Returns True when the search is over and the generator waits for :meth:`slim`.
         Does nothing in the compact phase, or if the optimizer did not step.
         """
+        self.resized = False
         if self.phase == COMPACT:
             return False
         if self._host is None:
@@ -190,53 +198,31 @@ class Compression:
         if self._stepped:
             self._stepped = False
             self.steps += 1
-            if self._optimizer is not None:
-                for group in self._optimizer.param_groups:
-                    group["lr"] = self._host.param_groups[self._group]["lr"]
-                self._optimizer.step()
-                self._optimizer.zero_grad(set_to_none=True)
-                self._shrink()
-                self.generate_()
+            self.search.advance(self.steps)
+            self._remove_dead()
         return self.finished
 
-    def _shrink(self) -> None:
-        """One proximal step, as large as the way left over the steps left (docs/method.md eq. (5))."""
-        assert self.hypernetwork is not None
-        left = self.search_steps - self.steps + 1
-        if left < 1:
+    def _remove_dead(self) -> None:
+        """Remove what is dead already now, if nothing is lost and it is worth the trouble."""
+        if not (self.gradual and self.search.lossless):
             return
-        _, cut = threshold(self.plan, self.score(), self.budget.kind, self.target)
-        self.shrinkage = cut / left
-        shrink_(list(self.hypernetwork.latents), self.shrinkage, self._floors)
-
-    @torch.no_grad()
-    def generate_(self) -> None:
-        """Write the generated weights into the generator. In place."""
-        if self.hypernetwork is None:
+        alive = self.search.alive()
+        count = int(alive.sum())
+        if count == self._looked_at or count == int(self._kept.sum()):
             return
-        self.hypernetwork.to(self._weights[0].device)  # a host may have moved the generator
-        z = self.hypernetwork.z()
-        for index, weight in enumerate(self._weights):
-            weight.copy_(self.hypernetwork.weight(index, z))
+        self._looked_at = count
+        if self.plan.cost(alive).macs <= (1 - WORTHWHILE) * self.plan.cost(self._kept).macs:
+            self._remove(alive)
 
     # -- how much is left ------------------------------------------------
     @property
     def finished(self) -> bool:
         """True when the search has lasted as long as asked and slimming is due."""
-        return self.phase == SEARCH and self.steps >= self.search_steps
-
-    def score(self) -> np.ndarray:
-        """Size of every unit's latent, ``(units,)``."""
-        if self.hypernetwork is None:
-            return self._kept.astype(np.float64)
-        return self.hypernetwork.z().detach()[1:].abs().double().cpu().numpy()
+        return self.phase == SEARCH and self.steps >= self.search.steps
 
     def alive(self) -> np.ndarray:
-        """Units that are not dead, ``(units,)``: latents above the threshold, at least a set's floor."""
-        if self.phase == COMPACT:
-            return self._kept
-        score = self.score()
-        return (score >= DEAD_BELOW) | protected(self.plan, score)
+        """Units that still work, ``(units,)``."""
+        return self._kept if self.phase == COMPACT else self.search.alive()
 
     def cost(self) -> Cost:
         """Cost of what is alive."""
@@ -244,9 +230,8 @@ class Compression:
 
     @property
     def remaining(self) -> float:
-        """Fraction of the dense MACs (or parameters, if the budget is about them) that is alive."""
-        kind = self.budget.kind
-        return self.cost().of_kind(kind) / self.plan.cost().of_kind(kind)
+        """Fraction of the dense cost that is alive, in what the budget is about."""
+        return self.meter(self.alive()) / self.meter()
 
     @property
     def width(self) -> float:
@@ -257,31 +242,43 @@ class Compression:
 
     # -- the cut ---------------------------------------------------------
     def slim(self) -> nn.Module:
-        """Remove channels until the budget is met exactly, drop the hypernetwork, return the generator.
+        """Remove channels for good so that the budget is met, and return the generator.
 
-        The generator is made smaller in place. The optimizer keeps its groups and
-        schedule and forgets its state for the parameters that got smaller. In a distributed
-        training, wrap the generator in DistributedDataParallel again.
+        The generator is made smaller in place. The optimizer keeps its groups, its schedule and what it
+        knows of the weights that stay. In a distributed training, wrap the generator in
+        DistributedDataParallel again.
         """
         if self.phase == SEARCH:
-            alive = choose_alive(self.plan, self.score(), self.budget.kind, self.target)
-            decided = torch.from_numpy(alive.astype(np.uint8)).to(self._device())
+            decided = torch.from_numpy(self.search.chosen().astype(np.uint8)).to(self._device())
             broadcast_([decided])
             self._make_compact(decided.cpu().numpy().astype(bool))
         return self.generator
 
     def _make_compact(self, alive: np.ndarray) -> None:
-        replaced = slim_(self.generator, self.plan, alive)
-        self._kept = alive
+        self._remove(alive)
         self.phase = COMPACT
-        self.hypernetwork = self._optimizer = None
         if self._hook is not None:
             self._hook.remove()
-        if self._host is not None:
-            for group in self._host.param_groups:
-                group["params"] = [replaced.get(p, p) for p in group["params"]]
-            for parameter in replaced:
-                self._host.state.pop(parameter, None)
+
+    def _remove(self, alive: np.ndarray) -> None:
+        """Remove all units but ``alive`` from the generator and from what its optimizer knows."""
+        parameters, before = dict(self.generator.named_parameters()), self._present
+        replaced = slim_(self.generator, before, alive)
+        self._kept = alive
+        self._present = self.plan.without(~alive)
+        self.resized = True
+        self.search.follow_(self._present)
+        if self._host is None:
+            return
+        for group in self._host.param_groups:
+            group["params"] = [replaced.get(p, p) for p in group["params"]]
+        for name, old in parameters.items():
+            if old in replaced and old in self._host.state:
+                state = self._host.state.pop(old)
+                self._host.state[replaced[old]] = {
+                    key: sliced(value, before, name, alive) if _is_like(value, old) else value
+                    for key, value in state.items()
+                }
 
     def _device(self) -> torch.device:
         return next(self.generator.parameters()).device
@@ -303,7 +300,7 @@ class Compression:
             phase=self.phase,
             architecture=self.architecture,
             input_size=[list(x.shape[1:]) for x in self.inputs if isinstance(x, Tensor)],
-            budget={"kind": self.budget.kind, "requested": self.budget.text, "target": self.target},
+            budget={"kind": self.budget.kind, "requested": self.budget.text, "target": self.goal.target},
             dense=self.plan.cost().as_dict(),
             slim=self.plan.cost(self._kept).as_dict(),
             sets=sets,
@@ -312,7 +309,12 @@ class Compression:
                 module: {name: int(keep[units].sum()) for name, units in attributes.items()}
                 for module, attributes in self.plan.widths.items()
             },
-            search={"steps": self.steps, "of": self.search_steps, "hypernetwork": self.form},
+            search={
+                "steps": self.steps,
+                "of": self.search.steps,
+                "method": self.method,
+                "schedule": self.goal.schedule,
+            },
             options=dict(options or {}),
             versions={
                 "coronet_plugin": __version__,
@@ -332,9 +334,10 @@ class Compression:
             "steps": self.steps,
             "kept": torch.from_numpy(self._kept),
         }
-        if self.hypernetwork is not None and self._optimizer is not None:
-            state["hypernetwork"] = self.hypernetwork.state_dict()
-            state["optimizer"] = self._optimizer.state_dict()
+        if self.phase == SEARCH:
+            state["search"] = {"method": self.method, **self.search.state_dict()}
+        if self.latencies is not None:
+            state["latencies"] = self.latencies.as_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -351,36 +354,64 @@ class Compression:
             )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
-            self._make_compact(kept)
+            if self.phase == SEARCH:
+                self._make_compact(kept)
+            elif not np.array_equal(kept, self._kept):
+                raise CheckpointError(
+                    "the saved generator has other widths; continue with the --coronet_budget and "
+                    "--coronet_method of the first run"
+                )
             return
-        if self.hypernetwork is None and "hypernetwork" not in state:
-            return
-        try:
-            if self.hypernetwork is None:
-                raise KeyError("hypernetwork")
-            self.hypernetwork.load_state_dict(state["hypernetwork"])
-        except (RuntimeError, KeyError) as error:
+        if not kept.all():
+            self._remove(kept)
+        if "latencies" in state and self.latencies is not None:
+            self.latencies = LatencyTable(**state["latencies"])
+        if state["search"]["method"] != self.method:
             raise CheckpointError(
-                "the saved search used another hypernetwork; continue with the same "
-                "--coronet_hypernetwork and --coronet_embedding as the first run"
-            ) from error
-        if self._optimizer is not None:
-            self._optimizer.load_state_dict(state["optimizer"])
-        self.generate_()
+                f"the saved search is {state['search']['method']}, this one {self.method}; continue with the "
+                "--coronet_method and --coronet_hypernetwork of the first run"
+            )
+        self.search.load_state_dict(state["search"])
 
 
-def _companion(
-    optimizer: torch.optim.Optimizer, group: Mapping[str, Any], groups: list[dict[str, Any]]
-) -> torch.optim.Optimizer:
-    """An optimizer of the same class and settings for other parameters."""
-    kind = type(optimizer)
-    accepted = inspect.signature(kind.__init__).parameters
-    settings = {
-        name: group.get(name, value) for name, value in optimizer.defaults.items() if name in accepted
-    }
-    if "fused" in accepted and not settings.get("foreach") and not settings.get("fused"):
-        try:  # one pass over all parameters: the hypernetwork has many more than the generator
-            return kind(groups, **{**settings, "fused": True, "foreach": False})
-        except RuntimeError:  # not on this device or in this version
-            pass
-    return kind(groups, **settings)
+def share_budget(
+    compressions: Sequence[Compression], budget: str | float, kind: str = "macs", round_to: int = 1
+) -> None:
+    """Give several generators one budget for what they cost together, instead of one each.
+
+    Their searches then compete for it. All must be attached to the same steps, as CycleGAN's are.
+
+    Raises:
+        BudgetError: the budget cannot be read or reached.
+    """
+    plans = [c.plan for c in compressions]
+    starts = np.cumsum([p.units for p in plans])[:-1]
+
+    def meter(alive: np.ndarray | None) -> float:
+        parts = [None] * len(plans) if alive is None else np.split(alive, starts)
+        return sum(c.meter(part) for c, part in zip(compressions, parts))
+
+    parsed = Budget.parse(budget, kind)
+    goal = Goal(plans, parsed, meter, compressions[0].goal.schedule, round_to)
+    for compression in compressions:
+        compression.budget = parsed
+        compression.goal = compression.search.goal = goal
+        goal.members.append(compression.search)
+
+
+def _units(plan: ChannelPlan, widths: Mapping[str, int]) -> list[int]:
+    """Units of every prunable set from channels by name."""
+    units = []
+    for s in plan.prunable:
+        wanted = widths.get(s.name, 0) * s.units
+        if not 0 < wanted <= s.channels * s.units or wanted % s.channels:
+            raise OptionError(
+                f"the widths give {widths.get(s.name, 'none')} for the channel set {s.name}, which has "
+                f"{s.channels} channels; take those of the same architecture"
+            )
+        units.append(wanted // s.channels)
+    return units
+
+
+def _is_like(value: Any, parameter: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape

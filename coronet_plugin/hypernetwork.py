@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.channels import PINNED, ChannelPlan
-from coronet_plugin.errors import OptionError
 
 
 class PublishedKernel(nn.Module):
@@ -92,9 +91,7 @@ class FoldedKernel(nn.Module):
 
 
 KERNELS = {"published": PublishedKernel, "folded": FoldedKernel}
-"""The forms of a hypernetwork."""
-NO_HYPERNETWORK = "none"
-"""Weights are trained as they are and nothing is removed: the base model itself, for comparison."""
+"""Forms of the hypernetwork whose weights are generated."""
 
 
 class Hypernetwork(nn.Module):
@@ -107,9 +104,6 @@ class Hypernetwork(nn.Module):
 
     def __init__(self, plan: ChannelPlan, form: str = "published", embedding: int = 8) -> None:
         super().__init__()
-        if form not in KERNELS:
-            forms = ", ".join([*KERNELS, NO_HYPERNETWORK])
-            raise OptionError(f"hypernetwork {form!r} does not exist; choose one of {forms}")
         options = {"embedding": embedding} if form == "published" else {}
         self.names = list(plan.kernels())
         self.latents = nn.ParameterList(nn.Parameter(torch.randn(s.units)) for s in plan.prunable)

@@ -18,13 +18,13 @@ import torch
 
 from coronet_plugin import host, training_state
 from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
-from coronet_plugin.compression import Compression
+from coronet_plugin.compression import Compression, share_budget
 from coronet_plugin.cost import human
 from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError, shown_in_one_line
 from coronet_plugin.options import Settings, add_options, recall, remember
 from coronet_plugin.planning import example_input
-from coronet_plugin.spec import Spec, spec_path
+from coronet_plugin.spec import Spec, spec_path, widths_of
 from coronet_plugin.start import start_from
 
 
@@ -64,8 +64,13 @@ class CompressedModel:
                 network,
                 self._example(name, network),
                 search_steps=steps,
-                budget=settings.budget,
+                budget=1.0 if settings.shared_budget else settings.budget,
                 kind=settings.kind,
+                round_to=settings.round_to,
+                widths=widths_of(settings.widths_from, name) if settings.widths_from else None,
+                schedule=settings.schedule,
+                gradual=True,
+                method=settings.method,
                 hypernetwork=settings.hypernetwork,
                 embedding=settings.embedding,
                 run=host.runner(self, name),
@@ -76,10 +81,13 @@ class CompressedModel:
             say(
                 f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
                 f"literature's convention) and {human(dense.parameters)} parameters in "
-                f"{len(compression.plan.prunable)} channel sets; budget {settings.budget} "
-                f"({settings.kind}) after {steps} steps"
+                f"{len(compression.plan.prunable)} channel sets; {settings.goal} "
+                f"after {compression.search.steps} steps"
             )
+        if settings.shared_budget:
+            share_budget(list(self.compressions.values()), settings.budget, settings.kind, settings.round_to)
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
+        self._slim_if_finished()
         self._report()
 
     def _example(self, name: str, network: torch.nn.Module) -> Any:
@@ -92,13 +100,18 @@ class CompressedModel:
         """One training step of the base model, then hypernetwork and proximal step."""
         result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
         self._steps_this_epoch += 1
-        finished = [compression.step() for compression in self.compressions.values()]
-        if finished and all(finished):
-            self._slim()
+        for name, compression in self.compressions.items():
+            compression.step()
+            if compression.resized:
+                host.rewrap_(self, name)
+        self._slim_if_finished()
         self._report()
         return result
 
-    def _slim(self) -> None:
+    def _slim_if_finished(self) -> None:
+        """Once all generators are ready, and all at once: a shared budget is met by all together."""
+        if not self.compressions or not all(c.finished for c in self.compressions.values()):
+            return
         for name, compression in self.compressions.items():
             compression.slim()
             host.rewrap_(self, name)
@@ -140,8 +153,7 @@ class CompressedModel:
         if state is not None:
             training_state.restore_(self, state)
         for compression in self.compressions.values():
-            compression.generate_()
-            compression.synchronise_()
+            compression.refresh_()
         self._report()
         return result
 

@@ -11,7 +11,8 @@ from typing import Any
 from coronet_plugin import host
 from coronet_plugin.budget import KINDS
 from coronet_plugin.errors import OptionError, UserError
-from coronet_plugin.hypernetwork import KERNELS, NO_HYPERNETWORK
+from coronet_plugin.goal import SCHEDULES, STEADY
+from coronet_plugin.search import CORONET, EXACT, FORMS, METHODS
 from coronet_plugin.spec import Spec
 
 REMEMBERED = (
@@ -40,14 +41,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--coronet_budget",
         default="0.1",
-        help="what each generator may cost in the end: a fraction of the dense generator (0.1), or a count "
-        "(2.6G, 350k) at --crop_size (default: %(default)s)",
+        help="what each generator may cost in the end: a fraction of the dense generator (0.1), a count "
+        "(2.6G, 350k), or a time (20ms), at --crop_size (default: %(default)s); 1.0 trains the base model "
+        "itself, bit for bit",
     )
     group.add_argument(
         "--coronet_budget_kind",
         default="macs",
         choices=KINDS,
-        help="what the budget counts: true multiply-adds or parameters (default: %(default)s)",
+        help="what the budget is about: true multiply-adds, parameters, or the time of one image in PyTorch "
+        "on one thread of this machine's CPU, measured once per layer (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_shared_budget",
+        action="store_true",
+        help="one budget for what all generators cost together, for which their channels compete "
+        "(default: one each)",
+    )
+    group.add_argument(
+        "--coronet_round_to",
+        type=int,
+        default=1,
+        metavar="CHANNELS",
+        help="make every width a multiple of so many channels, within the budget (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_widths_from",
+        default="",
+        metavar="SPEC",
+        help="end with the widths of another run instead of a budget: its latest_net_G.json, or its folder "
+        "(default: none)",
     )
     group.add_argument(
         "--coronet_search_epochs",
@@ -57,12 +80,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default: a quarter of all epochs); the strength of the shrinkage follows from it",
     )
     group.add_argument(
+        "--coronet_schedule",
+        default="",
+        choices=["", *SCHEDULES, STEADY],
+        help="how the cost falls during the search: 'cubic' (fast at first), 'linear' or 'exponential' (by "
+        "equal factors); 'steady' shrinks generated weights' latents by equal amounts, however it falls "
+        "(default: cubic, steady for published and folded)",
+    )
+    group.add_argument(
+        "--coronet_method",
+        default=CORONET,
+        choices=METHODS,
+        help="'coronet', or what to compare it with at the same budget: 'uniform' (narrow from the first "
+        "step), 'random' (chance decides which channels go), 'magnitude' (L1 norms, one cut at the search's "
+        "end; needs torch-pruning) (default: %(default)s)",
+    )
+    group.add_argument(
         "--coronet_hypernetwork",
-        default="published",
-        choices=[*sorted(KERNELS), NO_HYPERNETWORK],
-        help="form of the hypernetwork: 'published' (three layers, about 11 numbers per weight) or 'folded' "
-        "(the same map multiplied out, about 2 numbers per weight); 'none' trains the base model itself, "
-        "bit for bit, and needs the budget 1.0 (default: %(default)s)",
+        default=EXACT,
+        choices=FORMS,
+        help="form of the hypernetwork: 'exact' (no cost, no loss at the cut), 'published' (three layers, "
+        "about 11 numbers per weight) or 'folded' (the published map multiplied out, about 2 per weight) "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--coronet_init_from",
@@ -88,10 +127,22 @@ class Settings:
     networks: str
     budget: str
     kind: str
+    shared_budget: bool
+    round_to: int
+    widths_from: str
     search_epochs: float
+    schedule: str
+    method: str
     hypernetwork: str
     embedding: int
     init_from: str
+
+    @property
+    def goal(self) -> str:
+        """What the generators are to cost, in words."""
+        if self.widths_from:
+            return f"widths of {self.widths_from}"
+        return f"{'shared ' * self.shared_budget}budget {self.budget} ({self.kind})"
 
     @classmethod
     def of(cls, opt: Any) -> Settings:
@@ -108,6 +159,8 @@ class Settings:
                 f"--coronet_search_epochs {search:g} must be above 0 and at most the {epochs} epochs of the "
                 "training, or the generator never gets small"
             )
+        if opt.coronet_shared_budget and opt.coronet_widths_from:
+            raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
         if opt.coronet_embedding < 1:
             raise OptionError(f"--coronet_embedding must be at least 1, not {opt.coronet_embedding}")
         return cls(
@@ -115,7 +168,12 @@ class Settings:
             networks=opt.coronet_networks,
             budget=opt.coronet_budget,
             kind=opt.coronet_budget_kind,
+            shared_budget=opt.coronet_shared_budget,
+            round_to=opt.coronet_round_to,
+            widths_from=opt.coronet_widths_from,
             search_epochs=search,
+            schedule=opt.coronet_schedule,
+            method=opt.coronet_method,
             hypernetwork=opt.coronet_hypernetwork,
             embedding=opt.coronet_embedding,
             init_from=opt.coronet_init_from,

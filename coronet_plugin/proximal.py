@@ -16,8 +16,8 @@ DEAD_BELOW = 5e-3
 """A latent smaller than this counts as dead while the search runs (DHP's threshold)."""
 
 
-def soft_threshold(z: Tensor, amount: float) -> Tensor:
-    """``sign(z) max(|z| - amount, 0)``, the proximal operator of ``amount * ||z||_1``."""
+def soft_threshold(z: Tensor, amount: float | Tensor) -> Tensor:
+    """``sign(z) max(|z| - amount, 0)``, the proximal operator of ``||amount * z||_1``."""
     return torch.sign(z) * torch.clamp(z.abs() - amount, min=0)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.channels import PINNED, ChannelPlan
 from coronet_plugin.propagation import tensors_in
 
 
@@ -40,14 +40,11 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
     """
     keep = np.append(alive, True)  # the last entry answers for PINNED
     smaller: dict[Tensor, Tensor] = {}
-    for name, axes in plan.slices.items():
+    for name in plan.slices:
         tensor = _get(generator, name)
-        kept = tensor.detach()
-        for axis, units in axes.items():
-            index = torch.from_numpy(np.flatnonzero(keep[units])).to(tensor.device)
-            kept = kept.index_select(axis, index)
+        kept = sliced(tensor.detach(), plan, name, alive)
         if kept.shape != tensor.shape:
-            smaller[tensor] = kept.contiguous()
+            smaller[tensor] = kept
     replaced = replace_tensors_(generator, smaller)
     for module_name, attributes in plan.widths.items():
         module = generator.get_submodule(module_name)
@@ -56,6 +53,20 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
                 setattr(module, attribute, int(keep[units].sum()))
     update_widths_(generator)
     return replaced
+
+
+def sliced(tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray) -> Tensor:
+    """What stays of ``tensor``, which is the parameter or buffer ``name`` or goes with it.
+
+    Channels-last weights stay channels-last.
+    """
+    last = tensor.ndim == 4 and not tensor.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    keep = np.append(alive, True)  # the last entry answers for PINNED
+    for axis, units in plan.slices.get(name, {}).items():
+        index = torch.from_numpy(np.flatnonzero(keep[units])).to(tensor.device)
+        tensor = tensor.index_select(axis, index)
+    return tensor.contiguous(memory_format=layout)
 
 
 def replace_tensors_(generator: nn.Module, values: Mapping[Tensor, Tensor]) -> dict[Tensor, nn.Parameter]:
@@ -92,33 +103,49 @@ def update_widths_(generator: nn.Module) -> None:
             module.embedding_dim = weight.shape[1]
 
 
-def masked(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
-    """A full-size copy that ignores dead channels.
+Readers = list[tuple[str, int, np.ndarray]]
+"""Name of a parameter, axis, and the unit of every index along it."""
 
-    Layers that read them have zeros in those slices of their weights. A product of
-    activations has no weight: dead channels that one reads are made zero instead,
-    in all parameters of the layers that make them.
+
+def readers(plan: ChannelPlan) -> Readers:
+    """Where channels are read: scaling these slices of parameters by zero takes a unit out of the function.
+
+    Layers that read a unit have its slices of their weights. A product of activations has no weight:
+    of units that one reads, all parameters of the layers that make them are given instead.
     """
-    keep = np.append(alive, True)
-    values = {name: t.detach().clone() for name, t in generator.named_parameters() if name in plan.slices}
+    found: dict[tuple[str, int], np.ndarray] = {}
     for call in plan.calls:
         units = plan.slices.get(call.weight or "", {}).get(call.axis_in)
-        if units is not None and call.weight in values:
-            _zero_(values[call.weight], call.axis_in, ~keep[units])
+        if units is not None and call.weight in plan.shapes:
+            found[call.weight, call.axis_in] = units
     multiplied = np.zeros(plan.units + 1, dtype=bool)
     for product in plan.products:
         for units in product.ids:
             multiplied[units] = True
-    if multiplied[:-1].any():
-        for name, value in values.items():
-            for axis, units in plan.slices[name].items():
-                _zero_(value, axis, (multiplied & ~keep)[units])
-    parameters = dict(generator.named_parameters())
-    return copy_with(generator, {parameters[name]: value for name, value in values.items()})
+    multiplied[-1] = False
+    for name in plan.shapes if multiplied.any() else ():
+        for axis, units in plan.slices.get(name, {}).items():
+            if (name, axis) not in found and multiplied[units].any():
+                found[name, axis] = np.where(multiplied[units], units, PINNED)
+    return [(name, axis, units) for (name, axis), units in found.items()]
 
 
-def _zero_(value: Tensor, axis: int, dead: np.ndarray) -> None:
-    value.index_fill_(axis, torch.from_numpy(np.flatnonzero(dead)).to(value.device), 0.0)
+@torch.no_grad()
+def scale_(parameters: Mapping[str, Tensor], where: Readers, factor: np.ndarray) -> None:
+    """Multiply the slices that read each unit by its ``factor`` ``(units,)``. In place."""
+    whole = np.append(factor, 1.0)  # the last entry answers for PINNED
+    for name, axis, units in where:
+        parameter = parameters[name]
+        shape = [-1 if i == axis else 1 for i in range(parameter.ndim)]
+        values = torch.from_numpy(whole[units]).to(parameter.device, parameter.dtype)
+        parameter.mul_(values.view(shape))
+
+
+def masked(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
+    """A full-size copy that ignores dead channels: zeros where they are read."""
+    copied = copy_with(generator)
+    scale_(dict(copied.named_parameters()), readers(plan), alive.astype(np.float64))
+    return copied
 
 
 def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor] | None = None) -> nn.Module:

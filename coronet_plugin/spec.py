@@ -75,9 +75,7 @@ class Spec:
         except ValueError as error:
             raise CheckpointError(f"{path} is not a spec: it is not valid JSON ({error})") from error
         if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
-            raise CheckpointError(
-                f"{path} is not a coronet spec; one must lie beside the weights"
-            )
+            raise CheckpointError(f"{path} is not a coronet spec; one must lie beside the weights")
         version = entries.pop("version", None)
         if version != VERSION:
             raise CheckpointError(
@@ -103,3 +101,14 @@ def _rows(value: list[Any] | dict[str, Any]) -> str:
 def spec_path(weights: str | Path) -> Path:
     """The spec that belongs to a weight file: same name, ``.json``."""
     return Path(weights).with_suffix(".json")
+
+
+def widths_of(where: str | Path, network: str) -> dict[str, int]:
+    """Channels kept of every set, by its name: of a spec file, or of generator ``network`` of a run's folder.
+
+    Raises:
+        CheckpointError: there is no such spec.
+    """
+    path = Path(where)
+    spec = Spec.read(path / f"latest_net_{network}.json" if path.is_dir() else path)
+    return {entry["name"]: len(entry["kept"]) for entry in spec.sets}

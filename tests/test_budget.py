@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coronet_plugin import BudgetError, example_input, find_channels
-from coronet_plugin.budget import TOLERANCE, Budget, choose_alive, floor_of, protected
+from coronet_plugin.budget import TOLERANCE, Budget, choose_alive, floor_of, meter_of, protected
 from coronet_plugin.generators import build_generator
 
 SIZES = {"unet_256": 256, "unet_128": 128}
@@ -38,7 +38,7 @@ def test_unreadable_budgets_are_refused_with_an_example(text):
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(BudgetError, match="macs, params"):
+    with pytest.raises(BudgetError, match="macs, params, latency"):
         Budget.parse("0.1", "watts")
 
 
@@ -49,8 +49,8 @@ def test_every_budget_is_met_from_below_within_half_a_percent(plans, netG, kind)
     dense = plan.cost().of_kind(kind)
     for seed, fraction in enumerate((0.9, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02)):
         score = np.abs(np.random.default_rng(seed).normal(size=plan.units))
-        target = Budget.parse(fraction, kind).target(plan, protected(plan, score))
-        cost = plan.cost(choose_alive(plan, score, kind, target)).of_kind(kind)
+        target = Budget.parse(fraction, kind).target(meter_of(plan, kind), protected(plan, score))
+        cost = plan.cost(choose_alive(plan, score, meter_of(plan, kind), target)).of_kind(kind)
         assert (1 - TOLERANCE) * fraction * dense <= cost <= fraction * dense, (fraction, cost / dense)
 
 
@@ -58,8 +58,8 @@ def test_the_best_units_are_kept_and_every_set_keeps_its_floor(plans):
     plan = plans["resnet_6blocks"]
     score = np.abs(np.random.default_rng(0).normal(size=plan.units))
     score[plan.prunable[0].slice] *= 1e-6  # a set that would die out
-    target = Budget.parse("0.1").target(plan, protected(plan, score))
-    alive = choose_alive(plan, score, "macs", target)
+    target = Budget.parse("0.1").target(meter_of(plan, "macs"), protected(plan, score))
+    alive = choose_alive(plan, score, meter_of(plan, "macs"), target)
     assert alive[plan.prunable[0].slice].sum() >= floor_of(plan.prunable[0]) == 4
     floors = protected(plan, score)
     free = ~floors
@@ -72,13 +72,13 @@ def test_an_unreachable_budget_names_the_smallest_reachable(plans):
     plan = plans["resnet_9blocks"]
     floors = protected(plan, np.ones(plan.units))
     with pytest.raises(BudgetError, match="smallest possible is 0.00") as caught:
-        Budget.parse("0.001").target(plan, floors)
+        Budget.parse("0.001").target(meter_of(plan, "macs"), floors)
     smallest = float(str(caught.value).split("smallest possible is ")[1].split(" ")[0])
-    assert Budget.parse(smallest).target(plan, floors) >= plan.cost(floors).macs
+    assert Budget.parse(smallest).target(meter_of(plan, "macs"), floors) >= plan.cost(floors).macs
 
 
 def test_a_budget_above_the_dense_cost_is_refused(plans):
     with pytest.raises(BudgetError, match="more than the dense"):
         Budget.parse("900G").target(
-            plans["unet_128"], protected(plans["unet_128"], np.ones(plans["unet_128"].units))
+            meter_of(plans["unet_128"], "macs"), protected(plans["unet_128"], np.ones(plans["unet_128"].units))
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coronet_plugin import OptionError, example_input, find_channels
+from coronet_plugin import Compression, OptionError, example_input, find_channels
 from coronet_plugin.generators import build_generator
 from coronet_plugin.hypernetwork import FoldedKernel, Hypernetwork, PublishedKernel
 
@@ -95,6 +95,5 @@ def test_image_channels_have_latent_one_and_get_no_gradient_of_their_own():
 
 def test_unknown_form_is_refused():
     generator = build_generator(3, 3, 4, "resnet_6blocks", "instance")
-    plan = find_channels(generator, example_input(generator, 32))
-    with pytest.raises(OptionError, match="published"):
-        Hypernetwork(plan, "fancy")
+    with pytest.raises(OptionError, match="'fancy' does not exist; choose one of exact, published, folded"):
+        Compression(generator, example_input(generator, 32), search_steps=1, budget=0.5, hypernetwork="fancy")

@@ -9,7 +9,7 @@ import torch
 from conftest import paired_folder, run_train, unpaired_folder
 from run_helpers import difference
 
-from coronet_plugin import Compression, OptionError, example_input
+from coronet_plugin import Compression, example_input
 from coronet_plugin.generators import build_generator
 
 SMALL = ["--netG", "resnet_6blocks", "--ngf", 8, "--ndf", 4, "--load_size", 36, "--crop_size", 32]
@@ -38,7 +38,7 @@ def tensors(path):
     return torch.load(path, weights_only=True)
 
 
-OFF = ["--coronet_budget", 1.0, "--coronet_hypernetwork", "none", "--coronet_search_epochs", 1]
+OFF = ["--coronet_budget", 1.0, "--coronet_search_epochs", 1]
 
 
 @pytest.mark.parametrize("base", ["pix2pix", "cycle_gan"])
@@ -93,22 +93,16 @@ def test_kept_weights_are_exact_to_the_last_bit(form, netG, norm, size):
     compression = Compression(generator, x, search_steps=10, hypernetwork=form, keep_weights=True, budget=0.3)
     after = generator.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
-    compression.generate_()
+    compression.search.write_weights_()
     assert torch.equal(generator(x), expected)
     # the weakest filters of a set have the smallest latents
     (first,) = [s for s in compression.plan.prunable if s.name == compression.plan.prunable[0].name]
     (weight,) = [w for name, w in generator.named_parameters() if name == f"{first.name}.weight"]
     strength = weight.abs().sum((1, 2, 3)).argsort().tolist()
-    assert compression.score()[first.slice].argsort().tolist()[4:] == strength[4:]
+    assert compression.search.score()[first.slice].argsort().tolist()[4:] == strength[4:]
     copy = build_generator(3, 3, 16, netG, norm, False)
     copy.load_state_dict(before)
     assert difference(copy, generator, (x,)) == 0
-
-
-def test_without_hypernetwork_a_smaller_budget_is_refused():
-    generator = build_generator(3, 3, 8, "resnet_6blocks", "instance", False)
-    with pytest.raises(OptionError, match=r"must be 1\.0, not 0\.5"):
-        Compression(generator, example_input(generator, 32), search_steps=1, budget=0.5, hypernetwork="none")
 
 
 def test_a_missing_start_is_one_line(train, tmp_path, capsys):

@@ -1,0 +1,151 @@
+"""Predict how long a narrower generator takes, from a table measured once.
+
+Every convolution is timed alone at a grid of input and output widths, at the size its input has in the
+generator; what the layers do not account for (norms, activations, padding) is taken from one timing
+of the whole and goes with the number of values the layers put out. Between widths of the grid the
+prediction is linear. Times are of one image in eager PyTorch on the CPU, in evaluation mode: the
+median of repeats, on one thread unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coronet_plugin.bench import inference
+from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.propagation import LayerCall, Runner, call, tensors_in
+from coronet_plugin.slim import copy_with
+
+FRACTIONS = (0.0625, 0.125, 0.25, 0.5, 0.75, 1.0)
+"""Widths of the grid, as fractions of the dense width."""
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Milliseconds by layer and width.
+
+    ``layers``: per call of the plan, the widths in, the widths out and ``ms[i][j]``; None for a layer that
+    is not timed alone. ``rest_ms``: everything else of the dense generator.
+    """
+
+    layers: list[dict[str, list[Any]] | None]
+    rest_ms: float
+    threads: int
+
+    @classmethod
+    def measure(
+        cls,
+        generator: nn.Module,
+        plan: ChannelPlan,
+        inputs: tuple[Any, ...],
+        run: Runner = call,
+        threads: int = 1,
+        repeats: int = 5,
+    ) -> LatencyTable:
+        """Time ``generator`` as a whole and its layers. The generator is left as it was."""
+        with inference(generator, threads):
+            whole = _median_ms(lambda: run(generator, *inputs), repeats)
+            found = _inputs_of(generator, inputs, run)
+            modules = dict(generator.named_modules())
+            grids: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
+            layers: list[dict[str, list[Any]] | None] = []
+            for layer_call in plan.calls:
+                layer, given = modules.get(layer_call.module), found.get(layer_call.module)
+                if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) or layer.groups != 1 or not given:
+                    layers.append(None)
+                    continue
+                shape = given.pop(0) if len(given) > 1 else given[0]
+                key = (type(layer), layer.extra_repr(), shape)
+                if key not in grids:
+                    grids[key] = _grid(layer, shape, repeats)
+                layers.append(grids[key])
+        timed = sum(layer["ms"][-1][-1] for layer in layers if layer)
+        return cls(layers, max(0.0, whole - timed), threads)
+
+    def predict(self, plan: ChannelPlan, alive: np.ndarray | None = None) -> float:
+        """Milliseconds of one image when only the units ``alive`` (bool, ``(units,)``) remain."""
+        keep = np.ones(plan.units + 1, dtype=bool)  # the last entry answers for PINNED
+        if alive is not None:
+            keep[:-1] = alive
+        total, values, dense_values = 0.0, 0, 0
+        for layer_call, layer in zip(plan.calls, self.layers):
+            inputs, outputs = (
+                _width(plan, layer_call, axis, keep) for axis in (layer_call.axis_in, layer_call.axis_out)
+            )
+            values += outputs * layer_call.positions_literature
+            dense_values += layer_call.weight_shape[layer_call.axis_out] * layer_call.positions_literature
+            if layer is not None:
+                by_output = [np.interp(outputs, layer["outputs"], row) for row in layer["ms"]]
+                total += float(np.interp(inputs, layer["inputs"], by_output))
+        return total + self.rest_ms * values / max(1, dense_values)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _width(plan: ChannelPlan, layer_call: LayerCall, axis: int, keep: np.ndarray) -> int:
+    units = plan.slices.get(layer_call.weight or "", {}).get(axis)
+    return layer_call.weight_shape[axis] if units is None else int(np.count_nonzero(keep[units]))
+
+
+def _inputs_of(
+    generator: nn.Module, inputs: tuple[Any, ...], run: Runner
+) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes of the inputs of every convolution, by module name, in the order of its runs."""
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        return lambda module, given: shapes.setdefault(name, []).append(tuple(next(tensors_in(given)).shape))
+
+    hooks = [
+        module.register_forward_pre_hook(remember(name))
+        for name, module in generator.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+    ]
+    try:
+        run(generator, *inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+def _grid(layer: nn.Module, shape: tuple[int, ...], repeats: int) -> dict[str, list[Any]]:
+    """Times of ``layer`` on an input of ``shape`` ``(N, C, H, W)`` at widths of the grid."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    transposed = isinstance(layer, nn.ConvTranspose2d)
+    dense = weight.shape[:2] if transposed else (weight.shape[1], weight.shape[0])
+    inputs, outputs = (sorted({max(1, round(f * width)) for f in FRACTIONS}) for width in dense)
+    ms = []
+    for width_in in inputs:
+        x = torch.rand(1, width_in, *shape[2:], device=weight.device)
+        row = []
+        for width_out in outputs:
+            widths = (width_in, width_out) if transposed else (width_out, width_in)
+            values: dict[Tensor, Tensor] = {weight: weight.detach()[: widths[0], : widths[1]].contiguous()}
+            if isinstance(layer.bias, Tensor):
+                values[layer.bias] = layer.bias.detach()[:width_out].contiguous()
+            narrow = copy_with(layer, values)
+            row.append(_median_ms(partial(narrow, x), repeats))
+        ms.append(row)
+    return {"inputs": inputs, "outputs": outputs, "ms": ms}
+
+
+def _median_ms(function: Callable[[], Any], repeats: int) -> float:
+    """Median time of ``function`` in milliseconds, after one run that does not count."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)

@@ -1,0 +1,124 @@
+"""What compression by latents is measured against, under the same budget, schedule and data.
+
+* ``uniform``: every channel set narrowed by the same factor before the training begins.
+* ``random``: the default search with random numbers in place of importance.
+* ``magnitude``: plain training, then one cut by the L1 norm of coupled weights (Li et al., ICLR 2017,
+  arXiv 1608.08710), grouped and scored by Torch-Pruning (Fang et al., CVPR 2023, arXiv 2301.12900).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from coronet_plugin.budget import Widths, choose_alive
+from coronet_plugin.channels import PINNED, ChannelPlan
+from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.goal import Goal
+from coronet_plugin.search.base import Search, Subject
+from coronet_plugin.search.exact import ExactSearch
+from coronet_plugin.verification import one_line
+
+
+class UniformSearch(Search):
+    """A narrow generator from the first step on; which channels stay means nothing, they are untrained."""
+
+    def __init__(self, subject: Subject, goal: Goal, steps: int) -> None:
+        super().__init__(subject, goal, steps=0)
+
+    def chosen(self) -> np.ndarray:
+        goal, index = self.goal, self.goal.members.index(self)
+        score = np.concatenate([-np.arange(s.units) / s.units for s in goal.plan.prunable])
+        widths = goal.widths if goal.fixed else self._widest(goal)
+        return goal.plan.split(choose_alive(goal.plan, score, goal.meter, goal.target, widths))[index]
+
+    def _widest(self, goal: Goal) -> Widths:
+        """Floors at the largest common factor that fits."""
+        low, high = 0.0, 1.0
+        for _ in range(30):  # the widest factor that fits
+            middle = (low + high) / 2
+            if goal.meter(self._narrowed(middle)) <= goal.target:
+                low = middle
+            else:
+                high = middle
+        floors = [int(self._narrowed(low)[s.slice].sum()) for s in goal.plan.prunable]
+        return Widths(tuple(floors), goal.widths.blocks)
+
+    def _narrowed(self, factor: float) -> np.ndarray:
+        alive = np.zeros(self.goal.plan.units, dtype=bool)
+        for s, floor, block in zip(self.goal.plan.prunable, self.goal.widths.floors, self.goal.widths.blocks):
+            alive[s.start : s.start + max(floor, int(factor * s.units / block) * block)] = True
+        return alive
+
+
+class RandomSearch(ExactSearch):
+    """The default search, but chance decides who is given up."""
+
+    def __init__(self, subject: Subject, goal: Goal, steps: int) -> None:
+        super().__init__(subject, goal, steps)
+        self._lots = torch.rand(self.plan.units, dtype=torch.float64)
+
+    def take_gradients(self) -> None:
+        pass
+
+    def score(self) -> np.ndarray:
+        return torch.where(self._shrinkage == 0, self._lots, -torch.inf).numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "lots": self._lots}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        if "lots" not in state:
+            raise CheckpointError("the saved search is not a random one; continue with its --coronet_method")
+        self._lots = state["lots"].clone()
+
+
+class MagnitudeSearch(Search):
+    """Plain training and one cut by magnitude."""
+
+    def score(self) -> np.ndarray:
+        return magnitude(self.generator, self.plan, self.inputs)
+
+
+def magnitude(generator: nn.Module, plan: ChannelPlan, example: tuple[Any, ...]) -> np.ndarray:
+    """L1 norm of all weights of every unit, in units of the mean over its group: ``(units,)``.
+
+    Raises:
+        OptionError: Torch-Pruning is not installed, or cannot group this generator's channels.
+    """
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise OptionError(
+            "--coronet_method magnitude needs torch-pruning: pip install torch-pruning"
+        ) from error
+    score = np.zeros(plan.units + 1)
+    training = generator.training
+    try:
+        graph = torch_pruning.DependencyGraph().build_dependency(generator.eval(), example_inputs=example)
+        importance = torch_pruning.importance.GroupMagnitudeImportance(p=1, normalizer="mean")
+        modules = dict(generator.named_modules())
+        for channel_set in plan.prunable:
+            layer = modules[channel_set.producers[0]]
+            prune = graph.get_pruner_of_module(layer).prune_out_channels
+            width = graph.get_out_channels(layer)
+            group = graph.get_pruning_group(layer, prune, idxs=list(range(width)))
+            call = next(
+                c for c in plan.calls if c.module == channel_set.producers[0] and c.weight in plan.slices
+            )
+            units = plan.slices[call.weight or ""][call.axis_out]
+            values = importance(group).double().cpu().numpy()
+            np.add.at(score, units, np.where(units == PINNED, 0.0, values))
+    except Exception as error:
+        raise OptionError(
+            f"torch-pruning cannot group the channels of {type(generator).__name__}: {one_line(error)}; "
+            "choose another --coronet_method"
+        ) from error
+    finally:
+        generator.train(training)
+    return score[:-1]
