@@ -10,7 +10,8 @@ exec((HERE / "coronet_plugin" / "_version.py").read_text(encoding="utf-8"), VERS
 
 REPORT = ["dominate>=2.6", "matplotlib>=3.5", "scikit-image>=0.19", "pillow>=9"]
 HOST = [*REPORT, "tqdm>=4.60"]
-TEST = [*HOST, "pytest>=7", "hypothesis>=6.80", "torch-pruning>=1.5", "ruff>=0.4"]
+ONNXRUNTIME = ["onnx>=1.14", "onnxruntime>=1.16"]
+TEST = [*HOST, *ONNXRUNTIME, "pytest>=7", "hypothesis>=6.80", "torch-pruning>=1.5", "ruff>=0.4"]
 
 setup(
     name="coronet-plugin",
@@ -27,6 +28,8 @@ setup(
     extras_require={
         "report": REPORT,  # the comparison page and its metrics
         "host": HOST,  # train.py and test.py of this repository
+        "magnitude": ["torch-pruning>=1.5"],  # --coronet_method magnitude
+        "onnxruntime": ONNXRUNTIME,  # --coronet_latency_runtime onnxruntime
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },

@@ -41,7 +41,6 @@ from coronet_plugin.search.base import Subject
 from coronet_plugin.slim import sliced, slim_
 from coronet_plugin.spec import COMPACT, SEARCH, Spec
 
-
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
 
@@ -55,6 +54,7 @@ class Compression:
         budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
         kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
             one image on this machine's CPU, measured once per layer (:mod:`coronet_plugin.latency`).
+        runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
         search_steps: optimizer steps until the budget is met.
         method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
         hypernetwork: of the method ``coronet``: ``"exact"`` (:mod:`coronet_plugin.search.exact`),
@@ -88,6 +88,7 @@ class Compression:
         search_steps: int,
         budget: str | float = 0.1,
         kind: str = "macs",
+        runtime: str = "torch",
         method: str = CORONET,
         hypernetwork: str = EXACT,
         embedding: int = 8,
@@ -107,7 +108,7 @@ class Compression:
         self.plan = find_channels(generator, self.inputs, run)
         self.budget = Budget.parse(budget, kind)
         self.latencies = (
-            None if kind != LATENCY else LatencyTable.measure(generator, self.plan, self.inputs, run)
+            None if kind != LATENCY else LatencyTable.measure(generator, self.plan, self.inputs, run, runtime)
         )
         self.method = method if method != CORONET else hypernetwork
         self.phase = SEARCH

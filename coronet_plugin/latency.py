@@ -3,14 +3,16 @@
 Every convolution is timed alone at a grid of input and output widths, at the size its input has in the
 generator; what the layers do not account for (norms, activations, padding) is taken from one timing
 of the whole and goes with the number of values the layers put out. Between widths of the grid the
-prediction is linear. Times are of one image in eager PyTorch on the CPU, in evaluation mode: the
-median of repeats, on one thread unless told otherwise.
+prediction is linear. Times are of one image on the CPU, in evaluation mode, in eager PyTorch or in
+ONNX Runtime: the median of repeats, on one thread unless told otherwise.
 """
 
 from __future__ import annotations
 
+import io
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,11 +24,41 @@ from torch import Tensor, nn
 
 from coronet_plugin.bench import inference
 from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.errors import OptionError
 from coronet_plugin.propagation import LayerCall, Runner, call, tensors_in
 from coronet_plugin.slim import copy_with
 
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5, 0.75, 1.0)
 """Widths of the grid, as fractions of the dense width."""
+
+Prepare = Callable[[nn.Module, "tuple[Any, ...]", int], Callable[[], Any]]
+"""Makes of a module, its inputs and a number of threads what is timed."""
+
+
+def _torch(module: nn.Module, inputs: tuple[Any, ...], threads: int) -> Callable[[], Any]:
+    return partial(module, *inputs)
+
+
+def _onnxruntime(module: nn.Module, inputs: tuple[Any, ...], threads: int) -> Callable[[], Any]:
+    try:
+        import onnx  # noqa: F401  what torch exports with
+        import onnxruntime
+    except ImportError as error:
+        raise OptionError(
+            "--coronet_latency_runtime onnxruntime needs two packages: pip install onnx onnxruntime"
+        ) from error
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter without further packages is an old one
+        torch.onnx.export(module, inputs, file, dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    feed = {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs)}
+    return partial(session.run, None, feed)
+
+
+RUNTIMES: dict[str, Prepare] = {"torch": _torch, "onnxruntime": _onnxruntime}
 
 
 @dataclass(frozen=True)
@@ -48,12 +80,20 @@ class LatencyTable:
         plan: ChannelPlan,
         inputs: tuple[Any, ...],
         run: Runner = call,
+        runtime: str = "torch",
         threads: int = 1,
         repeats: int = 5,
     ) -> LatencyTable:
-        """Time ``generator`` as a whole and its layers. The generator is left as it was."""
+        """Time ``generator`` as a whole and its layers. The generator is left as it was.
+
+        Raises:
+            OptionError: there is no such runtime, or it is not installed.
+        """
+        if runtime not in RUNTIMES:
+            raise OptionError(f"runtime {runtime!r} does not exist; choose one of {', '.join(RUNTIMES)}")
+        prepare = RUNTIMES[runtime]
         with inference(generator, threads):
-            whole = _median_ms(lambda: run(generator, *inputs), repeats)
+            whole = _median_ms(prepare(generator, inputs, threads), repeats)
             found = _inputs_of(generator, inputs, run)
             modules = dict(generator.named_modules())
             grids: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
@@ -66,7 +106,7 @@ class LatencyTable:
                 shape = given.pop(0) if len(given) > 1 else given[0]
                 key = (type(layer), layer.extra_repr(), shape)
                 if key not in grids:
-                    grids[key] = _grid(layer, shape, repeats)
+                    grids[key] = _grid(layer, shape, prepare, threads, repeats)
                 layers.append(grids[key])
         timed = sum(layer["ms"][-1][-1] for layer in layers if layer)
         return cls(layers, max(0.0, whole - timed), threads)
@@ -119,7 +159,9 @@ def _inputs_of(
     return shapes
 
 
-def _grid(layer: nn.Module, shape: tuple[int, ...], repeats: int) -> dict[str, list[Any]]:
+def _grid(
+    layer: nn.Module, shape: tuple[int, ...], prepare: Prepare, threads: int, repeats: int
+) -> dict[str, list[Any]]:
     """Times of ``layer`` on an input of ``shape`` ``(N, C, H, W)`` at widths of the grid."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     transposed = isinstance(layer, nn.ConvTranspose2d)
@@ -135,7 +177,7 @@ def _grid(layer: nn.Module, shape: tuple[int, ...], repeats: int) -> dict[str, l
             if isinstance(layer.bias, Tensor):
                 values[layer.bias] = layer.bias.detach()[:width_out].contiguous()
             narrow = copy_with(layer, values)
-            row.append(_median_ms(partial(narrow, x), repeats))
+            row.append(_median_ms(prepare(narrow, (x,), threads), repeats))
         ms.append(row)
     return {"inputs": inputs, "outputs": outputs, "ms": ms}
 

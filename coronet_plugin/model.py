@@ -66,6 +66,7 @@ class CompressedModel:
                 search_steps=steps,
                 budget=1.0 if settings.shared_budget else settings.budget,
                 kind=settings.kind,
+                runtime=settings.runtime,
                 round_to=settings.round_to,
                 widths=widths_of(settings.widths_from, name) if settings.widths_from else None,
                 schedule=settings.schedule,

@@ -12,6 +12,7 @@ from coronet_plugin import host
 from coronet_plugin.budget import KINDS
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.goal import SCHEDULES, STEADY
+from coronet_plugin.latency import RUNTIMES
 from coronet_plugin.search import CORONET, EXACT, FORMS, METHODS
 from coronet_plugin.spec import Spec
 
@@ -49,8 +50,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--coronet_budget_kind",
         default="macs",
         choices=KINDS,
-        help="what the budget is about: true multiply-adds, parameters, or the time of one image in PyTorch "
-        "on one thread of this machine's CPU, measured once per layer (default: %(default)s)",
+        help="what the budget is about: true multiply-adds, parameters, or the time of one image on "
+        "one thread of this machine's CPU, measured once per layer (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_latency_runtime",
+        default="torch",
+        choices=sorted(RUNTIMES),
+        help="what the time is measured in: PyTorch or ONNX Runtime (default: %(default)s)",
     )
     group.add_argument(
         "--coronet_shared_budget",
@@ -77,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=None,
         help="epochs until the budget is met and the dead channels are removed, may be fractional "
-        "(default: a quarter of all epochs); the strength of the shrinkage follows from it",
+        "(default: half of all epochs); the strength of the shrinkage follows from it",
     )
     group.add_argument(
         "--coronet_schedule",
@@ -127,6 +134,7 @@ class Settings:
     networks: str
     budget: str
     kind: str
+    runtime: str
     shared_budget: bool
     round_to: int
     widths_from: str
@@ -153,7 +161,7 @@ class Settings:
         """
         epochs = host.total_epochs(opt)
         search = opt.coronet_search_epochs
-        search = epochs / 4 if search is None else search
+        search = epochs / 2 if search is None else search
         if opt.isTrain and not 0 < search <= epochs:
             raise OptionError(
                 f"--coronet_search_epochs {search:g} must be above 0 and at most the {epochs} epochs of the "
@@ -168,6 +176,7 @@ class Settings:
             networks=opt.coronet_networks,
             budget=opt.coronet_budget,
             kind=opt.coronet_budget_kind,
+            runtime=opt.coronet_latency_runtime,
             shared_budget=opt.coronet_shared_budget,
             round_to=opt.coronet_round_to,
             widths_from=opt.coronet_widths_from,

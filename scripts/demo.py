@@ -56,10 +56,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--budget", default="0.1", help="--coronet_budget (default: %(default)s)")
     parser.add_argument(
-        "--search_epochs", type=float, help="--coronet_search_epochs (default: a quarter of the epochs)"
+        "--search_epochs", type=float, help="--coronet_search_epochs (default: half of the epochs)"
     )
     parser.add_argument(
-        "--hypernetwork", default="published", help="--coronet_hypernetwork (default: %(default)s)"
+        "--hypernetwork", default="exact", help="--coronet_hypernetwork (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: %(default)s)")
     parser.add_argument(
@@ -121,7 +121,7 @@ def flags(values: dict[str, object]) -> tuple[str, ...]:
 def parts(options: argparse.Namespace) -> list[Part]:
     """What the demo does, in order."""
     shared = training(options)
-    search = options.epochs / 4 if options.search_epochs is None else options.search_epochs
+    search = options.epochs / 2 if options.search_epochs is None else options.search_epochs
     coronet = {
         "coronet_base": "pix2pix",
         "coronet_budget": options.budget,

@@ -39,6 +39,8 @@ WARM_UP = 0.05
 """Part of the search before the first channel is given up."""
 MEMORY = 0.1
 """Horizon of the running mean of the importance, as a part of the search."""
+ROWS = 16
+"""Rows of a weight that are multiplied at once."""
 ROUNDING = 1e-9
 """A latent smaller than this is zero: equal steps from one do not end there exactly."""
 
@@ -71,10 +73,8 @@ class ExactSearch(Search):
                 continue
             if slopes is None:
                 slopes = torch.zeros(self.plan.units + 1, device=weight.device)
-            products = (weight.detach() * weight.grad).float()
-            others = [i for i in range(weight.ndim) if i != axis]
             index = torch.from_numpy(units % (self.plan.units + 1)).to(weight.device)
-            slopes.index_add_(0, index, products.sum(others) if others else products)
+            slopes.index_add_(0, index, _sum_of_products(weight.detach(), weight.grad, axis))
         if slopes is None:
             return
         self._measured += 1
@@ -135,3 +135,14 @@ class ExactSearch(Search):
         self._shrinkage = state["shrinkage"].clone()
         self._importance = state["importance"].clone()
         self._measured = int(state["measured"])
+
+
+def _sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
+    """Sum of ``a * b`` over all axes but ``axis`` (0 or 1), float32; a few rows at a time fit into caches."""
+    if a.ndim == 1:
+        return (a * b).float()
+    parts = []
+    for rows in zip(a.split(ROWS), b.split(ROWS)):
+        by_pair = (rows[0] * rows[1]).flatten(2).sum(-1) if a.ndim > 2 else rows[0] * rows[1]
+        parts.append(by_pair.float().sum(1 - axis))
+    return torch.cat(parts) if axis == 0 else torch.stack(parts).sum(0)

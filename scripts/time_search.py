@@ -1,0 +1,168 @@
+"""What a training step of the search costs against the plain one: time and peak memory, whole step.
+
+    python scripts/time_search.py --output search_cost
+
+CycleGAN with resnet_9blocks and pix2pix with unet_256 at 256x256, batch 1, discriminators included, on
+random pictures. Every measurement is a process of its own; the variants take turns for some rounds,
+and ratios are those of one round. Memory is the largest resident size of the process. Writes
+search_cost.csv, search_cost.json and search_cost.png. ``--threads``, ``--size`` and ``--ngf`` make it smaller.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+MODELS = {"cycle_gan": "resnet_9blocks", "pix2pix": "unet_256"}
+VARIANTS = {"plain": [], "exact": ["exact"], "folded": ["folded"], "published": ["published"]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("search_cost"), help="(default: %(default)s)")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3, help="timed in a process (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="pixels (default: %(default)s)")
+    parser.add_argument("--ngf", type=int, default=64, help="(default: %(default)s)")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(*options.one, options)))
+        return 0
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for model in options.models:
+        for number in range(options.rounds):
+            found = {variant: in_a_process(model, variant, options) for variant in options.variants}
+            for variant, record in found.items():
+                rows.append({"model": model, "round": number, "variant": variant, **record})
+                rows[-1]["time_ratio"] = record["seconds"] / found["plain"]["seconds"]
+                rows[-1]["memory_ratio"] = record["peak_mib"] / found["plain"]["peak_mib"]
+                print(json.dumps(rows[-1]), flush=True)
+    (options.output / "search_cost.json").write_text(json.dumps(rows, indent=1) + "\n")
+    with (options.output / "search_cost.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    report(rows, options.output / "search_cost.png")
+    return 0
+
+
+def in_a_process(model: str, variant: str, options: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", model, variant, "--steps", str(options.steps)]
+    command += ["--threads", str(options.threads), "--size", str(options.size), "--ngf", str(options.ngf)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(model: str, variant: str, options: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of a step and peak memory in MiB, of this process."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    trained = host_model(model, variant, options)
+    pictures = [torch.rand(1, 3, options.size, options.size) * 2 - 1 for _ in range(2)]
+    batch = {"A": pictures[0], "B": pictures[1], "A_paths": [""], "B_paths": [""]}
+    seconds = []
+    for step in range(1 + options.steps):
+        start = time.perf_counter()
+        trained.set_input(batch)
+        trained.optimize_parameters()
+        if step:  # the first one allocates
+            seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": statistics.median(seconds), "peak_mib": peak}
+
+
+def host_model(model: str, variant: str, options: argparse.Namespace) -> Any:
+    """The bundled host's model, as train.py makes it."""
+    import numpy as np
+    from PIL import Image
+
+    from models import create_model
+    from options.train_options import TrainOptions
+
+    folder = Path(tempfile.mkdtemp())
+    for part in ("train", "trainA", "trainB"):
+        (folder / part).mkdir()
+        for number in range(2):
+            shape = (options.size, options.size * (2 if part == "train" else 1), 3)
+            Image.fromarray(np.zeros(shape, np.uint8)).save(folder / part / f"{number}.png")
+    arguments = [
+        "--dataroot",
+        str(folder),
+        "--name",
+        "x",
+        "--checkpoints_dir",
+        str(folder),
+        "--display_id",
+        "-1",
+    ]
+    arguments += ["--load_size", str(options.size), "--crop_size", str(options.size), "--netG", MODELS[model]]
+    arguments += ["--ngf", str(options.ngf), "--ndf", str(options.ngf), "--model"]
+    arguments += [model] if variant == "plain" else ["coronet", "--coronet_base", model]
+    arguments += [] if variant == "plain" else ["--coronet_hypernetwork", variant]
+    sys.argv = ["train.py", *arguments]
+    opt = TrainOptions().parse()
+    made = create_model(opt)
+    made.setup(opt)
+    return made
+
+
+def report(rows: list[dict[str, Any]], path: Path) -> None:
+    """A table of medians over rounds with the extremes, and the same as bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5))
+    print(
+        "| model | search | step, s | time / plain | peak, MiB | memory / plain |\n|---|---|---|---|---|---|"
+    )
+    for column, key in enumerate(("time_ratio", "memory_ratio")):
+        for index, variant in enumerate(variants):
+            heights = [statistics.median(of(rows, m, variant, key)) for m in models]
+            axes[column].bar([x + 0.2 * index for x in range(len(models))], heights, 0.2, label=variant)
+        axes[column].set_xticks([x + 0.3 for x in range(len(models))], models)
+        axes[column].set_ylabel(key.replace("_ratio", " / plain"))
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    for model in models:
+        for variant in variants:
+            cells = [model, variant]
+            for key, digits in (("seconds", 2), ("time_ratio", 2), ("peak_mib", 0), ("memory_ratio", 2)):
+                values = of(rows, model, variant, key)
+                extremes = f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+                cells.append(f"{statistics.median(values):.{digits}f}{extremes}")
+            print("| " + " | ".join(cells) + " |")
+
+
+def of(rows: list[dict[str, Any]], model: str, variant: str, key: str) -> list[float]:
+    return [row[key] for row in rows if row["model"] == model and row["variant"] == variant]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

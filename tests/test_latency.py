@@ -1,0 +1,79 @@
+"""Budgets in milliseconds: a table measured once, and predictions that hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from coronet_plugin import BudgetError, Compression, OptionError, find_channels
+from coronet_plugin.bench import latency
+from coronet_plugin.budget import Budget
+from coronet_plugin.generators import build_generator
+from coronet_plugin.latency import RUNTIMES, LatencyTable
+
+X = torch.rand(1, 3, 64, 64)
+
+
+def stock(netG="resnet_6blocks", ngf=32) -> nn.Module:
+    torch.manual_seed(0)
+    return build_generator(3, 3, ngf, netG, "instance", False)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    generator = stock()
+    plan = find_channels(generator, X)
+    return generator, plan, {name: LatencyTable.measure(generator, plan, (X,), runtime=name) for name in RUNTIMES}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_whole_is_what_was_measured_and_less_is_less(measured, runtime):
+    generator, plan, tables = measured
+    dense = tables[runtime].predict(plan)
+    path = []
+    for fraction in (1.0, 0.5, 0.25):
+        alive = np.zeros(plan.units, dtype=bool)
+        for s in plan.prunable:
+            alive[s.start : s.start + round(fraction * s.units)] = True
+        path.append(tables[runtime].predict(plan, alive))
+    assert path[0] == dense and path[1] < 0.8 * dense and path[2] < 0.7 * path[1]
+
+
+def test_a_prediction_comes_near_the_time_of_the_slim_generator(measured):
+    """Within a factor of two, on machines that are never quiet; docs/results.md has what it is on a quiet one."""
+    generator = stock()
+    compression = Compression(generator, X, search_steps=1, budget=0.4, kind="latency")
+    dense = latency(generator, X, repeats=15).median_ms
+    predicted = compression.goal.target / compression.goal.dense
+    compression.slim()
+    ratio = latency(generator, X, repeats=15).median_ms / dense
+    assert compression.remaining <= 0.4
+    assert predicted / 2 < ratio < 2 * predicted
+
+
+def test_a_time_can_be_asked_for_and_is_kept_in_the_state():
+    generator = stock()
+    dense = LatencyTable.measure(generator, find_channels(generator, X), (X,)).predict(find_channels(generator, X))
+    compression = Compression(generator, X, search_steps=5, budget=f"{dense / 2:.3f}ms", kind="latency")
+    assert compression.goal.target == pytest.approx(dense / 2, rel=1e-3)
+    again = Compression(stock(), X, search_steps=5, budget=f"{dense / 2:.3f}ms", kind="latency")
+    again.load_state_dict(compression.state_dict())
+    assert again.meter() == compression.meter()
+
+
+@pytest.mark.parametrize(("text", "ms"), [("20ms", 20.0), ("1.5 s", 1500.0), ("30", 30.0)])
+def test_times_are_read(text, ms):
+    assert Budget.parse(text, "latency").amount == ms and Budget.parse(text, "latency").absolute
+
+
+@pytest.mark.parametrize("text", ["20m", "2.6G", "fast"])
+def test_what_is_no_time_is_refused_with_an_example(text):
+    with pytest.raises(BudgetError, match="20ms"):
+        Budget.parse(text, "latency")
+
+
+def test_an_unknown_runtime_is_refused():
+    with pytest.raises(OptionError, match="torch, onnxruntime"):
+        Compression(stock(), X, search_steps=5, kind="latency", runtime="abacus")
