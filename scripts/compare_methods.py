@@ -201,12 +201,22 @@ def measure(task: str, images: Path, data: Path, size: int) -> dict[str, float]:
     if TASKS[task]["base"] == "pix2pix":
         found = paired_metrics(images)
         extra = {"ssim": found.ssim, "l1": found.l1}
-        real = features([read_image(p) for p in sorted(images.glob("*_real_B.png"))])
+        real = real_pairs(task, size, images)
     else:
         extra = {}
         real = real_features(data / TASKS[task]["real"], size)
     made = features([read_image(path) for path in fakes])
     return {"fid": frechet_distance(made, real), "kid": kernel_distance(made, real), **extra}
+
+
+_REAL: dict[tuple[str, int], np.ndarray] = {}
+
+
+def real_pairs(task: str, size: int, images: Path) -> np.ndarray:
+    """Features of the truths that test.py wrote, the same in every run of a task."""
+    if (task, size) not in _REAL:
+        _REAL[task, size] = features([read_image(p) for p in sorted(images.glob("*_real_B.png"))])
+    return _REAL[task, size]
 
 
 @functools.lru_cache(maxsize=4)

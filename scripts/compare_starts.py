@@ -52,7 +52,9 @@ def train_and_test(folder: Path, name: str, epochs: int, seed: int, model: list[
     return {"ssim": found.ssim, "l1": found.l1}
 
 
-def one_seed(folder: Path, seed: int, dense_epochs: int, epochs: list[int]) -> dict[str, dict[str, float]]:
+def one_seed(
+    folder: Path, seed: int, dense_epochs: int, epochs: list[int], forms: list[str]
+) -> dict[str, dict[str, float]]:
     """All runs of one seed by what they are."""
     dense = f"dense_{seed}"
     found = {
@@ -62,7 +64,7 @@ def one_seed(folder: Path, seed: int, dense_epochs: int, epochs: list[int]) -> d
     }
     coronet = ["--model", "coronet", "--coronet_base", "pix2pix", "--coronet_budget", "0.1"]
     start = ["--coronet_init_from", str(folder / "checkpoints" / dense)]
-    for form in ("published", "folded"):
+    for form in forms:
         for count in epochs:
             search = [*coronet, "--coronet_hypernetwork", form, "--coronet_search_epochs", str(count / 2)]
             for kind, more in (("from scratch", []), ("from the dense weights", start)):
@@ -78,12 +80,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--dense_epochs", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
+    parser.add_argument("--forms", nargs="+", default=["exact", "published", "folded"], help="(default: all)")
     options = parser.parse_args()
     folder = options.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     runs = []
     for seed in options.seeds:
-        runs.append(one_seed(folder, seed, options.dense_epochs, options.epochs))
+        runs.append(one_seed(folder, seed, options.dense_epochs, options.epochs, options.forms))
         (folder / "starts.json").write_text(
             json.dumps(dict(zip(map(str, options.seeds), runs)), indent=1) + "\n"
         )

@@ -5,7 +5,7 @@
 CycleGAN with resnet_9blocks and pix2pix with unet_256 at 256x256, batch 1, discriminators included, on
 random pictures. Every measurement is a process of its own; the variants take turns for some rounds,
 and ratios are those of one round. Memory is the largest resident size of the process. Writes
-search_cost.csv, search_cost.json and search_cost.png. ``--threads``, ``--size`` and ``--ngf`` make it smaller.
+search_cost.csv, search_cost.json and search_cost.png. Smaller by ``--threads``, ``--size``, ``--ngf``.
 """
 
 from __future__ import annotations

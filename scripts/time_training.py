@@ -1,0 +1,134 @@
+"""Does training to a slim generator take less time than training the dense one for as many steps?
+
+    python scripts/time_training.py --output training_time
+
+Wall time of whole trainings of full-size generators (ngf 64) at 128x128 and budget 0.1, half of the steps
+search: resnet_9blocks in CycleGAN and unet_128 in pix2pix, on the bundled emoji, dense and compressed in
+turn for some rounds. Starting the program and finding the channels count too, so short trainings look
+worse than long ones; the time of the steps alone is given beside. Writes training_time.csv, .json, .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TASKS = {"cycle_gan": "resnet_9blocks", "pix2pix": "unet_128"}
+FORMS = {"dense": [], "exact": ["exact"], "published": ["published"]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("training_time"), help="(default: %(default)s)")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--forms", nargs="+", default=["dense", "exact"], choices=FORMS)
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=60, help="of a training (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=128, help="pixels (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--budget", default="0.1", help="(default: %(default)s)")
+    parser.add_argument("--gpu", default="", metavar="ID", help="train on this GPU (default: the CPU)")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for task in options.tasks:
+        for number in range(options.rounds):
+            found = {form: train(task, form, options) for form in options.forms}
+            for form, (whole, steps) in found.items():
+                row = {"task": task, "round": number, "form": form, "seconds": whole, "step_seconds": steps}
+                row["ratio"] = whole / found["dense"][0]
+                row["step_ratio"] = steps / found["dense"][1]
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    (options.output / "training_time.json").write_text(json.dumps(rows, indent=1) + "\n")
+    with (options.output / "training_time.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    report(rows, options.output / "training_time.png")
+    return 0
+
+
+def train(task: str, form: str, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds of a whole training, and of its steps but the first by its log."""
+    folder = options.output.resolve() / "checkpoints"
+    arguments = ["--dataroot", str(ROOT / "datasets" / "openmoji"), "--name", f"{task}_{form}"]
+    arguments += ["--checkpoints_dir", str(folder), "--display_id", "-1", "--no_html", "--num_threads", "0"]
+    arguments += ["--load_size", str(options.size), "--crop_size", str(options.size), "--netG", TASKS[task]]
+    arguments += ["--max_dataset_size", str(options.steps // 2), "--n_epochs", "1", "--n_epochs_decay", "1"]
+    arguments += ["--print_freq", "1", "--save_epoch_freq", "100", "--save_latest_freq", "100000"]
+    if task == "cycle_gan":  # unpaired: the emoji pairs are taken apart
+        arguments[1] = str(unpaired(options.output.resolve() / "data", options.steps // 2))
+    else:
+        arguments += ["--direction", "AtoB"]
+    if form == "dense":
+        arguments += ["--model", task]
+    else:
+        arguments += ["--model", "coronet", "--coronet_base", task, "--coronet_budget", options.budget]
+        arguments += ["--coronet_hypernetwork", form, "--coronet_search_epochs", "1"]
+    arguments += ["--gpu_ids", options.gpu] if options.gpu else []
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "train.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(done.stdout[-1000:] + done.stderr[-2000:])
+    lines = (folder / f"{task}_{form}" / "loss_log.jsonl").read_text().splitlines()
+    first, last = (json.loads(lines[place])["seconds"] for place in (0, -1))  # the first step allocates
+    return seconds, last - first
+
+
+def unpaired(folder: Path, count: int) -> Path:
+    """Outlines in trainA, colours in trainB."""
+    from PIL import Image
+
+    for part in ("trainA", "trainB"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for path in sorted((ROOT / "datasets" / "openmoji" / "train").glob("*.png"))[:count]:
+        with Image.open(path) as image:
+            half = image.width // 2
+            image.crop((0, 0, half, image.height)).save(folder / "trainA" / path.name)
+            image.crop((half, 0, image.width, image.height)).save(folder / "trainB" / path.name)
+    return folder
+
+
+def report(rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    print("| task | training | seconds | of dense | steps alone, s | of dense |\n|---|---|---|---|---|---|")
+    figure, axis = pyplot.subplots(figsize=(5, 3.5))
+    places = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        for form in dict.fromkeys(row["form"] for row in rows):
+            mine = [row for row in rows if (row["task"], row["form"]) == (task, form)]
+            cells = [task, form]
+            for key, digits in (("seconds", 1), ("ratio", 2), ("step_seconds", 1), ("step_ratio", 2)):
+                values = [row[key] for row in mine]
+                extremes = f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+                cells.append(f"{statistics.median(values):.{digits}f}{extremes}")
+            print("| " + " | ".join(cells) + " |")
+            places.append(f"{task}\n{form}")
+            axis.bar(len(places), statistics.median(row["step_ratio"] for row in mine))
+    axis.axhline(0.65, color="black", linewidth=1)
+    axis.set_xticks(range(1, 1 + len(places)), places, fontsize=8)
+    axis.set_ylabel("time of the steps / dense")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
