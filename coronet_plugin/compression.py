@@ -106,7 +106,7 @@ class Compression:
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
         self.plan = find_channels(generator, self.inputs, run)
-        self.budget = Budget.parse(budget, kind)
+        self.budget = Budget.parse(budget if widths is None else 1.0, kind)
         self.latencies = (
             None if kind != LATENCY else LatencyTable.measure(generator, self.plan, self.inputs, run, runtime)
         )

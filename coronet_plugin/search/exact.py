@@ -122,9 +122,9 @@ class ExactSearch(Search):
     # -- saving ----------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         return {
-            "latents": self.latents,
-            "shrinkage": self._shrinkage,
-            "importance": self._importance.cpu(),
+            "latents": self.latents.clone(),
+            "shrinkage": self._shrinkage.clone(),
+            "importance": self._importance.cpu().clone(),
             "measured": self._measured,
         }
 
