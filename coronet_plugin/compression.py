@@ -30,7 +30,7 @@ from coronet_plugin.budget import LATENCY, Budget
 from coronet_plugin.channels import ChannelPlan
 from coronet_plugin.checkpoint import save_generator
 from coronet_plugin.cost import Cost
-from coronet_plugin.distributed import broadcast_, world_size
+from coronet_plugin.distributed import agreed, broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
 from coronet_plugin.goal import Goal
 from coronet_plugin.latency import LatencyTable
@@ -107,9 +107,10 @@ class Compression:
         self.architecture = dict(architecture or {"class": type(generator).__name__})
         self.plan = find_channels(generator, self.inputs, run)
         self.budget = Budget.parse(budget if widths is None else 1.0, kind)
-        self.latencies = (
-            None if kind != LATENCY else LatencyTable.measure(generator, self.plan, self.inputs, run, runtime)
-        )
+        self.latencies: LatencyTable | None = None
+        if kind == LATENCY:
+            measured = LatencyTable.measure(generator, self.plan, self.inputs, run, runtime)
+            self.latencies = LatencyTable(**agreed(measured.as_dict()))  # times differ, decisions must not
         self.method = method if method != CORONET else hypernetwork
         self.phase = SEARCH
         self.steps = 0
@@ -257,6 +258,7 @@ class Compression:
 
     def _make_compact(self, alive: np.ndarray) -> None:
         self._remove(alive)
+        self.search.release_()
         self.phase = COMPACT
         if self._hook is not None:
             self._hook.remove()

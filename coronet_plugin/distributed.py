@@ -44,3 +44,12 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         if tensor.is_cuda or dist.get_backend() != "nccl":
             dist.broadcast(tensor, src=0)
+
+
+def agreed(value: Any) -> Any:
+    """The first process's ``value`` (anything that can be pickled), in every process."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]

@@ -133,7 +133,7 @@ def test_slimming_equals_masking_the_generator_of_that_moment(form):
 def test_training_goes_on_after_the_cut_with_the_same_optimizer_object():
     generator, compression, optimizer = started(steps=10, hypernetwork="published")
     losses = train(compression, optimizer, 60)
-    assert compression.phase == "compact"
+    assert compression.phase == "compact" and compression.search.hypernetwork is None  # its memory is free
     steps = {name: int(optimizer.state[p]["step"]) for name, p in generator.named_parameters()}
     assert {steps[name] for name in steps if name.endswith("bias")} == {60}  # it had them all along
     assert {steps[name] for name in steps if name.endswith("weight")} == {50}

@@ -60,6 +60,9 @@ class Search:
     def follow_(self, plan: ChannelPlan) -> None:
         """The generator's parameters were replaced by what ``plan`` says of them."""
 
+    def release_(self) -> None:
+        """The search is over: let go of memory."""
+
     def write_weights_(self) -> None:
         """Make the generator compute what the search says, after something else changed either."""
 

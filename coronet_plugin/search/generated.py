@@ -29,7 +29,8 @@ class GeneratedSearch(Search):
 
     def __init__(self, subject: Subject, goal: Goal, steps: int, form: str, embedding: int) -> None:
         super().__init__(subject, goal, steps)
-        self.hypernetwork = Hypernetwork(self.plan, form, embedding)
+        self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, form, embedding)
+        self._last_score = np.ones(self.plan.units)
         self.shrinkage = 0.0
         """How much the last proximal step took off every latent: lambda times learning rate."""
         parameters = dict(self.generator.named_parameters())
@@ -103,11 +104,17 @@ class GeneratedSearch(Search):
 
     def score(self) -> np.ndarray:
         """Size of every unit's latent, ``(units,)``."""
+        if self.hypernetwork is None:
+            return self._last_score
         return self.hypernetwork.z().detach()[1:].abs().double().cpu().numpy()
 
     def alive(self) -> np.ndarray:
         """Units whose latents are above the threshold, at least a set's floor."""
         return (self.score() >= DEAD_BELOW) | self.goal.protected(self)
+
+    def release_(self) -> None:
+        self._last_score = self.score()
+        self.hypernetwork = self._optimizer = None
 
     def state_dict(self) -> dict[str, Any]:
         if self._optimizer is None:
