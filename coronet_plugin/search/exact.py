@@ -39,6 +39,8 @@ WARM_UP = 0.05
 """Part of the search before the first channel is given up."""
 MEMORY = 0.1
 """Horizon of the running mean of the importance, as a part of the search."""
+EVERY = 2
+"""Importance is measured every so many steps: it reads all weights and gradients once."""
 ROWS = 16
 """Rows of a weight that are multiplied at once."""
 ROUNDING = 1e-9
@@ -56,7 +58,7 @@ class ExactSearch(Search):
         self._shrinkage = torch.zeros(self.plan.units, dtype=torch.float64)
         """How much each proximal step takes off a latent; above zero for what is given up."""
         self._importance = torch.zeros(self.plan.units + 1)  # the last entry gathers what is pinned
-        self._measured = 0
+        self._seen = 0
         self.follow_(self.plan)
 
     def follow_(self, plan: ChannelPlan) -> None:
@@ -66,6 +68,9 @@ class ExactSearch(Search):
     # -- importance ------------------------------------------------------
     @torch.no_grad()
     def take_gradients(self) -> None:
+        self._seen += 1
+        if (self._seen - 1) % EVERY:
+            return
         slopes: Tensor | None = None
         for name, axis, units in self._readers:
             weight = self._parameters[name]
@@ -77,8 +82,7 @@ class ExactSearch(Search):
             slopes.index_add_(0, index, _sum_of_products(weight.detach(), weight.grad, axis))
         if slopes is None:
             return
-        self._measured += 1
-        rate = 1 / min(self._measured, max(1.0, MEMORY * self.steps))
+        rate = 1 / min(1 + self._seen // EVERY, max(1.0, MEMORY * self.steps / EVERY))
         self._importance = self._importance.to(slopes.device).lerp(slopes.square(), rate)
 
     def score(self) -> np.ndarray:
@@ -125,7 +129,7 @@ class ExactSearch(Search):
             "latents": self.latents.clone(),
             "shrinkage": self._shrinkage.clone(),
             "importance": self._importance.cpu().clone(),
-            "measured": self._measured,
+            "seen": self._seen,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -134,7 +138,7 @@ class ExactSearch(Search):
         self.latents = state["latents"].clone()
         self._shrinkage = state["shrinkage"].clone()
         self._importance = state["importance"].clone()
-        self._measured = int(state["measured"])
+        self._seen = int(state["seen"])
 
 
 def _sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
