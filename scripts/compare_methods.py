@@ -25,7 +25,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -156,9 +155,7 @@ def one_run(
     if method == "dense":
         test += ["--ngf", str(ngf), *about["net"]]
     device = ["--gpu_ids", options.gpu] if options.gpu else []
-    started = time.perf_counter()
     call("train.py", train + device)
-    seconds = time.perf_counter() - started
     call("test.py", test + device)
     images = options.output / "results" / name / "test_latest" / "images"
     record = {
@@ -167,7 +164,6 @@ def one_run(
         "method": method,
         "seed": seed,
         "budget": budget,
-        "seconds": seconds,
     }
     record |= measure(task, images, data, size) | cost(options.output / "checkpoints" / name)
     kept.write_text(json.dumps(record, indent=1) + "\n")
@@ -269,7 +265,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 # -- tables ------------------------------------------------------------------
 def write(records: list[dict[str, Any]], folder: Path) -> None:
     (folder / "methods.json").write_text(json.dumps(records, indent=1) + "\n")
-    keys = ["task", "method", "budget", "seed", "macs", "seconds", "ssim", "l1", "fid", "kid"]
+    keys = ["task", "method", "budget", "seed", "macs", "ssim", "l1", "fid", "kid"]
     with (folder / "methods.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, keys, extrasaction="ignore")
         table.writeheader()
@@ -291,18 +287,14 @@ def groups(records: list[dict[str, Any]], task: str) -> dict[tuple[str, str], li
 
 
 def markdown(records: list[dict[str, Any]], task: str) -> str:
-    """Mean and standard deviation over seeds; seconds relative to the dense run of the same seed."""
-    dense = {r["seed"]: r["seconds"] for r in records if r["task"] == task and r["method"] == "dense"}
+    """Mean and standard deviation over seeds."""
     metrics = [("kid", 1000, "KID x 1000"), ("fid", 1, "FID")]
     metrics += [("ssim", 1, "SSIM"), ("l1", 1, "L1")] if TASKS[task]["base"] == "pix2pix" else []
-    lines = [
-        f"| {task}: budget | method | MACs | {' | '.join(label for *_, label in metrics)} | time / dense |"
-    ]
-    lines.append("|" + "---|" * (len(metrics) + 4))
+    labels = " | ".join(label for *_, label in metrics)
+    lines = [f"| {task}: budget | method | seeds | MACs | {labels} |", "|" + "---|" * (len(metrics) + 4)]
     for (budget, method), found in groups(records, task).items():
-        cells = [budget, method, f"{statistics.mean(r['macs'] for r in found):.4f}"]
+        cells = [budget, method, str(len(found)), f"{statistics.mean(r['macs'] for r in found):.4f}"]
         cells += [spread([r[key] * factor for r in found]) for key, factor, _ in metrics]
-        cells.append(spread([r["seconds"] / dense[r["seed"]] for r in found if r["seed"] in dense]))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -311,8 +303,8 @@ def spread(values: list[float]) -> str:
     if not values:
         return ""
     digits = 1 if abs(values[0]) >= 10 else 3
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
@@ -325,13 +317,14 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), squeeze=False)
     for axis, task in zip(axes[0], tasks):
         found = groups(records, task)
-        for method in METHODS:
+        for index, method in enumerate(METHODS):
             points = [
                 (float(b), [1000 * r["kid"] for r in rs]) for (b, m), rs in found.items() if m == method
             ]
             if not points:
                 continue
-            x, means = [p[0] for p in points], [statistics.mean(p[1]) for p in points]
+            x = [p[0] * 1.03 ** (index - 3) for p in points]  # side by side
+            means = [statistics.mean(p[1]) for p in points]
             errors = [statistics.stdev(p[1]) if len(p[1]) > 1 else 0.0 for p in points]
             if method == "dense":
                 axis.axhline(means[0], color="black", linewidth=1, label="dense")
