@@ -83,13 +83,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--coronet_search_epochs",
         type=float,
         default=None,
-        help="epochs until the budget is met and the dead channels are removed, may be fractional "
-        "(default: half of all epochs); the strength of the shrinkage follows from it",
+        help="epochs until the budget is met, may be fractional; the exact form removes channels on the way, "
+        "the others at the end (default: half of all epochs)",
     )
     group.add_argument(
         "--coronet_schedule",
-        default="",
-        choices=["", *SCHEDULES, STEADY],
+        default=None,
+        choices=[*SCHEDULES, STEADY],
         help="how the cost falls during the search: 'cubic' (fast at first), 'linear' or 'exponential' (by "
         "equal factors); 'steady' shrinks generated weights' latents by equal amounts, however it falls "
         "(default: cubic, steady for published and folded)",
@@ -181,7 +181,7 @@ class Settings:
             round_to=opt.coronet_round_to,
             widths_from=opt.coronet_widths_from,
             search_epochs=search,
-            schedule=opt.coronet_schedule,
+            schedule=opt.coronet_schedule or "",
             method=opt.coronet_method,
             hypernetwork=opt.coronet_hypernetwork,
             embedding=opt.coronet_embedding,
