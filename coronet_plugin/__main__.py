@@ -8,7 +8,7 @@ import sys
 def main(arguments: list[str]) -> int:
     """The exit code of ``arguments``, whose first decides: a ``.py`` file is run, all else is a command."""
     if arguments and arguments[0].endswith(".py"):
-        from coronet_plugin import runner
+        from coronet_plugin.checkout import runner
 
         return runner.main(arguments)
     from coronet_plugin import cli

@@ -2,7 +2,7 @@
 
 Reads what ``train.py`` and ``test.py`` left on disk, those of this repository or of an
 upstream checkout, and changes nothing. A run knows how to rebuild its generators;
-measuring and showing them is for others (``comparison.py``, ``report.py``).
+measuring and showing them is for others (:mod:`~coronet_plugin.comparison`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coronet_plugin.metrics import paired_metrics  # noqa: E402
+from coronet_plugin.evaluation.paired import paired_metrics  # noqa: E402
 
 SIDE = 64
 SHARED = ["--dataroot", str(ROOT / "datasets" / "openmoji"), "--direction", "AtoB", "--norm", "instance"]

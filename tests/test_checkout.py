@@ -13,8 +13,17 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from coronet_plugin import checkout, cli_checkout
-from coronet_plugin.checkout import MARKER, SHIM, SHIM_TEXT, CheckoutError, install, read_checkout, uninstall
+from coronet_plugin.checkout import command as checkout_command
+from coronet_plugin.checkout import install as checkout
+from coronet_plugin.checkout.install import (
+    MARKER,
+    SHIM,
+    SHIM_TEXT,
+    CheckoutError,
+    install,
+    read_checkout,
+    uninstall,
+)
 
 OLDEST = "which_model_netG which_direction which_epoch batchSize fineSize no_lsgan niter niter_decay gpu_ids display_id"
 LATE_2018 = "netG direction epoch batch_size fineSize no_lsgan niter niter_decay gpu_ids display_id"
@@ -148,7 +157,7 @@ def hashes(root: Path) -> dict[str, str]:
 
 def coronet(*words: object) -> int:
     """The subcommand ``words[0]`` with the other words."""
-    command = next(c for c in cli_checkout.COMMANDS if c.name == words[0])
+    command = next(c for c in checkout_command.COMMANDS if c.name == words[0])
     parser = argparse.ArgumentParser()
     command.add_options(parser)
     return command.run(parser.parse_args([str(word) for word in words[1:]]))

@@ -9,10 +9,10 @@ import pytest
 from conftest import ROOT
 from test_checkout import AGES, coronet, hashes, make_checkout
 
-from coronet_plugin import doctor
-from coronet_plugin.checkout import SHIM, install, read_checkout
-from coronet_plugin.cli_checkout import commands
-from coronet_plugin.doctor import Environment, examine
+from coronet_plugin.checkout import doctor
+from coronet_plugin.checkout.command import commands
+from coronet_plugin.checkout.doctor import Environment, examine
+from coronet_plugin.checkout.install import SHIM, install, read_checkout
 from coronet_plugin.errors import OptionError
 
 BARE = Environment(python="3.11.7", torch="2.13.0+cpu", cuda=False, absent=frozenset({"visdom"}))

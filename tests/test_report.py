@@ -15,13 +15,13 @@ from PIL import Image
 from run_helpers import SIZE, make_cycle_run, make_run
 
 from coronet_plugin import cli
-from coronet_plugin.comparison import QUANTITIES, comparable, duration, measure_all
+from coronet_plugin.comparison.figures import slimming_step, smooth, target_fraction
+from coronet_plugin.comparison.measure import QUANTITIES, comparable, duration, measure_all
+from coronet_plugin.comparison.report import summary, write_comparison
+from coronet_plugin.comparison.sections import one_option_a_line
 from coronet_plugin.cost import cost_of
 from coronet_plugin.errors import DataError
-from coronet_plugin.figures import slimming_step, smooth, target_fraction
-from coronet_plugin.report import summary, write_comparison
 from coronet_plugin.run import find_run
-from coronet_plugin.sections import one_option_a_line
 
 DENSE, SLIM = "dense", "slim <b>&amp;"  # a name that must not become markup
 

@@ -17,8 +17,8 @@ from PIL import Image
 from test_checkout import make_checkout
 
 from coronet_plugin import __main__ as entry
-from coronet_plugin import runner
-from coronet_plugin.runner import MODULE, ModelTypeFinder, imresize, prepare, supply_imresize
+from coronet_plugin.checkout import runner
+from coronet_plugin.checkout.runner import MODULE, ModelTypeFinder, imresize, prepare, supply_imresize
 
 
 @pytest.fixture(autouse=True)

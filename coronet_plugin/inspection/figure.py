@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coronet_plugin.cost import human
+from coronet_plugin.drawing import COLOURS, GREY, new_figure, save_svg, style
 from coronet_plugin.errors import OptionError
-from coronet_plugin.figures import COLOURS, GREY, new_figure, save_svg, style
 from coronet_plugin.inspection.facts import Inspection
 from coronet_plugin.inspection.layers import LayerFacts, Share
 from coronet_plugin.inspection.names import common_part, layer_labels, short_name

@@ -8,12 +8,12 @@ import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from coronet_plugin.cli import Command
+from coronet_plugin.command import Command
 from coronet_plugin.errors import OptionError
 
 if TYPE_CHECKING:
-    from coronet_plugin.checkout import Checkout
-    from coronet_plugin.doctor import Check, Environment
+    from coronet_plugin.checkout.doctor import Check, Environment
+    from coronet_plugin.checkout.install import Checkout
 
 RUNNERS = {"shim": "python", "runner": "python -m coronet_plugin"}
 """How a script is started where the shim is installed, and anywhere."""
@@ -34,22 +34,22 @@ def _doctor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _install(options: argparse.Namespace) -> int:
-    from coronet_plugin.checkout import install
+    from coronet_plugin.checkout.install import install
 
     print(install(options.path))
     return 0
 
 
 def _uninstall(options: argparse.Namespace) -> int:
-    from coronet_plugin.checkout import uninstall
+    from coronet_plugin.checkout.install import uninstall
 
     print(uninstall(options.path))
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from coronet_plugin import doctor
-    from coronet_plugin.checkout import read_checkout
+    from coronet_plugin.checkout import doctor
+    from coronet_plugin.checkout.install import read_checkout
 
     checkout = read_checkout(options.path)
     env = doctor.environment(checkout.required)
@@ -95,7 +95,7 @@ def _text(checkout: Checkout, checks: list[Check], typed: dict[str, dict[str, st
 
 def _advice(checkout: Checkout, typed: dict[str, dict[str, str]]) -> list[str]:
     """The commands of the way that works as things are, and how the other one differs."""
-    from coronet_plugin.checkout import shim_state
+    from coronet_plugin.checkout.install import shim_state
 
     if not typed:
         return []
@@ -149,7 +149,7 @@ def default_base(checkout: Checkout) -> str:
 
 
 def _steps(checkout: Checkout, env: Environment, base: str) -> dict[str, str]:
-    from coronet_plugin.doctor import needs_no_display
+    from coronet_plugin.checkout.doctor import needs_no_display
 
     common = ["--dataroot DATA", "--name RUN", "--model coronet"]
     if checkout.has("gpu_ids") and not env.cuda and checkout.kind != "bundled":

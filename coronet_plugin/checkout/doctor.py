@@ -1,6 +1,6 @@
 """What will work in a checkout and what will not, and why: a list of :class:`Check`.
 
-The checkout is only read (:mod:`coronet_plugin.checkout`); the environment is the one
+The checkout is only read (:mod:`coronet_plugin.checkout.install`); the environment is the one
 this runs in. ``no`` means that training is impossible until it is mended, ``warn`` that
 one way of using it is, or that an option is needed.
 """
@@ -16,8 +16,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from coronet_plugin.checkout import SHIM, Checkout, shim_state
-from coronet_plugin.checkout_source import ModelType
+from coronet_plugin.checkout.install import SHIM, Checkout, shim_state
+from coronet_plugin.checkout.source import ModelType
 
 METHODS = ("setup", "test", "save_networks", "load_networks", "update_learning_rate", "optimize_parameters")
 """Methods of BaseModel that the model type builds on."""

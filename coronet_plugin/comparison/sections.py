@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from coronet_plugin.comparison import QUANTITIES, Measurement, Quantity
+from coronet_plugin.comparison.figures import budget_figure, loss_figure
+from coronet_plugin.comparison.measure import QUANTITIES, Measurement, Quantity
+from coronet_plugin.drawing import COLOURS, save_svg
 from coronet_plugin.errors import DataError, OptionError
-from coronet_plugin.figures import COLOURS, budget_figure, loss_figure, save_svg
 from coronet_plugin.run import Run, Translation
 from coronet_plugin.spec import COMPACT, Spec
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin.checkout_source import (
+from coronet_plugin.checkout.source import (
     ModelType,
     Sources,
     assigned_in,

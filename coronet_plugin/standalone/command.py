@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from coronet_plugin.cli import Command
+from coronet_plugin.command import Command
 from coronet_plugin.errors import OptionError
 
 

@@ -1,20 +1,14 @@
-"""The curves of a comparison, drawn with matplotlib as SVG.
-
-Nothing here touches matplotlib's global state, so it is safe in a program that
-plots for itself. Backgrounds are transparent and text is a grey that can be read
-on white and on black, for pages in light and dark mode.
-"""
+"""The curves of a comparison: what is left over training, losses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coronet_plugin.errors import OptionError
+from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
 from coronet_plugin.run import Run
 from coronet_plugin.spec import COMPACT, Spec
 
@@ -22,9 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GREY = "#7b818b"
-COLOURS = ("#3f7fd0", "#d9822b", "#2f9e6e", "#b35ab8", "#c8504b", "#8a7a2f")
-"""Colour of each run, in the order of the page; readable on white and on black."""
 WIDTH, HEIGHT = 6.8, 3.0  # inches
 
 
@@ -74,16 +65,16 @@ def budget_figure(runs: Sequence[Run]) -> Figure | None:
     axes.set_ylim(0, 105)
     axes.set_ylabel("% of the dense generator")
     axes.set_xlabel("optimizer step")
-    _legend(axes)
+    legend(axes)
     return figure
 
 
 def _draw_budget(axes: Axes, run: Run, colour: str, label: str) -> None:
-    for style, prefix, what in (("-", "macs_", "MACs"), (":", "width_", "channels")):
+    for dashes, prefix, what in (("-", "macs_", "MACs"), (":", "width_", "channels")):
         for curve in curves(run, prefix):
             name = curve.name[len(prefix) :]
             axes.plot(
-                curve.steps, 100 * curve.values, style, color=colour, lw=2, label=f"{label}{what} of {name}"
+                curve.steps, 100 * curve.values, dashes, color=colour, lw=2, label=f"{label}{what} of {name}"
             )
     targets = {(spec.budget["kind"], target_fraction(spec)) for spec in run.specs.values()}
     for kind, target in sorted(targets):
@@ -117,7 +108,7 @@ def loss_figure(runs: Sequence[Run]) -> Figure | None:
         axes.set_title(name, color=GREY, fontsize=10)
         axes.set_xlabel("optimizer step")
         axes.set_ylim(bottom=0)
-    _legend(panels[0])
+    legend(panels[0])
     return figure
 
 
@@ -141,24 +132,6 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def save_svg(figure: Figure, path: Path) -> Path:
-    """Write the figure; the same figure gives the same file."""
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "coronet"}):
-        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
-    return path
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of ``width`` x ``height`` inches. Raises OptionError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OptionError('drawing needs matplotlib: pip install "coronet-plugin[report]"') from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _figure(panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
     columns = min(columns, panels)
     rows = -(-panels // columns)
@@ -169,21 +142,3 @@ def _figure(panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
     for axes in grid[:panels]:
         style(axes)
     return figure, grid[:panels]
-
-
-def style(axes: Axes) -> None:
-    """Grey frame at the left and bottom, grey text, faint horizontal lines."""
-    axes.tick_params(colors=GREY, labelsize=9)
-    for part in (axes.xaxis.label, axes.yaxis.label):
-        part.set_color(GREY)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(GREY)
-    axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
-    axes.margins(x=0.01)
-
-
-def _legend(axes: Axes) -> None:
-    handles: Iterable[Any] = axes.get_legend_handles_labels()[0]
-    if handles:
-        axes.legend(frameon=False, labelcolor=GREY, fontsize=9)

@@ -2,7 +2,7 @@
 
 Pictures are copied into the page's folder and everything else is inline, so the
 folder can be opened without a server, zipped and sent. Numbers come from
-``comparison.py``, curves from ``figures.py``; this module only arranges them.
+``measure.py``, curves from ``figures.py``; this module only arranges them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin import sections
-from coronet_plugin.comparison import Measurement, as_json, comparable, measure_all
+from coronet_plugin.comparison import sections
+from coronet_plugin.comparison.measure import Measurement, as_json, comparable, measure_all
+from coronet_plugin.comparison.page import SCRIPT, STYLE
+from coronet_plugin.comparison.sections import NUMBERS, Measurements, html, percent
 from coronet_plugin.errors import DataError
-from coronet_plugin.page import SCRIPT, STYLE
 from coronet_plugin.run import Run
-from coronet_plugin.sections import NUMBERS, Measurements, html, percent
 
 PAGE = "index.html"
 

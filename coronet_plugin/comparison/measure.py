@@ -17,7 +17,7 @@ import torch
 from coronet_plugin.bench import Latency, latency
 from coronet_plugin.cost import Cost, cost_of, human
 from coronet_plugin.errors import DataError
-from coronet_plugin.metrics import PairedMetrics, paired_metrics
+from coronet_plugin.evaluation.paired import PairedMetrics, paired_metrics
 from coronet_plugin.run import Run, Translation
 
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from coronet_plugin.checkout import NEEDED, SHIM_TEXT
-from coronet_plugin.checkout_source import mentions_imresize
+from coronet_plugin.checkout.install import NEEDED, SHIM_TEXT
+from coronet_plugin.checkout.source import mentions_imresize
 from coronet_plugin.errors import UserError
 
 MODULE = "models.coronet_model"
@@ -99,7 +99,7 @@ def _set_path(folder: Path) -> None:
     sys.path.insert(0, str(folder))
     finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
     if not any(finder.find_spec("coronet_plugin", None) for finder in finders):
-        sys.path.append(str(Path(__file__).parent.parent))  # started in a clone that is not installed
+        sys.path.append(str(Path(__file__).parents[2]))  # started in a clone that is not installed
 
 
 def _run_as_main(script: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from run_helpers import picture
 
 from coronet_plugin.errors import DataError
-from coronet_plugin.metrics import l1, pair_metrics, paired_metrics, psnr, ssim
+from coronet_plugin.evaluation.paired import l1, pair_metrics, paired_metrics, psnr, ssim
 
 
 def save(folder: Path, name: str, pixels: np.ndarray) -> Path:

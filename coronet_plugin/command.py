@@ -1,0 +1,60 @@
+"""What a subcommand of ``coronet`` is made of, and the options and option types that several share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its name, one line of help, its options and what it does."""
+
+    name: str
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Where runs are found; the same for every subcommand that takes runs by name."""
+    parser.add_argument(
+        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--results_dir", default="./results", help="folder of the test results (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--phase", default="test", help="phase of the test results: test, val or train (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epoch", default="latest", help="which saved weights, as test.py took them (default: %(default)s)"
+    )
+
+
+def positive(text: str) -> int:
+    """An option's whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def height_width(text: str) -> tuple[int, int]:
+    """Pixels: ``256``, or ``256x512`` as height x width."""
+    height, _, width = text.partition("x")
+    return positive(height), positive(width or height)
+
+
+def keywords(text: str) -> dict[str, Any]:
+    """Keyword arguments as a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be JSON such as '{{\"ngf\": 32}}': {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object such as '{{\"ngf\": 32}}', not {text}")
+    return value
