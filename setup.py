@@ -11,7 +11,9 @@ exec((HERE / "coronet_plugin" / "_version.py").read_text(encoding="utf-8"), VERS
 REPORT = ["dominate>=2.6", "matplotlib>=3.5", "scikit-image>=0.19", "pillow>=9"]
 HOST = [*REPORT, "tqdm>=4.60"]
 ONNXRUNTIME = ["onnx>=1.14", "onnxruntime>=1.16"]
-TEST = [*HOST, *ONNXRUNTIME, "pytest>=7", "hypothesis>=6.80", "torch-pruning>=1.5", "ruff>=0.4"]
+LIKENESS = ["scikit-image>=0.19", "pillow>=9"]  # every export is compared with torch
+ONNX = [*ONNXRUNTIME, "onnxscript>=0.1", *LIKENESS]
+TEST = [*HOST, *ONNX, "pytest>=7", "hypothesis>=6.80", "torch-pruning>=1.5", "ruff>=0.4"]
 
 setup(
     name="coronet-plugin",
@@ -20,7 +22,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "THIRD_PARTY_NOTICES.md"],
     packages=find_packages(include=["coronet_plugin", "coronet_plugin.*"]),
     package_data={"coronet_plugin": ["py.typed"]},
     python_requires=">=3.9",
@@ -30,6 +32,14 @@ setup(
         "host": HOST,  # train.py and test.py of this repository
         "magnitude": ["torch-pruning>=1.5"],  # --coronet_method magnitude
         "onnxruntime": ONNXRUNTIME,  # --coronet_latency_runtime onnxruntime
+        "export": LIKENESS,  # coronet export --to torchscript or pt2
+        "onnx": ONNX,  # one extra for each further target of coronet export
+        "openvino": ["openvino>=2024.0", *LIKENESS],
+        "ncnn": ["ncnn>=1.0.20240410", "pnnx>=20240410", *LIKENESS],
+        "mnn": ["MNN>=2.9", *ONNX],
+        "coreml": ["coremltools>=8.0", *LIKENESS],
+        "executorch": ["executorch>=1.0", *LIKENESS],  # this and litert are large: an environment each
+        "litert": ["litert-torch>=0.8", "ai-edge-litert>=2.0", *LIKENESS],
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },
