@@ -15,11 +15,12 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 
 from coronet_plugin.channels import ChannelPlan, ChannelSet
-from coronet_plugin.cost import Cost, human
+from coronet_plugin.cost import human
 from coronet_plugin.errors import BudgetError, OptionError
 
 Meter = Callable[["np.ndarray | None"], float]
@@ -85,7 +86,7 @@ class Budget:
         return target if self.kind == LATENCY else int(target)
 
 
-def meter_of(plan: ChannelPlan | JointPlan, kind: str) -> Meter:
+def meter_of(plan: ChannelPlan, kind: str) -> Meter:
     """The meter of a budget in ``"macs"`` or ``"params"``."""
     return lambda alive: plan.cost(alive).of_kind(kind)
 
@@ -103,14 +104,13 @@ class JointPlan:
             for channel_set in plan.prunable
         )
 
-    def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """The part of each plan in a vector over all units."""
-        return np.split(values, self.starts[1:-1])
-
-    def cost(self, alive: np.ndarray | None = None) -> Cost:
-        parts = [None] * len(self.plans) if alive is None else self.split(alive)
-        costs = [plan.cost(part) for plan, part in zip(self.plans, parts)]
-        return Cost(*(sum(column) for column in zip(*(c.as_dict().values() for c in costs))))
+    @overload
+    def split(self, values: np.ndarray) -> list[np.ndarray]: ...
+    @overload
+    def split(self, values: np.ndarray | None) -> list[np.ndarray] | list[None]: ...
+    def split(self, values: np.ndarray | None) -> list[np.ndarray] | list[None]:
+        """The part of each plan in a vector over all units; of None, which stands for all, None for each."""
+        return [None] * len(self.plans) if values is None else np.split(values, self.starts[1:-1])
 
 
 # -- which units stay --------------------------------------------------------
@@ -181,14 +181,13 @@ def threshold(
     meter: Meter,
     target: float,
     widths: Widths | None = None,
-) -> tuple[np.ndarray, float]:
+) -> float:
     """The global threshold at which the units above it fit ``target``.
 
-    Returns the living units (bool, ``(units,)``) and the threshold: the score of
-    the best unit that has to go, 0 if none has to.
+    It is the score of the best unit that has to go, 0 if none has to.
     """
-    alive, rest = _fitting(plan, score, meter, target, widths or Widths.of(plan))
-    return alive, float(score[rest[0]].max()) if rest else 0.0
+    _, rest = _fitting(plan, score, meter, target, widths or Widths.of(plan))
+    return float(score[rest[0]].max()) if rest else 0.0
 
 
 def _fitting(

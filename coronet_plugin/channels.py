@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from coronet_plugin.cost import Cost
+from coronet_plugin.errors import OptionError
 from coronet_plugin.propagation import LayerCall, Product
 
 PINNED = -1
@@ -120,6 +122,43 @@ class ChannelPlan:
             return np.flatnonzero(units == PINNED)
         mine = (units >= channel_set.start) & (units < channel_set.start + channel_set.units)
         return np.flatnonzero(mine & self._keep(alive)[units])
+
+    def units_for(self, widths: Mapping[str, int]) -> list[int]:
+        """Units of every prunable set that make the ``widths``, in channels by the names of the sets.
+
+        Raises:
+            OptionError: a set is not named, or cannot have so many channels.
+        """
+        units = []
+        for s in self.prunable:
+            wanted = widths.get(s.name, 0) * s.units
+            if not 0 < wanted <= s.channels * s.units or wanted % s.channels:
+                raise OptionError(
+                    f"the widths give {widths.get(s.name, 'none')} for the channel set {s.name}, which has "
+                    f"{s.channels} channels; take those of the same architecture"
+                )
+            units.append(wanted // s.channels)
+        return units
+
+    def sets_as_dicts(self, alive: np.ndarray) -> list[dict[str, Any]]:
+        """Every set as plain data: ``name``, ``channels``, indices of those ``kept``, why ``pinned``."""
+        return [
+            {
+                "name": s.name,
+                "channels": s.channels,
+                "kept": self.kept_channels(s, alive).tolist(),
+                "pinned": s.pinned,
+            }
+            for s in self.sets
+        ]
+
+    def module_widths(self, alive: np.ndarray) -> dict[str, dict[str, int]]:
+        """What the module attributes of ``widths`` are when only ``alive`` (bool, ``(units,)``) remain."""
+        keep = self._keep(alive)
+        return {
+            module: {name: int(np.count_nonzero(keep[units])) for name, units in attributes.items()}
+            for module, attributes in self.widths.items()
+        }
 
     def without(self, dead: np.ndarray) -> ChannelPlan:
         """The plan of the generator from which the units ``dead`` (bool, ``(units,)``) were removed.

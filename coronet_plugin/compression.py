@@ -16,7 +16,6 @@ may stay at each step in :mod:`coronet_plugin.goal`.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,21 +24,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin._version import __version__
-from coronet_plugin.budget import LATENCY, Budget
-from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.budget import LATENCY, Budget, JointPlan, meter_of
 from coronet_plugin.checkpoint import save_generator
 from coronet_plugin.cost import Cost
 from coronet_plugin.distributed import agreed, broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
 from coronet_plugin.goal import Goal
-from coronet_plugin.latency import LatencyTable
+from coronet_plugin.latency import Clock, LatencyTable
 from coronet_plugin.planning import find_channels
 from coronet_plugin.propagation import Runner, call
 from coronet_plugin.search import CORONET, EXACT, default_schedule, make_search
 from coronet_plugin.search.base import Subject
-from coronet_plugin.slim import sliced, slim_
-from coronet_plugin.spec import COMPACT, SEARCH, Spec
+from coronet_plugin.slim import slim_, update_optimizer_
+from coronet_plugin.spec import COMPACT, SEARCH, Spec, versions
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
@@ -109,7 +106,7 @@ class Compression:
         self.budget = Budget.parse(budget if widths is None else 1.0, kind)
         self.latencies: LatencyTable | None = None
         if kind == LATENCY:
-            measured = LatencyTable.measure(generator, self.plan, self.inputs, run, runtime)
+            measured = LatencyTable.measure(generator, self.plan, self.inputs, run, Clock(runtime))
             self.latencies = LatencyTable(**agreed(measured.as_dict()))  # times differ, decisions must not
         self.method = method if method != CORONET else hypernetwork
         self.phase = SEARCH
@@ -123,7 +120,7 @@ class Compression:
         schedule = schedule or default_schedule(method, hypernetwork)
         self.goal = Goal([self.plan], self.budget, self.meter, schedule, round_to)
         if widths is not None:
-            self.goal.fix_widths_(_units(self.plan, widths))
+            self.goal.fix_widths_(self.plan.units_for(widths))
         self._check_possible()
         subject = Subject(generator, self.inputs, self.plan)
         self.search = make_search(subject, self.goal, search_steps, method, hypernetwork, embedding)
@@ -156,7 +153,7 @@ class Compression:
         """Cost of the units ``alive`` in the unit of the budget."""
         if self.latencies is not None:
             return self.latencies.predict(self.plan, alive)
-        return self.plan.cost(alive).of_kind(self.budget.kind)
+        return meter_of(self.plan, self.budget.kind)(alive)
 
     # -- training --------------------------------------------------------
     def attach(self, optimizer: torch.optim.Optimizer) -> Compression:
@@ -271,17 +268,8 @@ class Compression:
         self._present = self.plan.without(~alive)
         self.resized = True
         self.search.follow_(self._present)
-        if self._host is None:
-            return
-        for group in self._host.param_groups:
-            group["params"] = [replaced.get(p, p) for p in group["params"]]
-        for name, old in parameters.items():
-            if old in replaced and old in self._host.state:
-                state = self._host.state.pop(old)
-                self._host.state[replaced[old]] = {
-                    key: sliced(value, before, name, alive) if _is_like(value, old) else value
-                    for key, value in state.items()
-                }
+        if self._host is not None:
+            update_optimizer_(self._host, parameters, replaced, before, alive)
 
     def _device(self) -> torch.device:
         return next(self.generator.parameters()).device
@@ -289,16 +277,6 @@ class Compression:
     # -- saving ----------------------------------------------------------
     def spec(self, options: Mapping[str, Any] | None = None) -> Spec:
         """What is to be known of the generator as it is now."""
-        sets = [
-            {
-                "name": channel_set.name,
-                "channels": channel_set.channels,
-                "kept": self.plan.kept_channels(channel_set, self._kept).tolist(),
-                "pinned": channel_set.pinned,
-            }
-            for channel_set in self.plan.sets
-        ]
-        keep = np.append(self._kept, True)
         return Spec(
             phase=self.phase,
             architecture=self.architecture,
@@ -306,12 +284,9 @@ class Compression:
             budget={"kind": self.budget.kind, "requested": self.budget.text, "target": self.goal.target},
             dense=self.plan.cost().as_dict(),
             slim=self.plan.cost(self._kept).as_dict(),
-            sets=sets,
+            sets=self.plan.sets_as_dicts(self._kept),
             tensors={name: list(t.shape) for name, t in self.generator.state_dict().items()},
-            widths={
-                module: {name: int(keep[units].sum()) for name, units in attributes.items()}
-                for module, attributes in self.plan.widths.items()
-            },
+            widths=self.plan.module_widths(self._kept),
             search={
                 "steps": self.steps,
                 "of": self.search.steps,
@@ -319,11 +294,7 @@ class Compression:
                 "schedule": self.goal.schedule,
             },
             options=dict(options or {}),
-            versions={
-                "coronet_plugin": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            versions=versions(),
         )
 
     def save(self, path: str | Path, options: Mapping[str, Any] | None = None) -> None:
@@ -386,35 +357,21 @@ def share_budget(
 
     Raises:
         BudgetError: the budget cannot be read or reached.
+        OptionError: a generator's own budget is of another kind.
     """
-    plans = [c.plan for c in compressions]
-    starts = np.cumsum([p.units for p in plans])[:-1]
+    for compression in compressions:
+        if compression.budget.kind != kind:
+            raise OptionError(
+                f"the shared budget counts {kind}, one of the generators {compression.budget.kind}; "
+                "choose the same kind for both"
+            )
+    joint, parsed = JointPlan([c.plan for c in compressions]), Budget.parse(budget, kind)
 
     def meter(alive: np.ndarray | None) -> float:
-        parts = [None] * len(plans) if alive is None else np.split(alive, starts)
-        return sum(c.meter(part) for c, part in zip(compressions, parts))
+        return sum(c.meter(part) for c, part in zip(compressions, joint.split(alive)))
 
-    parsed = Budget.parse(budget, kind)
-    goal = Goal(plans, parsed, meter, compressions[0].goal.schedule, round_to)
+    goal = Goal(joint.plans, parsed, meter, compressions[0].goal.schedule, round_to)
     for compression in compressions:
         compression.budget = parsed
         compression.goal = compression.search.goal = goal
         goal.members.append(compression.search)
-
-
-def _units(plan: ChannelPlan, widths: Mapping[str, int]) -> list[int]:
-    """Units of every prunable set from channels by name."""
-    units = []
-    for s in plan.prunable:
-        wanted = widths.get(s.name, 0) * s.units
-        if not 0 < wanted <= s.channels * s.units or wanted % s.channels:
-            raise OptionError(
-                f"the widths give {widths.get(s.name, 'none')} for the channel set {s.name}, which has "
-                f"{s.channels} channels; take those of the same architecture"
-            )
-        units.append(wanted // s.channels)
-    return units
-
-
-def _is_like(value: Any, parameter: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == parameter.shape

@@ -55,7 +55,6 @@ class Goal:
             schedules = ", ".join([*SCHEDULES, STEADY])
             raise OptionError(f"schedule {schedule!r} does not exist; choose one of {schedules}")
         self.plan = JointPlan(plans)
-        self.budget = budget
         self.meter = meter
         self.schedule = schedule
         self.members: list[Member] = []
@@ -96,7 +95,7 @@ class Goal:
 
     def threshold(self, progress: float = 1.0) -> float:
         """The score of the best unit that has to go at ``progress``, 0 if none has to."""
-        return threshold(self.plan, self._score(), self.meter, self.allowed(progress), self.widths)[1]
+        return threshold(self.plan, self._score(), self.meter, self.allowed(progress), self.widths)
 
     @property
     def met(self) -> bool:

@@ -3,8 +3,8 @@
 Every convolution is timed alone at a grid of input and output widths, at the size its input has in the
 generator; what the layers do not account for (norms, activations, padding) is taken from one timing
 of the whole and goes with the number of values the layers put out. Between widths of the grid the
-prediction is linear. Times are of one image on the CPU, in evaluation mode, in eager PyTorch or in
-ONNX Runtime: the median of repeats, on one thread unless told otherwise.
+prediction is linear. Times are of one image on the CPU, wherever the generator lies, in evaluation mode,
+in eager PyTorch or in ONNX Runtime: the median of repeats, on one thread unless told otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from coronet_plugin.bench import inference
 from coronet_plugin.channels import ChannelPlan
 from coronet_plugin.errors import OptionError
 from coronet_plugin.propagation import LayerCall, Runner, call, tensors_in
-from coronet_plugin.slim import copy_with
+from coronet_plugin.slim import copy_with, on_device
 
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5, 0.75, 1.0)
 """Widths of the grid, as fractions of the dense width."""
@@ -62,6 +62,49 @@ RUNTIMES: dict[str, Prepare] = {"torch": _torch, "onnxruntime": _onnxruntime}
 
 
 @dataclass(frozen=True)
+class Clock:
+    """Times modules on the CPU. ``repeats``: of which the median counts; ``now``: reads seconds.
+
+    With ``time.thread_time`` and one thread, what other programs take does not count.
+
+    Raises:
+        OptionError: there is no such runtime.
+    """
+
+    runtime: str = "torch"
+    threads: int = 1
+    repeats: int = 5
+    now: Callable[[], float] = time.perf_counter
+
+    def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            known = ", ".join(RUNTIMES)
+            raise OptionError(f"runtime {self.runtime!r} does not exist; choose one of {known}")
+
+    def ms(self, module: nn.Module, inputs: tuple[Any, ...]) -> float:
+        """Median time of ``module(*inputs)`` in milliseconds, after one run that does not count.
+
+        The module and its inputs are on the CPU; the module is left as it was.
+
+        Raises:
+            OptionError: the runtime is not installed.
+        """
+        with inference(module, self.threads):
+            function = RUNTIMES[self.runtime](module, inputs, self.threads)
+            function()
+            return statistics.median(self._once(function) for _ in range(self.repeats))
+
+    def _once(self, function: Callable[[], Any]) -> float:
+        start = self.now()
+        function()
+        return 1e3 * (self.now() - start)
+
+
+ONE_THREAD = Clock()
+"""Eager PyTorch on one thread."""
+
+
+@dataclass(frozen=True)
 class LatencyTable:
     """Milliseconds by layer and width.
 
@@ -80,36 +123,18 @@ class LatencyTable:
         plan: ChannelPlan,
         inputs: tuple[Any, ...],
         run: Runner = call,
-        runtime: str = "torch",
-        threads: int = 1,
-        repeats: int = 5,
+        clock: Clock = ONE_THREAD,
     ) -> LatencyTable:
-        """Time ``generator`` as a whole and its layers. The generator is left as it was.
+        """Time ``generator`` as a whole and its layers, on the CPU wherever it lies; it is left as it was.
 
         Raises:
-            OptionError: there is no such runtime, or it is not installed.
+            OptionError: the clock's runtime is not installed.
         """
-        if runtime not in RUNTIMES:
-            raise OptionError(f"runtime {runtime!r} does not exist; choose one of {', '.join(RUNTIMES)}")
-        prepare = RUNTIMES[runtime]
-        with inference(generator, threads):
-            whole = _median_ms(prepare(generator, inputs, threads), repeats)
-            found = _inputs_of(generator, inputs, run)
-            modules = dict(generator.named_modules())
-            grids: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
-            layers: list[dict[str, list[Any]] | None] = []
-            for layer_call in plan.calls:
-                layer, given = modules.get(layer_call.module), found.get(layer_call.module)
-                if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) or layer.groups != 1 or not given:
-                    layers.append(None)
-                    continue
-                shape = given.pop(0) if len(given) > 1 else given[0]
-                key = (type(layer), layer.extra_repr(), shape)
-                if key not in grids:
-                    grids[key] = _grid(layer, shape, prepare, threads, repeats)
-                layers.append(grids[key])
+        copied, inputs = copy_with(generator).cpu(), on_device(inputs, "cpu")
+        whole = clock.ms(copied, inputs)
+        layers = list(_grids(copied, plan, _shapes_of(copied, inputs, run), clock))
         timed = sum(layer["ms"][-1][-1] for layer in layers if layer)
-        return cls(layers, max(0.0, whole - timed), threads)
+        return cls(layers, max(0.0, whole - timed), clock.threads)
 
     def predict(self, plan: ChannelPlan, alive: np.ndarray | None = None) -> float:
         """Milliseconds of one image when only the units ``alive`` (bool, ``(units,)``) remain."""
@@ -137,7 +162,7 @@ def _width(plan: ChannelPlan, layer_call: LayerCall, axis: int, keep: np.ndarray
     return layer_call.weight_shape[axis] if units is None else int(np.count_nonzero(keep[units]))
 
 
-def _inputs_of(
+def _shapes_of(
     generator: nn.Module, inputs: tuple[Any, ...], run: Runner
 ) -> dict[str, list[tuple[int, ...]]]:
     """Shapes of the inputs of every convolution, by module name, in the order of its runs."""
@@ -152,16 +177,34 @@ def _inputs_of(
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
     ]
     try:
-        run(generator, *inputs)
+        with inference(generator, 1):
+            run(generator, *inputs)
     finally:
         for hook in hooks:
             hook.remove()
     return shapes
 
 
-def _grid(
-    layer: nn.Module, shape: tuple[int, ...], prepare: Prepare, threads: int, repeats: int
-) -> dict[str, list[Any]]:
+def _grids(
+    generator: nn.Module, plan: ChannelPlan, shapes: Mapping[str, list[tuple[int, ...]]], clock: Clock
+) -> Iterator[dict[str, list[Any]] | None]:
+    """The grid of every call of the plan; layers that are alike are timed once."""
+    modules = dict(generator.named_modules())
+    remaining = {name: list(given) for name, given in shapes.items()}
+    found: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
+    for layer_call in plan.calls:
+        layer, given = modules.get(layer_call.module), remaining.get(layer_call.module)
+        if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) or layer.groups != 1 or not given:
+            yield None
+            continue
+        shape = given.pop(0) if len(given) > 1 else given[0]
+        key = (type(layer), layer.extra_repr(), shape)
+        if key not in found:
+            found[key] = _grid(layer, shape, clock)
+        yield found[key]
+
+
+def _grid(layer: nn.Module, shape: tuple[int, ...], clock: Clock) -> dict[str, list[Any]]:
     """Times of ``layer`` on an input of ``shape`` ``(N, C, H, W)`` at widths of the grid."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     transposed = isinstance(layer, nn.ConvTranspose2d)
@@ -169,25 +212,17 @@ def _grid(
     inputs, outputs = (sorted({max(1, round(f * width)) for f in FRACTIONS}) for width in dense)
     ms = []
     for width_in in inputs:
-        x = torch.rand(1, width_in, *shape[2:], device=weight.device)
-        row = []
-        for width_out in outputs:
-            widths = (width_in, width_out) if transposed else (width_out, width_in)
-            values: dict[Tensor, Tensor] = {weight: weight.detach()[: widths[0], : widths[1]].contiguous()}
-            if isinstance(layer.bias, Tensor):
-                values[layer.bias] = layer.bias.detach()[:width_out].contiguous()
-            narrow = copy_with(layer, values)
-            row.append(_median_ms(prepare(narrow, (x,), threads), repeats))
-        ms.append(row)
+        x = torch.rand(1, width_in, *shape[2:], dtype=weight.dtype)
+        ms.append([clock.ms(_narrowed(layer, width_in, width_out), (x,)) for width_out in outputs])
     return {"inputs": inputs, "outputs": outputs, "ms": ms}
 
 
-def _median_ms(function: Callable[[], Any], repeats: int) -> float:
-    """Median time of ``function`` in milliseconds, after one run that does not count."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
+def _narrowed(layer: nn.Module, width_in: int, width_out: int) -> nn.Module:
+    """A copy of a convolution with its first channels alone."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    transposed = isinstance(layer, nn.ConvTranspose2d)
+    rows, columns = (width_in, width_out) if transposed else (width_out, width_in)
+    values: dict[Tensor, Tensor] = {weight: weight.detach()[:rows, :columns].contiguous()}
+    if isinstance(layer.bias, Tensor):
+        values[layer.bias] = layer.bias.detach()[:width_out].contiguous()
+    return copy_with(layer, values)

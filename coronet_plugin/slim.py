@@ -38,7 +38,6 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
     optimizer can be told. Replaced, not resized: a graph that still holds the
     old parameter (a loss kept from the last step) must stay valid.
     """
-    keep = np.append(alive, True)  # the last entry answers for PINNED
     smaller: dict[Tensor, Tensor] = {}
     for name in plan.slices:
         tensor = _get(generator, name)
@@ -46,13 +45,35 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
         if kept.shape != tensor.shape:
             smaller[tensor] = kept
     replaced = replace_tensors_(generator, smaller)
-    for module_name, attributes in plan.widths.items():
+    for module_name, widths in plan.module_widths(alive).items():
         module = generator.get_submodule(module_name)
-        for attribute, units in attributes.items():
+        for attribute, width in widths.items():
             if hasattr(module, attribute):
-                setattr(module, attribute, int(keep[units].sum()))
+                setattr(module, attribute, width)
     update_widths_(generator)
     return replaced
+
+
+def update_optimizer_(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, Tensor],
+    replaced: Mapping[Tensor, nn.Parameter],
+    plan: ChannelPlan,
+    alive: np.ndarray,
+) -> None:
+    """Let ``optimizer`` go on after :func:`slim_` with what it knows of the weights that stay.
+
+    Its groups and their settings are kept. ``parameters``: by name, as they were before; ``replaced``: what
+    :func:`slim_` returned for ``plan`` and ``alive``.
+    """
+    for group in optimizer.param_groups:
+        group["params"] = [replaced.get(p, p) for p in group["params"]]
+    for name, old in parameters.items():
+        if old in replaced and old in optimizer.state:
+            optimizer.state[replaced[old]] = {
+                key: sliced(value, plan, name, alive) if _is_like(value, old) else value
+                for key, value in optimizer.state.pop(old).items()
+            }
 
 
 def sliced(tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray) -> Tensor:
@@ -163,6 +184,15 @@ def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor] | None = Non
     return copy.deepcopy(generator, memo)
 
 
+def on_device(inputs: Any, device: torch.device | str) -> Any:
+    """``inputs`` with their tensors, in nested lists, tuples and dictionaries, on ``device``."""
+    return copy.deepcopy(inputs, {id(x): x.to(device) for x in tensors_in(inputs)})
+
+
 def _get(generator: nn.Module, name: str) -> Tensor:
     owner, _, attribute = name.rpartition(".")
     return getattr(generator.get_submodule(owner), attribute)
+
+
+def _is_like(value: Any, parameter: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape

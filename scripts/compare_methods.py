@@ -17,7 +17,6 @@ antialiased): with some hundred pictures FID is far above published figures and 
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import importlib.util
 import json
@@ -36,8 +35,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coronet_plugin.metrics import paired_metrics, read_image  # noqa: E402
+from coronet_plugin.evaluation.paired import paired_metrics, read_image  # noqa: E402
 from coronet_plugin.spec import Spec  # noqa: E402
+from scripts import records as records_of  # noqa: E402
 
 METHODS = {
     "dense": [],
@@ -264,12 +264,8 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 # -- tables ------------------------------------------------------------------
 def write(records: list[dict[str, Any]], folder: Path) -> None:
-    (folder / "methods.json").write_text(json.dumps(records, indent=1) + "\n")
     keys = ["task", "method", "budget", "seed", "macs", "ssim", "l1", "fid", "kid"]
-    with (folder / "methods.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, keys, extrasaction="ignore")
-        table.writeheader()
-        table.writerows(records)
+    records_of.write(records, folder, "methods", keys)
     text = "\n".join(markdown(records, task) for task in TASKS if any(r["task"] == task for r in records))
     (folder / "methods.md").write_text(text)
     print(text)
@@ -290,50 +286,38 @@ def markdown(records: list[dict[str, Any]], task: str) -> str:
     """Mean and standard deviation over seeds."""
     metrics = [("kid", 1000, "KID x 1000"), ("fid", 1, "FID")]
     metrics += [("ssim", 1, "SSIM"), ("l1", 1, "L1")] if TASKS[task]["base"] == "pix2pix" else []
-    labels = " | ".join(label for *_, label in metrics)
-    lines = [f"| {task}: budget | method | seeds | MACs | {labels} |", "|" + "---|" * (len(metrics) + 4)]
+    header = [f"{task}: budget", "method", "seeds", "MACs", *(label for *_, label in metrics)]
+    lines = []
     for (budget, method), found in groups(records, task).items():
         cells = [budget, method, str(len(found)), f"{statistics.mean(r['macs'] for r in found):.4f}"]
-        cells += [spread([r[key] * factor for r in found]) for key, factor, _ in metrics]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells + [cell([r[key] * factor for r in found]) for key, factor, _ in metrics])
+    return records_of.table(header, lines) + "\n"
 
 
-def spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    digits = 1 if abs(values[0]) >= 10 else 3
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+def cell(values: list[float]) -> str:
+    return records_of.mean_cell(values, digits=1 if abs(values[0]) >= 10 else 3)
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     tasks = [task for task in TASKS if any(r["task"] == task for r in records)]
-    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), squeeze=False)
-    for axis, task in zip(axes[0], tasks):
-        found = groups(records, task)
-        for index, method in enumerate(METHODS):
-            points = [
-                (float(b), [1000 * r["kid"] for r in rs]) for (b, m), rs in found.items() if m == method
-            ]
-            if not points:
-                continue
-            x = [p[0] * 1.03 ** (index - 3) for p in points]  # side by side
-            means = [statistics.mean(p[1]) for p in points]
-            errors = [statistics.stdev(p[1]) if len(p[1]) > 1 else 0.0 for p in points]
-            if method == "dense":
-                axis.axhline(means[0], color="black", linewidth=1, label="dense")
-            else:
-                axis.errorbar(x, means, errors, marker="o", capsize=3, label=method)
-        axis.set(xscale="log", xlabel="fraction of the multiply-adds", ylabel="KID x 1000", title=task)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with records_of.figure(path, len(tasks), (5 * len(tasks), 4)) as axes:
+        for axis, task in zip(axes, tasks):
+            found = groups(records, task)
+            for index, method in enumerate(METHODS):
+                points = [
+                    (float(b), [1000 * r["kid"] for r in rs]) for (b, m), rs in found.items() if m == method
+                ]
+                if not points:
+                    continue
+                x = [p[0] * 1.03 ** (index - 3) for p in points]  # side by side
+                means = [statistics.mean(p[1]) for p in points]
+                errors = [statistics.stdev(p[1]) if len(p[1]) > 1 else 0.0 for p in points]
+                if method == "dense":
+                    axis.axhline(means[0], color="black", linewidth=1, label="dense")
+                else:
+                    axis.errorbar(x, means, errors, marker="o", capsize=3, label=method)
+            axis.set(xscale="log", xlabel="fraction of the multiply-adds", ylabel="KID x 1000", title=task)
+            axis.legend(fontsize=8)
 
 
 if __name__ == "__main__":

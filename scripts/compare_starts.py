@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coronet_plugin.evaluation.paired import paired_metrics  # noqa: E402
+from scripts import records  # noqa: E402
 
 SIDE = 64
 SHARED = ["--dataroot", str(ROOT / "datasets" / "openmoji"), "--direction", "AtoB", "--norm", "instance"]
@@ -92,9 +92,7 @@ def main() -> int:
         )
     for key in runs[0]:
         values = {metric: [run[key][metric] for run in runs] for metric in ("ssim", "l1")}
-        spread = {m: statistics.stdev(v) if len(v) > 1 else 0.0 for m, v in values.items()}
-        shown = "  ".join(f"{m} {statistics.mean(v):.4f} +- {spread[m]:.4f}" for m, v in values.items())
-        print(f"{key:48} {shown}")
+        print(f"{key:48} " + "  ".join(f"{m} {records.mean_cell(v, 4)}" for m, v in values.items()))
     return 0
 
 

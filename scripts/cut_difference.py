@@ -10,10 +10,11 @@ statistics). Writes cut.csv, cut.json and cut.png.
 from __future__ import annotations
 
 import argparse
-import csv
+import functools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from coronet_plugin import Compression  # noqa: E402
 from coronet_plugin.generators import build_generator  # noqa: E402
+from scripts import records  # noqa: E402
 
 CASES = [
     (netG, norm, 64 if netG.startswith("resnet") else 128)
@@ -50,20 +52,8 @@ def main() -> int:
                 rows.append({"netG": netG, "norm": norm, "form": form, "seed": seed, "difference": largest})
                 rows[-1] |= {"l1_before": before, "l1_after": after}
                 print(json.dumps(rows[-1]), flush=True)
-    (options.output / "cut.json").write_text(json.dumps(rows, indent=1) + "\n")
-    with (options.output / "cut.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
-    print(
-        "| generator | norm | form | largest difference | L1 before | L1 after |\n|---|---|---|---|---|---|"
-    )
-    for netG, norm, _ in CASES:
-        for form in options.forms:
-            mine = [r for r in rows if (r["netG"], r["norm"], r["form"]) == (netG, norm, form)]
-            worst = max(r["difference"] for r in mine)
-            means = " | ".join(f"{np.mean([r[key] for r in mine]):.4f}" for key in ("l1_before", "l1_after"))
-            print(f"| {netG} | {norm} | {form} | {worst:.2g} | {means} |")
+    records.write(rows, options.output, "cut")
+    print(markdown(rows))
     plot(rows, options.output / "cut.png")
     return 0
 
@@ -106,25 +96,30 @@ def cut(netG: str, norm: str, size: int, form: str, seed: int, steps: int) -> tu
     return float((after - before).abs().max()), losses[0], losses[1]
 
 
-def plot(rows: list[dict], path: Path) -> None:
-    import matplotlib
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The largest change and the mean losses, over the seeds."""
+    lines = []
+    for netG, norm, _ in CASES:
+        for form in records.distinct(rows, "form"):
+            of = functools.partial(records.values, rows, netG=netG, norm=norm, form=form)
+            means = [f"{np.mean(of(key)):.4f}" for key in ("l1_before", "l1_after")]
+            lines.append([netG, norm, form, f"{max(of('difference')):.2g}", *means])
+    header = ["generator", "norm", "form", "largest difference", "L1 before", "L1 after"]
+    return records.table(header, lines)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(6, 3.5))
-    for index, form in enumerate(FORMS):
-        for place, (netG, norm, _) in enumerate(CASES):
-            mine = [r["difference"] for r in rows if (r["netG"], r["norm"], r["form"]) == (netG, norm, form)]
-            label = form if place == 0 else None
-            axis.plot([place + 0.15 * (index - 1)] * len(mine), mine, "o", color=f"C{index}", label=label)
-    axis.axhline(1e-5, color="black", linewidth=1)
-    axis.set_yscale("log")
-    axis.set_xticks(range(len(CASES)), [f"{netG}\n{norm}" for netG, norm, _ in CASES], fontsize=8)
-    axis.set_ylabel("largest change at the cut")
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    with records.figure(path) as (axis,):
+        for index, form in enumerate(FORMS):
+            for place, (netG, norm, _) in enumerate(CASES):
+                found = records.values(rows, "difference", netG=netG, norm=norm, form=form)
+                x, label = place + 0.15 * (index - 1), form if place == 0 else None
+                axis.plot([x] * len(found), found, "o", color=f"C{index}", label=label)
+        axis.axhline(1e-5, color="black", linewidth=1)
+        axis.set_yscale("log")
+        axis.set_xticks(range(len(CASES)), [f"{netG}\n{norm}" for netG, norm, _ in CASES], fontsize=8)
+        axis.set_ylabel("largest change at the cut")
+        axis.legend()
 
 
 if __name__ == "__main__":

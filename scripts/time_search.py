@@ -11,7 +11,6 @@ search_cost.csv, search_cost.json and search_cost.png. Smaller by ``--threads``,
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import resource
@@ -26,8 +25,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts import records  # noqa: E402
+
 MODELS = {"cycle_gan": "resnet_9blocks", "pix2pix": "unet_256"}
-VARIANTS = {"plain": [], "exact": ["exact"], "folded": ["folded"], "published": ["published"]}
+VARIANTS = ("plain", "exact", "folded", "published")
 
 
 def main() -> int:
@@ -55,12 +56,9 @@ def main() -> int:
                 rows[-1]["time_ratio"] = record["seconds"] / found["plain"]["seconds"]
                 rows[-1]["memory_ratio"] = record["peak_mib"] / found["plain"]["peak_mib"]
                 print(json.dumps(rows[-1]), flush=True)
-    (options.output / "search_cost.json").write_text(json.dumps(rows, indent=1) + "\n")
-    with (options.output / "search_cost.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
-    report(rows, options.output / "search_cost.png")
+    records.write(rows, options.output, "search_cost")
+    print(markdown(rows))
+    plot(rows, options.output / "search_cost.png")
     return 0
 
 
@@ -128,40 +126,29 @@ def host_model(model: str, variant: str, options: argparse.Namespace) -> Any:
     return made
 
 
-def report(rows: list[dict[str, Any]], path: Path) -> None:
-    """A table of medians over rounds with the extremes, and the same as bars."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5))
-    print(
-        "| model | search | step, s | time / plain | peak, MiB | memory / plain |\n|---|---|---|---|---|---|"
-    )
-    for column, key in enumerate(("time_ratio", "memory_ratio")):
-        for index, variant in enumerate(variants):
-            heights = [statistics.median(of(rows, m, variant, key)) for m in models]
-            axes[column].bar([x + 0.2 * index for x in range(len(models))], heights, 0.2, label=variant)
-        axes[column].set_xticks([x + 0.3 for x in range(len(models))], models)
-        axes[column].set_ylabel(key.replace("_ratio", " / plain"))
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    for model in models:
-        for variant in variants:
-            cells = [model, variant]
-            for key, digits in (("seconds", 2), ("time_ratio", 2), ("peak_mib", 0), ("memory_ratio", 2)):
-                values = of(rows, model, variant, key)
-                extremes = f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
-                cells.append(f"{statistics.median(values):.{digits}f}{extremes}")
-            print("| " + " | ".join(cells) + " |")
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Medians over rounds with the extremes."""
+    digits = {"seconds": 2, "time_ratio": 2, "peak_mib": 0, "memory_ratio": 2}
+    lines = []
+    for model in records.distinct(rows, "model"):
+        for variant in records.distinct(rows, "variant"):
+            found = {key: records.values(rows, key, model=model, variant=variant) for key in digits}
+            lines.append([model, variant, *(records.median_cell(found[key], digits[key]) for key in digits)])
+    header = ["model", "search", "step, s", "time / plain", "peak, MiB", "memory / plain"]
+    return records.table(header, lines)
 
 
-def of(rows: list[dict[str, Any]], model: str, variant: str, key: str) -> list[float]:
-    return [row[key] for row in rows if row["model"] == model and row["variant"] == variant]
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    models = records.distinct(rows, "model")
+    with records.figure(path, 2, (9, 3.5)) as axes:
+        for axis, key in zip(axes, ("time_ratio", "memory_ratio")):
+            for index, variant in enumerate(records.distinct(rows, "variant")):
+                found = [records.values(rows, key, model=model, variant=variant) for model in models]
+                places = [x + 0.2 * index for x in range(len(models))]
+                axis.bar(places, [statistics.median(values) for values in found], 0.2, label=variant)
+            axis.set_xticks([x + 0.3 for x in range(len(models))], models)
+            axis.set_ylabel(key.replace("_ratio", " / plain"))
+        axes[0].legend()
 
 
 if __name__ == "__main__":

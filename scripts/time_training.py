@@ -11,7 +11,7 @@ worse than long ones; the time of the steps alone is given beside. Writes traini
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import json
 import os
 import statistics
@@ -22,8 +22,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts import records  # noqa: E402
+
 TASKS = {"cycle_gan": "resnet_9blocks", "pix2pix": "unet_128"}
-FORMS = {"dense": [], "exact": ["exact"], "published": ["published"]}
+FORMS = ("dense", "exact", "published")
 
 
 def main() -> int:
@@ -49,12 +53,9 @@ def main() -> int:
                 row["step_ratio"] = steps / found["dense"][1]
                 rows.append(row)
                 print(json.dumps(row), flush=True)
-    (options.output / "training_time.json").write_text(json.dumps(rows, indent=1) + "\n")
-    with (options.output / "training_time.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
-    report(rows, options.output / "training_time.png")
+    records.write(rows, options.output, "training_time")
+    print(markdown(rows))
+    plot(rows, options.output / "training_time.png")
     return 0
 
 
@@ -103,31 +104,29 @@ def unpaired(folder: Path, count: int) -> Path:
     return folder
 
 
-def report(rows: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Medians over rounds with the extremes."""
+    digits = {"seconds": 1, "ratio": 2, "step_seconds": 1, "step_ratio": 2}
+    lines = []
+    for task, form in cases(rows):
+        found = {key: records.values(rows, key, task=task, form=form) for key in digits}
+        lines.append([task, form, *(records.median_cell(found[key], digits[key]) for key in digits)])
+    return records.table(["task", "training", "seconds", "of dense", "steps alone, s", "of dense"], lines)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    print("| task | training | seconds | of dense | steps alone, s | of dense |\n|---|---|---|---|---|---|")
-    figure, axis = pyplot.subplots(figsize=(5, 3.5))
-    places = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        for form in dict.fromkeys(row["form"] for row in rows):
-            mine = [row for row in rows if (row["task"], row["form"]) == (task, form)]
-            cells = [task, form]
-            for key, digits in (("seconds", 1), ("ratio", 2), ("step_seconds", 1), ("step_ratio", 2)):
-                values = [row[key] for row in mine]
-                extremes = f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
-                cells.append(f"{statistics.median(values):.{digits}f}{extremes}")
-            print("| " + " | ".join(cells) + " |")
-            places.append(f"{task}\n{form}")
-            axis.bar(len(places), statistics.median(row["step_ratio"] for row in mine))
-    axis.axhline(0.65, color="black", linewidth=1)
-    axis.set_xticks(range(1, 1 + len(places)), places, fontsize=8)
-    axis.set_ylabel("time of the steps / dense")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+def cases(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Tasks and forms that were measured."""
+    return list(itertools.product(records.distinct(rows, "task"), records.distinct(rows, "form")))
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    with records.figure(path, size=(5, 3.5)) as (axis,):
+        for place, (task, form) in enumerate(cases(rows), start=1):
+            axis.bar(place, statistics.median(records.values(rows, "step_ratio", task=task, form=form)))
+        axis.axhline(0.65, color="black", linewidth=1)
+        labels = [f"{task}\n{form}" for task, form in cases(rows)]
+        axis.set_xticks(range(1, 1 + len(labels)), labels, fontsize=8)
+        axis.set_ylabel("time of the steps / dense")
 
 
 if __name__ == "__main__":

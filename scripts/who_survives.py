@@ -10,13 +10,14 @@ networks, with the pictures in another order. Two figures, means over channel se
   the channels for the exact form, whose latents all begin at one.
 * Agreement: of the units that the first search keeps, the fraction that the second keeps too, less what
   chance would give, over what it leaves to gain; 0 is chance, 1 the same survivors.
+
+Writes survivors.csv and survivors.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +34,7 @@ from coronet_plugin.compression import Compression  # noqa: E402
 from data import create_dataset  # noqa: E402
 from models import create_model  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
+from scripts import records  # noqa: E402
 
 FORMS = ("exact", "random", "published", "folded")
 
@@ -56,15 +58,8 @@ def main() -> int:
             row = {"form": form, "seed": seed, "auc": auc(plan, before, first)}
             rows.append({**row, "agreement": agreement(plan, first, second)})
             print(json.dumps(rows[-1]), flush=True)
-    (options.output / "survivors.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print("| form | AUC of the initial value | agreement of two searches |\n|---|---|---|")
-    for form in options.forms:
-        cells = []
-        for key in ("auc", "agreement"):
-            values = [row[key] for row in rows if row["form"] == form]
-            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.3f} ± {deviation:.3f}")
-        print(f"| {form} | {' | '.join(cells)} |")
+    records.write(rows, options.output, "survivors")
+    print(markdown(rows))
     return 0
 
 
@@ -152,6 +147,15 @@ def agreement(plan: ChannelPlan, first: np.ndarray, second: np.ndarray) -> float
         if chance < 1:
             found.append(((a == b).mean() - chance) / (1 - chance))
     return float(np.mean(found))
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over seeds."""
+    lines = []
+    for form in records.distinct(rows, "form"):
+        found = [records.values(rows, key, form=form) for key in ("auc", "agreement")]
+        lines.append([form, *(records.mean_cell(values, 3) for values in found)])
+    return records.table(["form", "AUC of the initial value", "agreement of two searches"], lines)
 
 
 if __name__ == "__main__":

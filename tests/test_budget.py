@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coronet_plugin import BudgetError, example_input, find_channels
-from coronet_plugin.budget import TOLERANCE, Budget, choose_alive, floor_of, meter_of, protected
+from coronet_plugin.budget import TOLERANCE, Budget, choose_alive, floor_of, meter_of, protected, threshold
 from coronet_plugin.generators import build_generator
 
 SIZES = {"unet_256": 256, "unet_128": 128}
@@ -68,6 +68,15 @@ def test_the_best_units_are_kept_and_every_set_keeps_its_floor(plans):
     assert (score[free & alive] < cut).mean() < 0.05
 
 
+def test_the_threshold_is_the_best_score_that_has_to_go(plans):
+    plan = plans["unet_128"]
+    meter, score = meter_of(plan, "macs"), np.random.default_rng(0).random(plan.units)
+    floors, target = protected(plan, score), 0.2 * plan.cost().macs
+    cut = threshold(plan, score, meter, target)
+    assert meter((score > cut) | floors) <= target < meter((score >= cut) | floors)
+    assert threshold(plan, score, meter, meter(None)) == 0
+
+
 def test_an_unreachable_budget_names_the_smallest_reachable(plans):
     plan = plans["resnet_9blocks"]
     floors = protected(plan, np.ones(plan.units))
@@ -80,5 +89,6 @@ def test_an_unreachable_budget_names_the_smallest_reachable(plans):
 def test_a_budget_above_the_dense_cost_is_refused(plans):
     with pytest.raises(BudgetError, match="more than the dense"):
         Budget.parse("900G").target(
-            meter_of(plans["unet_128"], "macs"), protected(plans["unet_128"], np.ones(plans["unet_128"].units))
+            meter_of(plans["unet_128"], "macs"),
+            protected(plans["unet_128"], np.ones(plans["unet_128"].units)),
         )

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from coronet_plugin import (
     BudgetError,
+    CheckpointError,
     Compression,
     OptionError,
     PlanError,
@@ -150,7 +151,9 @@ def test_the_learning_rate_schedule_reaches_the_hypernetwork():
     assert all(torch.equal(after[name], kernels[name]) for name in kernels)
     for z, old in zip(compression.search.hypernetwork.latents, before):  # only the proximal step moved them
         moved = (old.abs() - z.detach().abs()).clamp(min=0)
-        torch.testing.assert_close(moved, old.abs().clamp(max=compression.search.shrinkage), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            moved, old.abs().clamp(max=compression.search.shrinkage), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_a_step_the_optimizer_skipped_changes_nothing():
@@ -196,6 +199,19 @@ def test_a_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, phase
     assert train(resumed, other, 10, seed=2) == expected
     for a, b in zip(again.state_dict().values(), generator.state_dict().values()):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("saved", "method", "hypernetwork"),
+    [("exact", "coronet", "published"), ("exact", "random", "exact"), ("random", "coronet", "exact"),
+     ("published", "coronet", "exact"), ("published", "coronet", "folded")],
+)  # fmt: skip
+def test_a_search_of_another_kind_is_not_continued(saved, method, hypernetwork):
+    _, compression, _ = started(method=method, hypernetwork=hypernetwork)
+    given = {"method": saved} if saved in BASELINES else {"hypernetwork": saved}
+    state = started(**given)[1].state_dict()
+    with pytest.raises(CheckpointError, match=f"is {saved}, this one"):
+        compression.load_state_dict(state)
 
 
 @pytest.mark.parametrize("steps", [3, 12])

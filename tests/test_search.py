@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from run_helpers import difference
 from torch import nn
 
 from coronet_plugin import BudgetError, Compression, OptionError, find_channels, load_generator
-from coronet_plugin.budget import Budget, JointPlan, Widths, choose_alive, meter_of
+from coronet_plugin.budget import Budget, Widths, choose_alive, meter_of
 from coronet_plugin.compression import share_budget
 from coronet_plugin.generators import build_generator
 from coronet_plugin.goal import SCHEDULES, Goal
@@ -92,7 +93,9 @@ def test_a_budget_of_one_trains_the_base_model_bit_for_bit():
         host.zero_grad()
         (plain(x) + x).abs().mean().backward()
         host.step()
-    assert all(torch.equal(a, b) for a, b in zip(generator.state_dict().values(), plain.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(generator.state_dict().values(), plain.state_dict().values())
+    )
 
 
 def test_importance_is_the_derivative_by_the_logarithm_of_the_latent():
@@ -188,6 +191,29 @@ def test_magnitude_keeps_the_strongest_filters_of_every_set():
         assert alive[1::2].mean() > 0.9 > 0.5 > alive[::2].mean()
 
 
+def test_magnitude_without_torch_pruning_is_refused_before_the_training(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    with pytest.raises(OptionError, match=r"coronet-plugin\[magnitude\]"):
+        learning(stock(), method="magnitude")
+
+
+def test_magnitude_refuses_what_it_cannot_group_before_the_training_and_leaves_it_alone(monkeypatch):
+    torch_pruning = pytest.importorskip("torch_pruning")
+    generator = stock(norm="batch")
+    generator.model[2].eval()
+    before = [tensor.clone() for tensor in generator.state_dict().values()]
+    learning(generator, method="magnitude")
+    assert generator.training and not generator.model[2].training
+    assert all(torch.equal(a, b) for a, b in zip(generator.state_dict().values(), before))
+
+    def fail(*_, **__):
+        raise ValueError("no such group")
+
+    monkeypatch.setattr(torch_pruning.DependencyGraph, "get_pruning_group", fail)
+    with pytest.raises(OptionError, match="cannot group .* no such group"):
+        learning(generator, method="magnitude")
+
+
 @pytest.mark.parametrize("method", ["coronet", "uniform", "random", "magnitude"])
 def test_widths_of_another_run_are_met_exactly(method):
     widths = None
@@ -240,12 +266,18 @@ def test_a_shared_budget_goes_to_the_generator_that_needs_it():
         share_budget(pair, 0.001)
 
 
-def test_a_joint_plan_counts_what_its_parts_do():
-    plans = [find_channels(stock(ngf=width), torch.rand(1, 3, 32, 32)) for width in (8, 12)]
-    joint = JointPlan(plans)
-    alive = np.random.default_rng(0).random(joint.units) < 0.6
-    assert joint.cost(alive).macs == sum(p.cost(a).macs for p, a in zip(plans, joint.split(alive)))
-    assert joint.cost().parameters == sum(p.cost().parameters for p in plans)
+@pytest.mark.parametrize("kind", ["macs", "params"])
+def test_a_shared_budget_counts_what_its_parts_do(kind):
+    x = torch.rand(1, 3, 32, 32)
+    pair = [Compression(stock(ngf=width), x, search_steps=5, budget=1.0, kind=kind) for width in (8, 12)]
+    share_budget(pair, 0.5, kind)
+    goal, plans = pair[0].goal, [c.plan for c in pair]
+    assert pair[1].goal is goal
+    alive = np.random.default_rng(0).random(goal.plan.units) < 0.6
+    assert goal.meter(alive) == sum(p.cost(a).of_kind(kind) for p, a in zip(plans, goal.plan.split(alive)))
+    assert goal.dense == goal.meter(None) == sum(p.cost().of_kind(kind) for p in plans)
+    with pytest.raises(OptionError, match=f"counts latency, one of the generators {kind}"):
+        share_budget(pair, 0.5, "latency")
 
 
 def test_given_up_units_are_never_chosen_again():
@@ -287,7 +319,9 @@ def test_removing_during_the_search_or_at_its_end_is_the_same():
             if step():
                 compression.slim()
             sizes.add(sum(p.numel() for p in compression.generator.parameters()))
-            assert sum(len(g["params"]) for g in host.param_groups) == len(list(compression.generator.parameters()))
+            assert sum(len(g["params"]) for g in host.param_groups) == len(
+                list(compression.generator.parameters())
+            )
         found.append((compression, len(sizes)))
     (early, many), (late, two) = found
     assert many > 3 and two == 2

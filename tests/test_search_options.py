@@ -31,7 +31,9 @@ def trained(run, tmp_path):
 def test_every_method_trains_is_tested_and_meets_the_budget(trained, run, method):
     pytest.importorskip("torch_pruning") if method == "magnitude" else None
     spec = trained("m", "--coronet_budget", 0.4, "--coronet_method", method)
-    assert spec.phase == "compact" and 0.3 * spec.dense["macs"] < spec.slim["macs"] <= 0.4 * spec.dense["macs"]
+    assert (
+        spec.phase == "compact" and 0.3 * spec.dense["macs"] < spec.slim["macs"] <= 0.4 * spec.dense["macs"]
+    )
     assert spec.search["method"] == ("exact" if method == "coronet" else method)
     assert run_test(*run("m", trained.root, "coronet", testing=True), "--ngf", 8) == 0
 
@@ -55,7 +57,16 @@ def test_another_run_s_widths(trained, tmp_path):
 
 def test_a_shared_budget_and_rounded_widths(run, tmp_path):
     root = unpaired_folder(tmp_path)
-    options = ["--coronet_base", "cycle_gan", "--coronet_search_epochs", 1, "--ngf", 16, "--coronet_budget", 0.5]
+    options = [
+        "--coronet_base",
+        "cycle_gan",
+        "--coronet_search_epochs",
+        1,
+        "--ngf",
+        16,
+        "--coronet_budget",
+        0.5,
+    ]
     options += ["--coronet_shared_budget", "--coronet_round_to", 4]
     assert run_train(*run("s", root, "coronet"), *options) == 0
     specs = [Spec.read(tmp_path / "checkpoints" / "s" / f"latest_net_{name}.json") for name in ("G_A", "G_B")]
@@ -77,7 +88,10 @@ def test_a_checkpoint_of_the_search_is_tested_as_small_as_it_is(trained, run, tm
     path = early / "4_net_G.pth"
     middle = Spec.read(path.with_suffix(".json"))
     assert middle.phase == "search" and middle.slim["macs"] < middle.dense["macs"]
-    assert sum(t.numel() for t in torch.load(path, weights_only=True).values()) < 1.05 * middle.slim["parameters"]
+    assert (
+        sum(t.numel() for t in torch.load(path, weights_only=True).values())
+        < 1.05 * middle.slim["parameters"]
+    )
     assert run_test(*run("early", trained.root, "coronet", testing=True), "--ngf", 8, "--epoch", 4) == 0
 
 

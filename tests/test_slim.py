@@ -12,7 +12,7 @@ from torch import nn
 
 from coronet_plugin import cost_of, example_input, find_channels
 from coronet_plugin.generators import build_generator
-from coronet_plugin.slim import masked, slim
+from coronet_plugin.slim import masked, on_device, slim
 
 SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64}
 
@@ -98,3 +98,10 @@ def test_the_source_is_untouched_and_the_copy_trains():
     assert all(p.grad is not None and p.grad.shape == p.shape for p in small.parameters())
     assert all(torch.equal(t, before[n]) for n, t in generator.state_dict().items())
     assert all(p.grad is None for p in generator.parameters())
+
+
+def test_inputs_are_moved_in_any_nesting():
+    x = torch.rand(2)
+    moved = on_device((x, {"more": [x, "a word"]}, 3), "meta")
+    assert moved[0].device.type == moved[1]["more"][0].device.type == "meta"
+    assert moved[1]["more"][1:] == ["a word"] and moved[2] == 3 and x.device.type == "cpu"

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ import torch
 from torch import nn
 
 from coronet_plugin.budget import Widths, choose_alive
-from coronet_plugin.channels import PINNED, ChannelPlan
-from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.errors import OptionError
 from coronet_plugin.goal import Goal
 from coronet_plugin.search.base import Search, Subject
 from coronet_plugin.search.exact import ExactSearch
+from coronet_plugin.slim import copy_with, on_device
 from coronet_plugin.verification import one_line
 
 
@@ -73,13 +75,19 @@ class RandomSearch(ExactSearch):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        if "lots" not in state:
-            raise CheckpointError("the saved search is not a random one; continue with its --coronet_method")
         self._lots = state["lots"].clone()
 
 
 class MagnitudeSearch(Search):
-    """Plain training and one cut by magnitude."""
+    """Plain training and one cut by magnitude.
+
+    Raises:
+        OptionError: as :func:`magnitude` does, when it is made.
+    """
+
+    def __init__(self, subject: Subject, goal: Goal, steps: int) -> None:
+        super().__init__(subject, goal, steps)
+        self.score()  # what cannot be scored is refused now, not after hours of training
 
     def score(self) -> np.ndarray:
         return magnitude(self.generator, self.plan, self.inputs)
@@ -88,6 +96,8 @@ class MagnitudeSearch(Search):
 def magnitude(generator: nn.Module, plan: ChannelPlan, example: tuple[Any, ...]) -> np.ndarray:
     """L1 norm of all weights of every unit, in units of the mean over its group: ``(units,)``.
 
+    ``example``: inputs of the generator, on any device. The generator is left as it was.
+
     Raises:
         OptionError: Torch-Pruning is not installed, or cannot group this generator's channels.
     """
@@ -95,30 +105,28 @@ def magnitude(generator: nn.Module, plan: ChannelPlan, example: tuple[Any, ...])
         import torch_pruning
     except ImportError as error:
         raise OptionError(
-            "--coronet_method magnitude needs torch-pruning: pip install torch-pruning"
+            "--coronet_method magnitude needs Torch-Pruning: pip install 'coronet-plugin[magnitude]'"
         ) from error
-    score = np.zeros(plan.units + 1)
-    training = generator.training
     try:
-        graph = torch_pruning.DependencyGraph().build_dependency(generator.eval(), example_inputs=example)
-        importance = torch_pruning.importance.GroupMagnitudeImportance(p=1, normalizer="mean")
-        modules = dict(generator.named_modules())
-        for channel_set in plan.prunable:
-            layer = modules[channel_set.producers[0]]
-            prune = graph.get_pruner_of_module(layer).prune_out_channels
-            width = graph.get_out_channels(layer)
-            group = graph.get_pruning_group(layer, prune, idxs=list(range(width)))
-            call = next(
-                c for c in plan.calls if c.module == channel_set.producers[0] and c.weight in plan.slices
-            )
-            units = plan.slices[call.weight or ""][call.axis_out]
-            values = importance(group).double().cpu().numpy()
-            np.add.at(score, units, np.where(units == PINNED, 0.0, values))
+        return _magnitude(torch_pruning, generator, plan, example)
     except Exception as error:
         raise OptionError(
             f"torch-pruning cannot group the channels of {type(generator).__name__}: {one_line(error)}; "
             "choose another --coronet_method"
         ) from error
-    finally:
-        generator.train(training)
+
+
+def _magnitude(
+    torch_pruning: ModuleType, generator: nn.Module, plan: ChannelPlan, example: tuple[Any, ...]
+) -> np.ndarray:
+    copied = copy_with(generator).eval()
+    inputs = on_device(example, next(copied.parameters()).device)  # a host may have moved the generator
+    graph = torch_pruning.DependencyGraph().build_dependency(copied, example_inputs=inputs)
+    importance = torch_pruning.importance.GroupMagnitudeImportance(p=1, normalizer="mean")
+    score = np.zeros(plan.units + 1)  # the last entry gathers what is pinned
+    for channel_set in plan.prunable:
+        layer = copied.get_submodule(channel_set.producers[0])
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        group = graph.get_pruning_group(layer, prune, idxs=list(range(graph.get_out_channels(layer))))
+        np.add.at(score, plan.units_of(channel_set), importance(group).double().cpu().numpy())
     return score[:-1]

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from coronet_plugin.channels import ChannelPlan
-from coronet_plugin.errors import CheckpointError
 from coronet_plugin.goal import Goal
 from coronet_plugin.proximal import soft_threshold
 from coronet_plugin.search.base import Search, Subject
@@ -83,7 +82,9 @@ class ExactSearch(Search):
         if slopes is None:
             return
         rate = 1 / min(1 + self._seen // EVERY, max(1.0, MEMORY * self.steps / EVERY))
-        self._importance = self._importance.to(slopes.device).lerp(slopes.square(), rate)
+        before, now = self._importance.to(slopes.device), slopes.square()
+        # a step whose gradients overflowed, as with fp16, says nothing
+        self._importance = torch.where(now.isfinite(), before.lerp(now, rate), before)
 
     def score(self) -> np.ndarray:
         """Rank of the importance in its set, over (0, 1]; minus infinity for what is given up.
@@ -133,8 +134,6 @@ class ExactSearch(Search):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if "shrinkage" not in state:
-            raise CheckpointError("the saved search is of another kind; continue with its own options")
         self.latents = state["latents"].clone()
         self._shrinkage = state["shrinkage"].clone()
         self._importance = state["importance"].clone()

@@ -1,0 +1,63 @@
+"""What the benchmark scripts do with their records: files, cells of a table, a figure."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write(rows: Sequence[dict[str, Any]], folder: Path, name: str, keys: Sequence[str] = ()) -> None:
+    """``name.json`` with everything, ``name.csv`` with ``keys`` (by default those of the first row)."""
+    (folder / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        sheet = csv.DictWriter(file, keys or list(rows[0]), extrasaction="ignore")
+        sheet.writeheader()
+        sheet.writerows(rows)
+
+
+def distinct(rows: Sequence[dict[str, Any]], key: str) -> list[Any]:
+    """What ``key`` is in any of the rows, in the order of their appearance."""
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def values(rows: Sequence[dict[str, Any]], key: str, **where: Any) -> list[Any]:
+    """``key`` of the rows that agree with ``where``."""
+    return [row[key] for row in rows if all(row[name] == value for name, value in where.items())]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown, without a newline at its end."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
+
+
+def median_cell(values: Sequence[float], digits: int) -> str:
+    """Median (least to greatest)."""
+    extremes = f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return f"{statistics.median(values):.{digits}f}{extremes}"
+
+
+def mean_cell(values: Sequence[float], digits: int) -> str:
+    """Mean and standard deviation; of one value itself."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+@contextlib.contextmanager
+def figure(path: Path, columns: int = 1, size: tuple[float, float] = (6, 3.5)) -> Iterator[list[Any]]:
+    """Axes side by side, of a picture that is written to ``path``; ``size`` in inches."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawn, axes = pyplot.subplots(1, columns, figsize=size, squeeze=False)
+    yield list(axes[0])
+    drawn.tight_layout()
+    drawn.savefig(path, dpi=120)
+    pyplot.close(drawn)
