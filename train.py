@@ -11,12 +11,16 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 # Read when torch is loaded. Otherwise its threads wait for each other in busy loops, which on a
 # machine that has other work makes small networks a hundred times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from data import Loader, create_dataset
+from coronet_plugin import numerics, provenance
+from coronet_plugin.files import sweep
+from coronet_plugin.interruption import Interrupted, Interruption
+from data import Loader, create_dataset, loading_error
 from models import create_model
 from models.base_model import BaseModel
 from options.train_options import TrainOptions
@@ -26,63 +30,123 @@ from util.visualizer import Visualizer
 
 
 def train(opt: argparse.Namespace) -> None:
-    """Train for ``opt.n_epochs + opt.n_epochs_decay`` epochs, beginning with ``opt.epoch_count``."""
+    """Train for ``opt.n_epochs + opt.n_epochs_decay`` epochs, beginning with ``opt.epoch_count``.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM came; all steps made are saved.
+    """
     if opt.seed is not None:
         seed_everything(opt.seed)
+    sweep(os.path.join(opt.checkpoints_dir, opt.name))
     dataset = create_dataset(opt)
     model = create_model(opt)
     model.setup(opt)
-    visualizer = Visualizer(opt)
-    first, last = opt.epoch_count, opt.n_epochs + opt.n_epochs_decay  # setup may have moved the first
-    if first > last:
-        print(f"nothing to train: epoch {first} is next, and the schedule ends with {last}")
-    total_images = 0
+    if opt.model != "coronet":  # which does so itself, in every host
+        provenance.begin(opt)
+    training = Training(opt, dataset, model)
     try:
+        with training.stop:
+            training.run()
+    except RuntimeError as error:
+        raise loading_error(error) from error
+    finally:
+        training.visualizer.close()
+
+
+class Training:
+    """A run: its data, its model, what is shown of it, and where it is.
+
+    A model that saves all that training takes gives back where it was when it is continued.
+    """
+
+    def __init__(self, opt: argparse.Namespace, dataset: Loader, model: BaseModel) -> None:
+        self.opt, self.dataset, self.model = opt, dataset, model
+        self.stop = Interruption()
+        self.total = int(model.progress.get("total", 0))
+        self.seen = 0
+        """Images in all, and in this epoch."""
+        self.visualizer = Visualizer(opt, model.progress.get("shown"))
+
+    def run(self) -> None:
+        """All epochs that are left; ``model.setup`` may have moved the first."""
+        opt, model = self.opt, self.model
+        first, last = opt.epoch_count, opt.n_epochs + opt.n_epochs_decay
+        if first > last:
+            print(f"nothing to train: epoch {first} is next, and the schedule ends with {last}")
+        if model.progress.get("epoch") == first and self.dataset.load_state_dict(model.progress["data"]):
+            self.seen = int(model.progress["seen"])
         for epoch in range(first, last + 1):
-            visualizer.begin_epoch(epoch, len(dataset))
-            total_images = train_epoch(epoch, total_images, dataset, model, visualizer)
-            visualizer.end_epoch(epoch, model.get_current_losses())
+            self.visualizer.begin_epoch(epoch, len(self.dataset), self.seen)
+            self.epoch(epoch)
+            self.visualizer.end_epoch(epoch, model.get_current_losses())
             model.update_learning_rate()
             if epoch % opt.save_epoch_freq == 0:
                 print(f"saving the networks of epoch {epoch}")
-                model.save_networks("latest")
+                self.save("latest")
                 model.save_networks(epoch)
             elif epoch == last:
-                model.save_networks("latest")
-    finally:
-        visualizer.close()
+                self.save("latest")
 
-
-def train_epoch(epoch: int, total: int, dataset: Loader, model: BaseModel, visualizer: Visualizer) -> int:
-    """One pass over the data; returns ``total``, the number of images seen, brought up to date."""
-    opt = dataset.opt
-    seen = 0
-    waiting_since = time.time()
-    for batch in dataset:
-        started = time.time()
-        images = min(opt.batch_size, len(dataset) - seen)
-        seen += images
-        total += images
-        model.set_input(batch)
-        model.optimize_parameters()
-        visualizer.advance(images, model.optimizers[0].param_groups[0]["lr"] if model.optimizers else None)
-
-        def due(frequency: int, total: int = total, images: int = images) -> bool:
-            return total // frequency > (total - images) // frequency
-
-        if due(opt.display_freq):
-            model.compute_visuals()
-            visuals = model.get_current_visuals()
-            visualizer.display_current_results(visuals, epoch, due(opt.update_html_freq))
-        if due(opt.print_freq):
-            losses = model.get_current_losses()
-            t_comp, t_data = (time.time() - started) / images, (started - waiting_since) / images
-            visualizer.print_current_losses(epoch, seen, losses, t_comp, t_data)
-            visualizer.plot_current_losses(epoch, seen / len(dataset), losses)
-        if due(opt.save_latest_freq):
-            model.save_networks(f"iter_{total}" if opt.save_by_iter else "latest")
+    def epoch(self, epoch: int) -> None:
+        """One pass over the data, or what is left of it."""
         waiting_since = time.time()
-    return total
+        for batch in self.dataset:
+            started = time.time()
+            images = min(self.opt.batch_size, len(self.dataset) - self.seen)
+            self.seen += images
+            self.total += images
+            self.step(batch, images)
+            t_comp, t_data = (time.time() - started) / images, (started - waiting_since) / images
+            self.show(epoch, images, t_comp, t_data)
+            if self.due(self.opt.save_latest_freq, images):
+                self.save(f"iter_{self.total}" if self.opt.save_by_iter else "latest", epoch)
+            if self.stop.requested:
+                self.leave(epoch)
+            waiting_since = time.time()
+        self.seen = 0
+
+    def step(self, batch: dict[str, Any], images: int) -> None:
+        """Train on a batch."""
+        self.model.set_input(batch)
+        self.model.optimize_parameters()
+        if self.opt.model != "coronet" and numerics.due(self.model, self.visualizer.step):
+            self.model.check_losses()
+        optimizers = self.model.optimizers
+        self.visualizer.advance(images, optimizers[0].param_groups[0]["lr"] if optimizers else None)
+
+    def show(self, epoch: int, images: int, t_comp: float, t_data: float) -> None:
+        """Images and losses of the step just made, as often as asked; times are seconds per image."""
+        opt, model = self.opt, self.model
+        if self.due(opt.display_freq, images):
+            model.compute_visuals()
+            page = self.due(opt.update_html_freq, images)
+            self.visualizer.display_current_results(model.get_current_visuals(), epoch, page)
+        if self.due(opt.print_freq, images):
+            losses = model.get_current_losses()
+            self.visualizer.print_current_losses(epoch, self.seen, losses, t_comp, t_data)
+            self.visualizer.plot_current_losses(epoch, self.seen / len(self.dataset), losses)
+
+    def due(self, frequency: int, images: int) -> bool:
+        """Whether the last ``images`` passed a multiple of ``frequency``."""
+        return self.total // frequency > (self.total - images) // frequency
+
+    def save(self, name: str, epoch: int | None = None) -> None:
+        """Save the networks as ``name``; ``epoch`` if that is in the middle of one."""
+        progress = {"total": self.total, "shown": self.visualizer.state_dict()}
+        if epoch is not None:
+            progress |= {"epoch": epoch, "seen": self.seen, "data": self.dataset.state_dict()}
+        self.model.progress = progress
+        self.model.save_networks(name)
+
+    def leave(self, epoch: int) -> None:
+        """Save and raise Interrupted."""
+        self.save("latest", epoch)
+        where = "" if self.opt.model == "coronet" else f" --epoch_count {epoch}"
+        raise Interrupted(
+            f"stopped in epoch {epoch} after {self.visualizer.step} steps, and saved; to go on, give the "
+            f"same command with --continue_train{where}",
+            self.stop.code,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

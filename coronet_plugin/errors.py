@@ -7,6 +7,7 @@ line and leave with exit code 2; library callers catch the kind they care about.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from types import TracebackType
@@ -36,6 +37,43 @@ class CheckpointError(UserError):
     """Weights or a spec are missing, damaged, or belong to another architecture."""
 
 
+class NumericsError(UserError):
+    """A loss or a weight is not a finite number."""
+
+
+class ExportError(UserError):
+    """A generator cannot be converted for a runtime, or the runtime cannot run what was converted."""
+
+
+_MENDING = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "raise the limit on file sizes",
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "choose another folder, or make it writable",
+    errno.EPERM: "choose another folder, or make it writable",
+}
+
+
+def printable(text: str) -> str:
+    """``text`` in one line, whatever it repeats of files and options: no line breaks, no terminal codes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+def told(error: Exception, name: bool = True) -> str:
+    """One line about an error for whoever can mend it; ``name``: with the file, if the system named one."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return printable(str(error))
+    where = f"{error.filename}: " if error.filename and name else ""
+    mending = _MENDING.get(error.errno or 0)
+    return printable(where + (f"{error.strerror}; {mending}" if mending else error.strerror))
+
+
+def debugging() -> bool:
+    """Whether ``CORONET_DEBUG=1`` asks to see where errors come from."""
+    return os.environ.get("CORONET_DEBUG", "0") != "0"
+
+
 def shown_in_one_line() -> None:
     """From now on, a :class:`UserError` that nobody catches ends the program with one line and exit code 2.
 
@@ -44,10 +82,10 @@ def shown_in_one_line() -> None:
     usual = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not isinstance(error, UserError) or os.environ.get("CORONET_DEBUG", "0") != "0":
+        if not isinstance(error, UserError) or debugging():
             usual(kind, error, trace)
             return
-        print(f"coronet: {error}", file=sys.stderr)
+        print(f"coronet: {told(error)}", file=sys.stderr)
         raise SystemExit(2)
 
     if getattr(usual, "__qualname__", "") != hook.__qualname__:

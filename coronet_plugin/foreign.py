@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coronet_plugin.errors import CheckpointError
+from coronet_plugin.files import settle
 from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.safe import read_tensors
 from coronet_plugin.spec import spec_path
 
 WRAPPERS = ("module.", "_orig_mod.")
@@ -35,17 +37,12 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
     path = Path(path)
+    settle(path.parent)
     if not path.is_file():
         raise CheckpointError(
             f"{path} is not there{_neighbours(path)}; check --name, --epoch and --checkpoints_dir"
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
-        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as tensors; it is damaged or not a weight file ({reason})"
-        ) from error
+    state = read_tensors(path)
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):

@@ -48,6 +48,8 @@ def base_class(name: str) -> type:
         raise OptionError(
             "--coronet_base coronet would wrap itself; name the model to compress: pix2pix, ..."
         )
+    if not name.isidentifier():
+        raise OptionError(f"--coronet_base {name!r} is no name of a model; it is one such as pix2pix")
     models = importlib.import_module("models")
     try:
         found = models.find_model_using_name(name)
@@ -58,6 +60,8 @@ def base_class(name: str) -> type:
             f"--coronet_base {name}: this checkout has no models/{name}_model.py; "
             "name a model that --model accepts, such as pix2pix or cycle_gan"
         ) from error
+    except OptionError as error:  # the bundled host, which names the option it asks
+        raise OptionError(str(error).replace("--model", "--coronet_base", 1)) from error
     return found
 
 
@@ -246,3 +250,23 @@ def image_pools(model: Any) -> dict[str, Any]:
         for name, value in vars(model).items()
         if hasattr(value, "images") and hasattr(value, "num_imgs") and hasattr(value, "pool_size")
     }
+
+
+def progress(model: Any) -> dict[str, Any]:
+    """Where the training loop says it is: ``model.progress`` in the bundled host, elsewhere nothing.
+
+    Plain values and tensors, given back to it when the run is continued. ``epoch``: the number of the
+    epoch it is in the middle of, if it is.
+    """
+    return dict(getattr(model, "progress", {}))
+
+
+def observed(model: Any) -> list[torch.Tensor]:
+    """What the bundled host's models noted this epoch for ``--lr_policy plateau``; to be changed in place."""
+    return getattr(model, "observed", [])
+
+
+def construct_(model: Any, opt: Any) -> None:
+    """Build ``model`` anew from ``opt``, in place, as its host once did."""
+    base = importlib.import_module("models.base_model").BaseModel
+    getattr(model, constructor(base))(opt)

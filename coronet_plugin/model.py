@@ -10,20 +10,25 @@ is in :mod:`coronet_plugin.host`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from coronet_plugin import host, training_state
+from coronet_plugin import host, provenance, training_state
 from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
+from coronet_plugin.comparison.watch import Watch
 from coronet_plugin.compression import Compression, share_budget
 from coronet_plugin.cost import human
 from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError, shown_in_one_line
-from coronet_plugin.options import Settings, add_options, recall, remember
+from coronet_plugin.files import settle, together
+from coronet_plugin.guard import Guard
+from coronet_plugin.options import REMEMBERED, Settings, add_options, recall, remember
 from coronet_plugin.planning import example_input
+from coronet_plugin.qat import LateRounding
 from coronet_plugin.spec import Spec, spec_path, widths_of
 from coronet_plugin.start import start_from
 
@@ -47,6 +52,8 @@ class CompressedModel:
         self._settings = Settings.of(opt)
         self._epochs_done = 0
         self._steps_this_epoch = 0
+        self._guard = vars(self).get("_guard") or Guard(self, self._settings.on_nan)
+        self._rounding = LateRounding(self, self._settings.qat_epochs)
         self.compressions = {}
         networks = host.generators(self, self._settings.networks)
         self._compressed = tuple(networks)
@@ -85,6 +92,7 @@ class CompressedModel:
                 f"{len(compression.plan.prunable)} channel sets; {settings.goal} "
                 f"after {compression.search.steps} steps"
             )
+        self._guard.watch(networks)
         if settings.shared_budget:
             share_budget(list(self.compressions.values()), settings.budget, settings.kind, settings.round_to)
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
@@ -99,6 +107,7 @@ class CompressedModel:
     # -- training --------------------------------------------------------
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """One training step of the base model, then hypernetwork and proximal step."""
+        self._rounding.before_step()
         result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
         self._steps_this_epoch += 1
         for name, compression in self.compressions.items():
@@ -107,6 +116,7 @@ class CompressedModel:
                 host.rewrap_(self, name)
         self._slim_if_finished()
         self._report()
+        self._guard.after_step()
         return result
 
     def _slim_if_finished(self) -> None:
@@ -123,6 +133,7 @@ class CompressedModel:
                 f"{human(dense.parameters)} parameters ({slim.parameters / dense.parameters:.2%}); "
                 "training goes on with the small generator"
             )
+        self._guard.searched()
 
     def _report(self) -> None:
         """Keep the budget's curves up to date: fractions of MACs and of channels that are left."""
@@ -152,10 +163,17 @@ class CompressedModel:
         elif self._settings.init_from:
             start_from(self, self._settings.init_from)
         if state is not None:
-            training_state.restore_(self, state)
+            with training_state.sound(self._state_path(self._epoch_name(opt))):
+                training_state.restore_(self, state)
+            if not self._guard.rolling_back:
+                self._guard.saved()
         for compression in self.compressions.values():
             compression.refresh_()
         self._report()
+        if self.isTrain and not self._guard.rolling_back:
+            provenance.begin(opt)
+        if self.isTrain:
+            self._watch = Watch(self, self._compressed, opt.coronet_watch, opt.coronet_compare_to)
         return result
 
     def get_current_losses(self) -> Any:
@@ -166,17 +184,23 @@ class CompressedModel:
         return super().get_current_losses()  # type: ignore[misc]
 
     def get_current_visuals(self) -> Any:
-        """The base's images; one that was not computed is left out."""
+        """The base's images, and those to watch while training; one that was not computed is left out."""
         wanted = self.visual_names
         self.visual_names = [name for name in wanted if hasattr(self, name)]
         try:
-            return super().get_current_visuals()  # type: ignore[misc]
+            visuals = super().get_current_visuals()  # type: ignore[misc]
         finally:
             self.visual_names = wanted
+        return self._watch.added(self, visuals) if self.isTrain else visuals
 
     def _read_state(self, opt: Any) -> dict[str, Any]:
-        path = self._path(f"{self._epoch_name(opt)}_coronet_state.pth")
+        path = self._state_path(self._epoch_name(opt))
         state = training_state.read(path)
+        with training_state.sound(path):
+            self._take_up(state, path, opt)
+        return state
+
+    def _take_up(self, state: dict[str, Any], path: Path, opt: Any) -> None:
         for name, compression in self.compressions.items():
             if name not in state["compressions"]:
                 raise CheckpointError(
@@ -184,10 +208,9 @@ class CompressedModel:
                 )
             compression.load_state_dict(state["compressions"][name])
         self._epochs_done = int(state["epochs_done"])
-        if opt.epoch_count == 1 and self._epochs_done:
+        if opt.epoch_count == 1 and self._epochs_done and not self._guard.rolling_back:
             opt.epoch_count = self._epochs_done + 1
             say(f"coronet: continuing with epoch {opt.epoch_count}")
-        return state
 
     @staticmethod
     def _epoch_name(opt: Any) -> str:
@@ -195,25 +218,31 @@ class CompressedModel:
         return f"iter_{iteration}" if iteration else str(host.option(opt, "epoch", "which_epoch"))
 
     def save_networks(self, epoch: Any) -> None:
-        """Write every network as a plain state_dict, a spec beside each compressed one.
+        """Write every network as a plain state_dict, a spec beside each compressed one; all files or none.
 
         The state that continues a run exactly (latents, optimizers, random state)
         is written beside ``latest`` only: the search's is many times the networks' size.
         """
-        if not is_main():
+        if not is_main() or not self._guard.allows_saving():
             return
-        for name in self.model_names:
-            network = host.unwrap(getattr(self, "net" + name))
-            path = self._path(f"{epoch}_net_{name}.pth")
-            if name in self.compressions:
-                save_generator(network, path, self.compressions[name].spec(remember(self.opt)))
-            else:
-                save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
+        with together():
+            for name in self.model_names:
+                network = host.unwrap(getattr(self, "net" + name))
+                path = self._path(f"{epoch}_net_{name}.pth")
+                if name in self.compressions:
+                    with self._rounding.in_files(name) as facts:
+                        spec = self.compressions[name].spec(remember(self.opt))
+                        save_generator(network, path, dataclasses.replace(spec, quantization=facts))
+                else:
+                    save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
+            if str(epoch) == "latest":
+                save_tensors(training_state.collect(self), self._state_path("latest"))
         if str(epoch) == "latest":
-            save_tensors(training_state.collect(self), self._path("latest_coronet_state.pth"))
+            self._guard.saved()
 
     def load_networks(self, epoch: Any) -> None:
         """Load every network; a compact generator is made small first."""
+        settle(self.save_dir)
         for name in self.model_names:
             network = host.unwrap(getattr(self, "net" + name))
             path = self._path(f"{epoch}_net_{name}.pth")
@@ -221,6 +250,9 @@ class CompressedModel:
             beside = spec_path(path)
             spec = Spec.read(beside) if not resized and name in self._compressed and beside.exists() else None
             load_into(network, path, spec)
+
+    def _state_path(self, epoch: str) -> Path:
+        return self._path(f"{epoch}_coronet_state.pth")
 
     def _path(self, file: str) -> Path:
         return Path(os.path.join(self.save_dir, file))
@@ -236,11 +268,11 @@ class CoronetOptions:
         add_options(parser)
         spec = None if is_train else recall(parser)
         if spec is not None:
-            parser.set_defaults(coronet_base=spec.options.get("coronet_base", "cycle_gan"))
+            parser.set_defaults(coronet_base=str(spec.options.get("coronet_base", "cycle_gan")))
         known, _ = parser.parse_known_args()
         parser = host.base_class(known.coronet_base).modify_commandline_options(parser, is_train)
         if spec is not None and spec.options.get("coronet_base") == known.coronet_base:
-            parser.set_defaults(**{k: v for k, v in spec.options.items() if k != "coronet_base"})
+            parser.set_defaults(**{k: v for k, v in spec.options.items() if k in REMEMBERED})
         return parser
 
 

@@ -11,8 +11,10 @@ from typing import Any
 from coronet_plugin import host
 from coronet_plugin.budget import KINDS
 from coronet_plugin.errors import OptionError, UserError
+from coronet_plugin.files import settle
 from coronet_plugin.goal import SCHEDULES, STEADY
 from coronet_plugin.latency import RUNTIMES
+from coronet_plugin.numerics import ON_NAN, STOP
 from coronet_plugin.search import CORONET, EXACT, FORMS, METHODS
 from coronet_plugin.spec import Spec
 
@@ -119,10 +121,41 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "too (default: none)",
     )
     group.add_argument(
+        "--coronet_qat",
+        type=float,
+        default=0.0,
+        metavar="EPOCHS",
+        help="train the small generators for int8 in the last so many epochs, may be fractional: weights and "
+        "activations of convolutions are rounded as an int8 file rounds them (default: 0, not at all)",
+    )
+    group.add_argument(
         "--coronet_embedding",
         type=int,
         default=8,
         help="embedding size of the published hypernetwork (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_watch",
+        type=int,
+        default=2,
+        metavar="PICTURES",
+        help="show what becomes of so many fixed pictures, the first of the test data, wherever the host "
+        "shows its images while training; 0 for none (default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_compare_to",
+        default="",
+        metavar="RUN",
+        help="name of a trained dense run in --checkpoints_dir whose outputs of the same pictures are shown "
+        "beside them (default: none)",
+    )
+    group.add_argument(
+        "--coronet_on_nan",
+        default=STOP,
+        choices=ON_NAN,
+        help="what to do when a loss or a weight is no finite number: 'stop', or 'rollback' to the last save "
+        "and go on with other batches, at most three times in a row; what was saved is kept either way "
+        "(default: %(default)s)",
     )
 
 
@@ -144,6 +177,8 @@ class Settings:
     hypernetwork: str
     embedding: int
     init_from: str
+    on_nan: str
+    qat_epochs: float
 
     @property
     def goal(self) -> str:
@@ -169,6 +204,11 @@ class Settings:
             )
         if opt.coronet_shared_budget and opt.coronet_widths_from:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
+        if opt.isTrain and not 0 <= opt.coronet_qat <= epochs - search:
+            raise OptionError(
+                f"--coronet_qat {opt.coronet_qat:g} must be at least 0 and at most {epochs - search:g}, what is left "
+                "of the training after the search: only small generators are trained for int8"
+            )
         if opt.coronet_embedding < 1:
             raise OptionError(f"--coronet_embedding must be at least 1, not {opt.coronet_embedding}")
         return cls(
@@ -186,6 +226,8 @@ class Settings:
             hypernetwork=opt.coronet_hypernetwork,
             embedding=opt.coronet_embedding,
             init_from=opt.coronet_init_from,
+            on_nan=opt.coronet_on_nan,
+            qat_epochs=opt.coronet_qat,
         )
 
 
@@ -201,6 +243,8 @@ def recall(parser: argparse.ArgumentParser) -> Spec | None:
     iteration = int(host.option(known, "load_iter", default=0))
     epoch = f"iter_{iteration}" if iteration else host.option(known, "epoch", "which_epoch", default="latest")
     folder = Path(os.path.join(known.checkpoints_dir, known.name))
+    if folder.is_dir():
+        settle(folder)
     for path in sorted(folder.glob(f"{epoch}_net_G*.json")):
         try:
             return Spec.read(path)

@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from coronet_plugin.errors import CheckpointError, DataError, OptionError
+from coronet_plugin.files import settle
 from coronet_plugin.spec import Spec, spec_path
 
 _DEFAULT_NOTE = re.compile(r"\s*\t\[default: (?P<default>.*)\]\s*$")
@@ -186,11 +187,14 @@ def find_run(
 ) -> Run:
     """Gather the run ``name``. Raises CheckpointError if there is none, or it has no weights of ``epoch``."""
     folder = Path(checkpoints_dir) / name
+    if ".." in Path(name).parts:
+        raise CheckpointError(f"the run {name!r} lies outside of {checkpoints_dir}; set --checkpoints_dir")
     if not name or not folder.is_dir():
         raise CheckpointError(
             f"no run {name!r} in {checkpoints_dir}{_others(Path(checkpoints_dir))}; "
             f"train it, or set --checkpoints_dir"
         )
+    settle(folder)
     options = read_options(folder)
     if not options.values:
         raise CheckpointError(f"{folder} has no train_opt.txt; is it a folder that train.py wrote?")

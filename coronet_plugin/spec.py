@@ -8,14 +8,19 @@ Nothing in it is ever executed.
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from coronet_plugin._version import __version__
 from coronet_plugin.errors import CheckpointError
+from coronet_plugin.spec_check import FILE_BYTES, Unsound, check, short
 
 FORMAT = "coronet-spec"
-VERSION = 1
+VERSION = 2
 SEARCH = "search"
 """Phase in which weights are generated and latents shrink; the generator has full size."""
 COMPACT = "compact"
@@ -34,7 +39,9 @@ class Spec:
     producing layer) and ``pinned`` (reason or null).
     ``tensors``: shape of every entry of the weight file. ``widths``: attributes of
     modules whose width no tensor tells, such as affine-free norms.
-    ``options``: host options needed to build the same model for testing.
+    ``options``: host options needed to build the same model for testing. ``quantization``: after
+    quantization-aware training, what :meth:`coronet_plugin.qat.Rounding.facts` says; else empty and
+    not written.
     """
 
     phase: str
@@ -49,10 +56,13 @@ class Spec:
     search: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    quantization: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Readable JSON: one line per entry, lists of numbers not broken up."""
         entries = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        if not self.quantization:
+            del entries["quantization"]
         lines = []
         for key, value in entries.items():
             if isinstance(value, (list, dict)) and value and key in ("sets", "tensors", "widths"):
@@ -68,27 +78,49 @@ class Spec:
         Raises:
             CheckpointError: the file is missing, is not a spec, or was written by a newer version.
         """
-        try:
-            entries = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CheckpointError(f"the spec {path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not a spec: it is not valid JSON ({error})") from error
+        entries = _read_json(Path(path))
         if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
             raise CheckpointError(f"{path} is not a coronet spec; one must lie beside the weights")
         version = entries.pop("version", None)
+        while type(version) is int and version in MIGRATIONS:
+            entries, version = MIGRATIONS[version](entries), version + 1
         if version != VERSION:
             raise CheckpointError(
-                f"{path} has spec version {version}, this coronet_plugin reads version {VERSION}; "
-                "update the package"
+                f"{path} has spec version {short(version)}, this coronet_plugin reads versions up to "
+                f"{VERSION}; update the package"
             )
+        if entries.get("phase") not in (SEARCH, COMPACT):
+            named = short(entries.get("phase"))
+            raise CheckpointError(f"{path} names the phase {named}, not {SEARCH!r} or {COMPACT!r}")
         try:
-            spec = cls(**entries)
-        except TypeError as error:
-            raise CheckpointError(f"{path} is not a complete spec: {error}") from error
-        if spec.phase not in (SEARCH, COMPACT):
-            raise CheckpointError(f"{path} names the phase {spec.phase!r}, not {SEARCH!r} or {COMPACT!r}")
-        return spec
+            check(entries)
+            return cls(**entries)
+        except (Unsound, TypeError) as error:
+            raise CheckpointError(f"{path} is not a sound spec: {error}") from error
+
+
+def _from_1(entries: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew no quantization."""
+    return {"quantization": {}, **entries}
+
+
+MIGRATIONS = {1: _from_1}
+"""What makes the entries of a version those of the next."""
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > FILE_BYTES:
+            raise CheckpointError(f"{path} is larger than {FILE_BYTES} bytes; no spec is")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except OSError as error:
+        raise CheckpointError(f"the spec {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a spec: it is not valid JSON ({error})") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _rows(value: list[Any] | dict[str, Any]) -> str:
@@ -96,6 +128,15 @@ def _rows(value: list[Any] | dict[str, Any]) -> str:
         rows = [f"    {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
         return "{\n" + ",\n".join(rows) + "\n  }"
     return "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in value) + "\n  ]"
+
+
+def versions() -> dict[str, str]:
+    """What a spec written by this process says of the programs that made it."""
+    return {
+        "coronet_plugin": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def spec_path(weights: str | Path) -> Path:

@@ -7,15 +7,17 @@ return a dictionary of one sample from ``__getitem__``.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils.data import default_collate
 
 from coronet_plugin.errors import DataError, UserError
+from coronet_plugin.host import same_random_numbers
+from coronet_plugin.interruption import SIGNALS
 from data.base_dataset import BaseDataset
 from util.find import find_class
 
@@ -51,13 +53,18 @@ class Loader:
         self.opt = opt
         self.dataset = find_dataset_using_name(opt.dataset_mode)(opt)
         print(f"dataset [{type(self.dataset).__name__}] was created with {len(self)} images")
+        self._guarded = _Guarded(self.dataset)
         self.dataloader = torch.utils.data.DataLoader(
-            _Guarded(self.dataset),
+            self._guarded,
             batch_size=opt.batch_size,
             shuffle=not opt.serial_batches,
             num_workers=min(int(opt.num_threads), _processors()),
             collate_fn=_collate,
+            worker_init_fn=_leave_signals_to_the_main_process,
         )
+        self._begun: torch.Tensor | None = None
+        self._taken = 0
+        self._resumed: Mapping[str, Any] | None = None
 
     def load_data(self) -> Loader:
         """The loader itself, as upstream's scripts expect."""
@@ -70,12 +77,94 @@ class Loader:
         return int(min(len(self.dataset), self.opt.max_dataset_size))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Batches of an epoch. Raises DataError when an image cannot be used."""
+        """Batches of an epoch, or of the rest of one after :meth:`load_state_dict`.
+
+        Raises:
+            DataError: an image cannot be used, or a process that loads images died.
+        """
         batches = -(-len(self) // self.opt.batch_size)
-        for batch in itertools.islice(self.dataloader, batches):
+        iterator = self._rest_of_epoch() if self._resumed else self._new_epoch()
+        while self._taken < batches:
+            batch = _next(iterator)
             if isinstance(batch, UserError):
                 raise batch
+            self._taken += 1
             yield batch
+
+    def _new_epoch(self) -> Iterator[Any]:
+        self._begun, self._taken = torch.get_rng_state(), 0
+        return iter(self.dataloader)
+
+    def _rest_of_epoch(self) -> Iterator[Any]:
+        """The epoch that was begun with other random numbers, after the batches it has given already.
+
+        In this process the images of those need not be loaded again; loading processes draw their own
+        random numbers for every image, so there they are.
+        """
+        saved, self._resumed = self._resumed, None
+        assert saved is not None
+        with same_random_numbers():
+            torch.set_rng_state(saved["begun"])
+            iterator = self._new_epoch()
+            self._guarded.skipping = self.dataloader.num_workers == 0
+            while self._taken < int(saved["taken"]):
+                _next(iterator)
+                self._taken += 1
+            self._guarded.skipping = False
+        return iterator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in its epoch the loader is: the random state it began with, and the batches taken."""
+        assert self._begun is not None, "the epoch has not begun"
+        return {"begun": self._begun, "taken": self._taken, **self._order()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Go on in the middle of an epoch: the next iteration gives the rest of it, in the same order.
+
+        Where another number of images or other options make that impossible, it says so and returns False.
+        """
+        changed = [name for name, value in self._order().items() if state[name] != value]
+        if changed:
+            names = ", ".join(f"--{name}" if hasattr(self.opt, name) else name for name in changed)
+            print(f"note: {names} changed, so the interrupted epoch begins anew")
+            return False
+        self._resumed = state
+        return True
+
+    def _order(self) -> dict[str, Any]:
+        """What decides, besides random numbers, which batches an epoch has."""
+        return {
+            "images": len(self),
+            "batch_size": self.opt.batch_size,
+            "serial_batches": self.opt.serial_batches,
+            "num_threads": self.dataloader.num_workers,
+        }
+
+
+def _next(iterator: Iterator[Any]) -> Any:
+    try:
+        return next(iterator)
+    except RuntimeError as error:
+        raise loading_error(error) from error
+
+
+def loading_error(error: RuntimeError) -> Exception:
+    """``error`` itself, or a DataError in its place if torch says with it that a loading process died.
+
+    Torch may raise it at any moment of the main process.
+    """
+    if "DataLoader worker" not in str(error):
+        return error
+    return DataError(
+        "a process that loads images died; often the memory was full, so try a smaller --num_threads, or 0 "
+        "to see its own error"
+    )
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; only the main one knows when the step is over."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _processors() -> int:
@@ -90,11 +179,15 @@ class _Guarded(torch.utils.data.Dataset):
 
     def __init__(self, dataset: BaseDataset) -> None:
         self.dataset = dataset
+        self.skipping = False
+        """Whether samples are only counted, not loaded."""
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
+        if self.skipping:
+            return index
         try:
             return self.dataset[index]
         except UserError as error:

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.checkpoint import save_tensors
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, NumericsError
+from coronet_plugin.files import together
 from coronet_plugin.foreign import adapt_state_dict, has_dropout_slot, read_state_dict
 from coronet_plugin.host import unwrap
+from coronet_plugin.numerics import bad_loss, bad_weights
 from models import networks
 
 
@@ -28,7 +30,8 @@ class BaseModel(ABC):
     """A model made from options. Subclasses fill the lists of names and ``optimizers``.
 
     ``metric`` is the figure ``--lr_policy plateau`` goes by: the epoch's mean of what
-    was given to :meth:`observe`, lower is better.
+    was given to :meth:`observe`, lower is better. ``progress`` is what the training loop wants to be saved
+    and given back when the run is continued, by models that save all that takes.
     """
 
     def __init__(self, opt: argparse.Namespace) -> None:
@@ -47,7 +50,8 @@ class BaseModel(ABC):
         self.schedulers: list[Any] = []
         self.image_paths: list[str] = []
         self.metric: float = 0
-        self._observed: list[Tensor] = []
+        self.observed: list[Tensor] = []
+        self.progress: dict[str, Any] = {}
 
     @staticmethod
     def modify_commandline_options(
@@ -112,13 +116,13 @@ class BaseModel(ABC):
     def observe(self, quality: Tensor) -> None:
         """Note a loss, lower is better, for ``--lr_policy plateau``."""
         if getattr(self.opt, "lr_policy", None) == "plateau":
-            self._observed.append(quality.detach())
+            self.observed.append(quality.detach())
 
     def update_learning_rate(self) -> None:
         """Step all schedules; called at the end of every epoch."""
-        if self._observed:
-            self.metric = float(torch.stack(self._observed).mean())
-            self._observed.clear()
+        if self.observed:
+            self.metric = float(torch.stack(self.observed).mean())
+            self.observed.clear()
         before = self.optimizers[0].param_groups[0]["lr"]
         for scheduler in self.schedulers:
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -128,6 +132,15 @@ class BaseModel(ABC):
         after = self.optimizers[0].param_groups[0]["lr"]
         if after != before:
             print(f"learning rate {before:.7f} -> {after:.7f}")
+
+    def check_losses(self) -> None:
+        """Raises NumericsError when a loss of the last step is not finite."""
+        problem = bad_loss(self)
+        if problem:
+            weights = bad_weights({name: unwrap(net) for name, net in self._networks()})
+            raise NumericsError(
+                f"{problem}; {weights or 'all weights are finite'}; what was saved before is kept; lower --lr"
+            )
 
     def set_requires_grad(self, nets: nn.Module | Iterable[nn.Module], requires_grad: bool = False) -> None:
         """Switch gradients of all parameters of ``nets`` on or off."""
@@ -139,15 +152,22 @@ class BaseModel(ABC):
     def save_networks(self, epoch: int | str) -> None:
         """Write every network to ``<epoch>_net_<name>.pth``, a plain state_dict on the CPU.
 
-        A file appears whole or not at all: it is written under another name first.
+        All files appear together or not at all.
+
+        Raises:
+            NumericsError: weights are not finite; what was saved before is kept.
         """
+        problem = bad_weights({name: unwrap(net) for name, net in self._networks()})
+        if problem:
+            raise NumericsError(f"{problem}; what was saved before is kept; lower --lr")
         os.makedirs(self.save_dir, exist_ok=True)
-        for name, net in self._networks():
-            state = unwrap(net).state_dict()
-            save_tensors(
-                OrderedDict((key, tensor.detach().cpu()) for key, tensor in state.items()),
-                self._path(epoch, name),
-            )
+        with together():
+            for name, net in self._networks():
+                state = unwrap(net).state_dict()
+                save_tensors(
+                    OrderedDict((key, tensor.detach().cpu()) for key, tensor in state.items()),
+                    self._path(epoch, name),
+                )
 
     def load_networks(self, epoch: int | str) -> None:
         """Load every network from ``<epoch>_net_<name>.pth``, whichever upstream version wrote it.

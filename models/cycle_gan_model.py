@@ -94,6 +94,8 @@ class CycleGANModel(BaseModel):
         self.real_A = input[a].to(self.device)
         self.real_B = input[b].to(self.device)
         self.image_paths = input[f"{a}_paths"]
+        networks.check_channels("input_nc", self.opt.input_nc, self.real_A)
+        networks.check_channels("output_nc", self.opt.output_nc, self.real_B)
         for images in (self.real_A, self.real_B):
             networks.check_image_size(self.opt.netG, images, self.isTrain)
 

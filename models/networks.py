@@ -40,6 +40,7 @@ __all__ = [
     "UnetGenerator",
     "UnetSkipConnectionBlock",
     "cal_gradient_penalty",
+    "check_channels",
     "check_image_size",
     "define_D",
     "define_G",
@@ -129,10 +130,13 @@ def check_image_size(netG: str, images: Tensor, is_train: bool) -> None:
     """Refuse images (N, C, H, W) that the generator ``--netG`` cannot take.
 
     A U-Net needs sides that can be halved to one; a ResNet rounds sides up to a multiple of 4,
-    which only training minds, because it compares sizes.
+    which only training minds, because it compares sizes. It mirrors borders, so two pixels must be left
+    of its two halvings.
     """
     height, width = images.shape[-2:]
     base = 2 ** UNET_DOWNS[netG] if netG in UNET_DOWNS else 4
+    if netG in RESNET_BLOCKS and min(height, width) < 5:
+        raise DataError(f"--netG {netG} takes images of at least 5 pixels a side, and got {width}x{height}")
     if netG not in UNET_DOWNS and (netG not in RESNET_BLOCKS or not is_train):
         return
     if height % base or width % base:
@@ -140,6 +144,15 @@ def check_image_size(netG: str, images: Tensor, is_train: bool) -> None:
             f"--netG {netG} takes images with sides of multiples of {base} pixels, and got {width}x{height}; "
             f"set --load_size and --crop_size to multiples of {base} with --preprocess resize_and_crop, "
             "or choose another --netG"
+        )
+
+
+def check_channels(option: str, channels: int, images: Tensor) -> None:
+    """Refuse images (N, C, H, W) that do not have the ``channels`` of ``--option``."""
+    if images.shape[1] != channels:
+        raise DataError(
+            f"--{option} {channels}, but the images of this data set have {images.shape[1]} channels; "
+            f"set --{option} {images.shape[1]}"
         )
 
 
@@ -164,8 +177,15 @@ class NLayerDiscriminator(nn.Module):
             ]
             width = wider
         self.model = nn.Sequential(*layers, nn.Conv2d(width, 1, 4, padding=1))
+        self.smallest = 3 * 2**n_layers
+        """Side of the smallest images, in pixels, of which one patch is left."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if min(input.shape[-2:]) < self.smallest:
+            raise DataError(
+                f"the discriminator takes images of at least {self.smallest} pixels a side, and got "
+                f"{input.shape[-1]}x{input.shape[-2]}; raise --crop_size, or set --netD pixel"
+            )
         return self.model(input)
 
 

@@ -55,6 +55,8 @@ class Pix2PixModel(BaseModel):
         self.real_A = input[a].to(self.device)
         self.real_B = input[b].to(self.device)
         self.image_paths = input[f"{a}_paths"]
+        networks.check_channels("input_nc", self.opt.input_nc, self.real_A)
+        networks.check_channels("output_nc", self.opt.output_nc, self.real_B)
         networks.check_image_size(self.opt.netG, self.real_A, self.isTrain)
 
     def forward(self) -> None:

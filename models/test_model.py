@@ -47,6 +47,7 @@ class TestModel(BaseModel):
     def set_input(self, input: dict[str, Any]) -> None:
         self.real = input["A"].to(self.device)
         self.image_paths = input["A_paths"]
+        networks.check_channels("input_nc", self.opt.input_nc, self.real)
         networks.check_image_size(self.opt.netG, self.real, self.isTrain)
 
     def forward(self) -> None:

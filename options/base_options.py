@@ -7,21 +7,40 @@ Names, types and defaults are those of pytorch-CycleGAN-and-pix2pix as of 2024;
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 import data
 import models
 from coronet_plugin.errors import OptionError, UserError
+from coronet_plugin.files import write_text
 from options.parser import Parser
 
 DIRECTIONS = ("AtoB", "BtoA")
 
 
+LIMITS = {
+    **dict.fromkeys(("ngf", "ndf"), (1, 4096)),
+    **dict.fromkeys(("load_size", "crop_size", "display_winsize"), (1, 16384)),
+    **dict.fromkeys(("input_nc", "output_nc"), (1, 512)),
+    **dict.fromkeys(("batch_size", "max_dataset_size"), (1, math.inf)),
+    "n_layers_D": (1, 8),
+    "num_threads": (0, 1024),
+    "load_iter": (0, math.inf),
+    "init_gain": (0.0, 1e6),
+    "seed": (0, 2**63 - 1),
+}
+"""Smallest and largest value of options that are numbers."""
+
+
 class BaseOptions:
     """Gathers options in three rounds: general ones, the model's, the data set's."""
+
+    limits: Mapping[str, tuple[float, float]] = LIMITS
 
     isTrain: bool
     program: str
@@ -98,6 +117,7 @@ class BaseOptions:
             opt.isTrain = self.isTrain
             self._check(opt)
             opt.name += opt.suffix.format(**vars(opt))
+            self._check_paths(opt)
             text = self._text(parser, opt)
             opt.gpu_ids, opt.device = choose_device(opt.gpu_ids)
         except UserError as error:
@@ -105,7 +125,10 @@ class BaseOptions:
         except (KeyError, IndexError, ValueError) as error:  # from str.format
             parser.error(f"--suffix names something that is not an option: {error}")
         print(text)
-        self._write(opt, text)
+        try:
+            self._write(opt, text)
+        except (UserError, OSError) as error:
+            parser.error(str(error))
         return opt
 
     def _gather(self, parser: Parser) -> Parser:
@@ -117,9 +140,21 @@ class BaseOptions:
     def _check(self, opt: argparse.Namespace) -> None:
         if opt.direction not in DIRECTIONS:
             raise OptionError(f"--direction {opt.direction} is not known; choose AtoB or BtoA")
-        for name in ("batch_size", "load_size", "crop_size", "ngf", "ndf", "input_nc", "output_nc"):
-            if getattr(opt, name) < 1:
-                raise OptionError(f"--{name} must be at least 1, not {getattr(opt, name)}")
+        for name, (low, high) in self.limits.items():
+            value = getattr(opt, name)
+            if isinstance(value, (int, float)) and not low <= value <= high:  # nor is nan
+                known = f"at most {high}" if value > high else f"at least {low}"
+                raise OptionError(f"--{name} must be {known}, not {value}")
+
+    def _check_paths(self, opt: argparse.Namespace) -> None:
+        """Names that files are made of stay inside their folder."""
+        name = Path(opt.name)
+        if not opt.name.strip() or name.is_absolute() or ".." in name.parts or not opt.name.isprintable():
+            raise OptionError(f"--name {opt.name!r} is no name of a run; give one such as facades_small")
+        if Path(opt.epoch).name != opt.epoch:
+            raise OptionError(f"--epoch {opt.epoch!r} is no epoch; give a number such as 20, or latest")
+        if Path(opt.phase).name != opt.phase:
+            raise OptionError(f"--phase {opt.phase!r} is no subfolder of --dataroot, such as test")
 
     def _text(self, parser: Parser, opt: argparse.Namespace) -> str:
         lines = ["----------------- Options ---------------"]
@@ -138,8 +173,7 @@ class BaseOptions:
             return  # a mistyped name must not leave a folder behind
         elif phase == "train":
             phase = "test"  # testing on training images must not overwrite what the run was trained with
-        with open(os.path.join(folder, f"{phase}_opt.txt"), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+        write_text(os.path.join(folder, f"{phase}_opt.txt"), text + "\n")
 
 
 def choose_device(gpu_ids: str) -> tuple[list[int], torch.device]:

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from coronet_plugin.errors import printable
+
 HELP = ("-h", "--help")
 
 
@@ -51,7 +53,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line instead of a usage text of a hundred options."""
-        self.exit(2, f"{self.prog}: error: {message} (--help lists all options)\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)} (--help lists all options)\n")
 
     def _about_unknown(self, words: Sequence[str]) -> str:
         known = sorted(name for action in self._actions for name in action.option_strings if name not in HELP)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 
+from options import base_options
 from options.base_options import BaseOptions
 
 
@@ -12,6 +14,7 @@ class TestOptions(BaseOptions):
 
     __test__ = False  # not a test case, whatever pytest makes of the name
     isTrain = False
+    limits = {**base_options.LIMITS, "num_test": (1, math.inf), "aspect_ratio": (0.01, 100.0)}
     program = "test.py"
 
     def initialize(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

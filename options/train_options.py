@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import math
+from pathlib import Path
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.run import parse_options, read_options
+from options import base_options
 from options.base_options import BaseOptions
+
+INDIFFERENT = frozenset(
+    "checkpoints_dir continue_train debug display_env display_freq display_id display_ncols display_port "
+    "display_server display_winsize epoch epoch_count gpu_ids isTrain load_iter no_html num_threads "
+    "overwrite print_freq save_by_iter save_epoch_freq save_latest_freq suffix update_html_freq use_wandb "
+    "verbose wandb_project_name".split()
+)
+"""Options that do not make it another training: what is shown and saved, and where it runs."""
+
+
+LIMITS = {
+    **base_options.LIMITS,
+    **dict.fromkeys(("display_freq", "update_html_freq", "print_freq"), (1, math.inf)),
+    **dict.fromkeys(("save_latest_freq", "save_epoch_freq", "epoch_count", "lr_decay_iters"), (1, math.inf)),
+    **dict.fromkeys(("n_epochs", "n_epochs_decay"), (0, 10**6)),
+    **dict.fromkeys(("pool_size",), (0, 10**6)),
+    "lr": (0.0, 1e6),
+    "beta1": (0.0, 0.9999999),
+}
 
 
 class TrainOptions(BaseOptions):
     """The shared options and those of displays, saving, schedule and losses."""
 
     isTrain = True
+    limits = LIMITS
     program = "train.py"
 
     def initialize(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -32,6 +56,7 @@ class TrainOptions(BaseOptions):
         add("--save_epoch_freq", type=int, default=5, help="epochs between two savings that are kept")
         add("--save_by_iter", action="store_true", help="keep what --save_latest_freq saves, by iteration")
         add("--continue_train", action="store_true", help="load the networks of --epoch and go on")
+        add("--overwrite", action="store_true", help="begin anew under the name of a run with other options")
         add("--epoch_count", type=int, default=1, help="number of the first epoch")
         add("--phase", type=str, default="train", help="subfolder of --dataroot to train on")
         # schedule
@@ -45,8 +70,17 @@ class TrainOptions(BaseOptions):
         add("--lr_decay_iters", type=int, default=50, help="epochs between two drops with --lr_policy step")
         return parser
 
-    def _check(self, opt: argparse.Namespace) -> None:
-        super()._check(opt)
-        for name in ("display_freq", "update_html_freq", "print_freq", "save_latest_freq", "save_epoch_freq"):
-            if getattr(opt, name) < 1:
-                raise OptionError(f"--{name} must be at least 1, not {getattr(opt, name)}")
+    def _write(self, opt: argparse.Namespace, text: str) -> None:
+        """Raises OptionError if the name is that of a run that was trained with other options."""
+        folder = Path(opt.checkpoints_dir, opt.name)
+        if not opt.continue_train and not opt.overwrite and list(folder.glob("*_net_*.pth")):
+            before, now = read_options(folder).values, parse_options(text).values
+            changed = [key for key in before.keys() & now.keys() - INDIFFERENT if before[key] != now[key]]
+            if changed:
+                key = sorted(changed)[0]
+                raise OptionError(
+                    f"--name {opt.name}: {folder} holds a run with other options (--{key} {before[key]}, not "
+                    f"{now[key]}); choose another --name, go on with --continue_train, or begin anew with "
+                    "--overwrite"
+                )
+        super()._write(opt, text)

@@ -132,10 +132,10 @@ def parts(options: argparse.Namespace) -> list[Part]:
     sizes = {"load_size": options.size, "crop_size": options.size}
     pictures = 6 if options.quick else 24
     return [
-        Part("train dense", ("train.py", "--model", "pix2pix", "--name", DENSE, *shared)),
+        Part("train dense", ("train.py", "--model", "pix2pix", "--name", DENSE, "--overwrite", *shared)),
         Part(
             "train compressed",
-            ("train.py", "--model", "coronet", "--name", COMPRESSED, *flags(coronet), *shared),
+            ("train.py", "--model", "coronet", "--name", COMPRESSED, "--overwrite", *flags(coronet), *shared),
         ),
         Part(
             "test dense",

@@ -40,8 +40,8 @@ def test_warm_up_is_not_timed_and_the_median_is_robust() -> None:
 
 def test_circumstances_are_stated() -> None:
     found = latency(Sleeper(0, 0, 0), EXAMPLE, threads=2, repeats=2, warmup=1)
-    assert (found.threads, found.repeats, found.input_size) == (2, 2, (1, 3, 8, 8))
-    assert found.torch_version == torch.__version__
+    assert (found.threads, found.repeats, found.warmup, found.input_size) == (2, 2, 1, (1, 3, 8, 8))
+    assert found.runtime == f"torch {torch.__version__}"
 
 
 @pytest.mark.parametrize("fails", [False, True])

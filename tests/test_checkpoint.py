@@ -83,7 +83,7 @@ def test_damage_is_named_in_one_line(copy_of):
         ({"format": "other"}, "not a coronet spec"),
         ({"phase": "later"}, "phase 'later'"),
         ({"tensors": {**good["tensors"], "model.model.0.weight": [9999, 1, 4, 4]}}, "does not fit"),
-        ({"tensors": {"model.model.0.weight": [4, 1, 4, 4]}}, "same tensors"),
+        ({"tensors": {"model.model.0.weight": [5, 1, 4, 4]}}, "same tensors"),
         ({"architecture": {"class": "MyGenerator"}}, "build="),
         ({"architecture": {**ARCHITECTURE, "layers": 3}}, "unusable architecture"),
     ]

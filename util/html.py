@@ -9,6 +9,8 @@ from urllib.parse import quote
 import dominate
 from dominate import tags
 
+from coronet_plugin.files import sweep, write_text
+
 
 class HTML:
     """``<web_dir>/index.html``, written by ``save``; its images are in ``<web_dir>/images``."""
@@ -19,6 +21,8 @@ class HTML:
         self.web_dir = web_dir
         self.img_dir = os.path.join(web_dir, "images")
         os.makedirs(self.img_dir, exist_ok=True)
+        for folder in (self.web_dir, self.img_dir):
+            sweep(folder)
         self.doc = dominate.document(title=title)
         with self.doc.head:
             tags.meta(charset="utf-8")
@@ -48,7 +52,4 @@ class HTML:
 
     def save(self) -> None:
         """Write the page; a reader never sees half of one."""
-        path = os.path.join(self.web_dir, "index.html")
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            file.write(self.doc.render())
-        os.replace(path + ".tmp", path)
+        write_text(os.path.join(self.web_dir, "index.html"), self.doc.render(), flush=False)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from coronet_plugin.files import write_atomically, write_text
+
 FRACTIONS = ("macs_", "width_")
 """Losses that begin so are shares between 0 and 1 that the coronet model reports."""
 
@@ -30,14 +32,18 @@ class JsonLog:
     Keys: ``epoch``, ``epoch_iter`` (images in this epoch), ``step`` (optimizer steps in
     all), ``images`` (in all), ``seconds`` (of training in all), ``images_per_s`` (since
     the line before), ``lr`` (or null) and ``losses`` by name. A run that starts at
-    ``first_epoch`` keeps the records of earlier epochs and drops the others.
+    ``first_epoch`` keeps the records of earlier epochs and drops the others; if ``last_step`` is given,
+    those of later steps go and those up to it stay, in the middle of an epoch too.
     """
 
-    def __init__(self, path: str, first_epoch: int = 1) -> None:
+    def __init__(self, path: str, first_epoch: int = 1, last_step: int | None = None) -> None:
         self.path = path
-        self.records = [record for record in _read(path) if record["epoch"] < first_epoch]
-        with open(path, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in self.records)
+        self.records = [
+            record
+            for record in _read(path)
+            if (record["epoch"] < first_epoch if last_step is None else record["step"] <= last_step)
+        ]
+        write_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     @property
     def last(self) -> dict[str, Any]:
@@ -105,8 +111,9 @@ class LossPlot:
                 axes.set_ylim(0, 1.05)
             axes.grid(alpha=0.3)
             axes.legend(fontsize="small", ncols=4)
-        figure.savefig(self.path + ".tmp", format="png", dpi=100)
-        os.replace(self.path + ".tmp", self.path)
+        write_atomically(
+            self.path, lambda temporary: figure.savefig(temporary, format="png", dpi=100), flush=False
+        )
         self._drawn = time.monotonic()
 
 

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 
-from coronet_plugin.errors import UserError
+from coronet_plugin.errors import UserError, debugging, told
+from coronet_plugin.interruption import Interrupted
 
 
 def run(program: str, work: Callable[[argparse.Namespace], None], opt: argparse.Namespace) -> int:
     """Do ``work(opt)`` and return an exit code: 0, or 2 after one line about what the user can mend.
 
-    With ``--debug`` the error is raised; errors of the program itself always are.
+    130 after Ctrl-C and 143 after SIGTERM, as shells do. With ``--debug`` or ``CORONET_DEBUG=1`` the error
+    is raised; errors of the program itself always are.
     """
     try:
         work(opt)
-    except UserError as error:
-        if opt.debug:
+    except (UserError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+        line, code = _told(error)
+        if opt.debug or debugging() or not line:
             raise
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if opt.debug:
-            raise
-        print(f"{program}: stopped", file=sys.stderr)
-        return 130
+        print(f"{program}: {line}", file=sys.stderr)
+        return code
     return 0
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """One line and an exit code; no line for an error of the program itself."""
+    if isinstance(error, Interrupted):
+        return str(error), error.code
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", 130
+    if isinstance(error, (UserError, OSError)):
+        return f"error: {told(error)}", 2
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+        return "error: out of memory; lower --batch_size, --crop_size or --ngf", 2
+    return "", 1

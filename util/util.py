@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from coronet_plugin.files import write_atomically
+
 
 def tensor2im(input_image: Any, imtype: type = np.uint8) -> np.ndarray:
     """The first image of a batch (N, 1 or 3, H, W) in [-1, 1] as (H, W, 3) in [0, 255].
@@ -27,7 +29,7 @@ def tensor2im(input_image: Any, imtype: type = np.uint8) -> np.ndarray:
 
 
 def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1.0) -> None:
-    """Write an image (H, W, 3); an ``aspect_ratio`` above 1 widens it, one below 1 heightens it."""
+    """Write an image (H, W, 3) atomically; ``aspect_ratio`` above 1 widens it, below 1 heightens it."""
     image = Image.fromarray(image_numpy)
     height, width = image_numpy.shape[:2]
     if aspect_ratio > 1.0:
@@ -36,7 +38,8 @@ def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1
         height = int(height / aspect_ratio)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    image.save(image_path)
+    kind = Image.registered_extensions()[os.path.splitext(image_path)[1].lower()]
+    write_atomically(image_path, lambda temporary: image.save(temporary, format=kind), flush=False)
 
 
 def mkdirs(paths: str | Iterable[str]) -> None:

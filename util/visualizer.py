@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,9 +25,12 @@ from util.util import save_image, tensor2im
 
 
 class Visualizer:
-    """Shows a run that starts with epoch ``opt.epoch_count``; make it after ``model.setup``."""
+    """Shows a run that starts with epoch ``opt.epoch_count``; make it after ``model.setup``.
 
-    def __init__(self, opt: argparse.Namespace) -> None:
+    ``resumed``: what :meth:`state_dict` was when the state of a continued run was saved, if that is known.
+    """
+
+    def __init__(self, opt: argparse.Namespace, resumed: Mapping[str, Any] | None = None) -> None:
         self.opt = opt
         self.folder = os.path.join(opt.checkpoints_dir, opt.name)
         os.makedirs(self.folder, exist_ok=True)
@@ -34,29 +38,37 @@ class Visualizer:
         if opt.continue_train:  # a run that goes on without saying where keeps its whole log
             first = opt.epoch_count if opt.epoch_count > 1 else sys.maxsize
         self._text = TextLog(os.path.join(self.folder, "loss_log.txt"))
-        self._json = JsonLog(os.path.join(self.folder, "loss_log.jsonl"), first)
+        last_step = resumed["step"] if resumed else None
+        self._json = JsonLog(os.path.join(self.folder, "loss_log.jsonl"), first, last_step)
         self._plot = LossPlot(os.path.join(self.folder, "loss_plot.png"))
         self._page = None
         if not opt.no_html:
             self._page = TrainingPage(self.folder, opt.name, opt.display_winsize, opt.continue_train)
         self._live = LiveDisplays(opt)
         self._console = Console()
-        self.step = int(self._json.last["step"])
-        self.images = int(self._json.last["images"])
+        last = resumed or self._json.last
+        self.step, self.images = int(last["step"]), int(last["images"])
         self._lr: float | None = None
         self._epoch_started, self._images_before_epoch = time.time(), self.images
         self._seconds_before = float(self._json.last["seconds"])
         self._started = time.time()
         self._printed = (self._started, self.images)
-        self.saved = False
+        self.saved = bool(resumed and resumed["saved"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the logs are: optimizer steps and images in all, and whether the epoch has its pictures."""
+        return {"step": self.step, "images": self.images, "saved": self.saved}
 
     # -- what the training loop tells ------------------------------------
-    def begin_epoch(self, epoch: int, images: int) -> None:
-        """``images``: how many this epoch has."""
-        self.reset()
+    def begin_epoch(self, epoch: int, images: int, seen: int = 0) -> None:
+        """``images``: how many this epoch has; ``seen``: those seen before the run went on."""
+        if not seen:
+            self.reset()
         self._epoch_started = time.time()
-        self._images_before_epoch = self.images
-        self._console.begin_epoch(f"epoch {epoch}/{self.opt.n_epochs + self.opt.n_epochs_decay}", images)
+        self._images_before_epoch = self.images - seen
+        self._console.begin_epoch(
+            f"epoch {epoch}/{self.opt.n_epochs + self.opt.n_epochs_decay}", images - seen
+        )
 
     def advance(self, images: int, lr: float | None = None) -> None:
         """One optimizer step on so many images was made."""

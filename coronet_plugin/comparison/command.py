@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coronet_plugin.command import Command, add_run_options, positive
+
+if TYPE_CHECKING:
+    from coronet_plugin.comparison.measure import Settings
+    from coronet_plugin.evaluation.features import FeatureExtractor
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -17,42 +24,113 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=positive, default=12, help="test pictures to show (default: %(default)s)"
     )
+    parser.add_argument("--title", default="", help="heading of the page (default: the names of the runs)")
+    add_speed_options(parser)
+    add_quality_options(parser)
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """How latency and memory are measured."""
     parser.add_argument(
         "--threads", type=positive, default=1, help="CPU threads for the latency (default: %(default)s)"
     )
     parser.add_argument(
-        "--repeats",
-        type=positive,
-        default=30,
-        help="timed forward passes for the latency (default: %(default)s)",
+        "--repeats", type=positive, default=30, help="timed inferences (default: %(default)s)"
     )
-    parser.add_argument("--title", default="", help="heading of the page (default: the names of the runs)")
+    parser.add_argument(
+        "--runtimes",
+        nargs="*",
+        default=["all"],
+        metavar="RUNTIME",
+        help="what to time in beside PyTorch: all that are installed, or torch for none, or names such as "
+        "onnxruntime or openvino (default: all)",
+    )
+    parser.add_argument("--no_memory", action="store_true", help="do not measure the peak memory")
+
+
+def add_quality_options(parser: argparse.ArgumentParser) -> None:
+    """How quality is measured; more of it with ``coronet evaluate``."""
+    parser.add_argument(
+        "--no_fid", action="store_true", help="do not measure FID and KID, which takes minutes on a CPU"
+    )
+    parser.add_argument(
+        "--protocol",
+        default="test",
+        metavar="test|all",
+        help="what FID and KID hold translated test pictures against: real test pictures, as many of either, "
+        "or all real pictures (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="Inception weights (default: those installed)"
+    )
+    parser.add_argument("--lpips", type=Path, metavar="FILE", help="AlexNet or VGG-16 weights, for LPIPS")
+    parser.add_argument("--dataroot", type=Path, help="where the data is, if not where test.py found it")
+    parser.add_argument("--device", default="cpu", help="for FID and KID: cpu or cuda (default: %(default)s)")
+    parser.add_argument("--cache_dir", type=Path, help="where features are kept (default: the user's cache)")
+
+
+def extractor_of(options: argparse.Namespace) -> tuple[FeatureExtractor | None, list[str]]:
+    """What measures FID and KID, and the line on how to get it where it is missing."""
+    from coronet_plugin.evaluation.features import MissingWeights, load_extractor
+
+    if options.no_fid:
+        return None, []
+    try:
+        return load_extractor(options.weights, options.device), []
+    except MissingWeights as missing:
+        return None, [f"Without FID and KID: {missing}"]
+
+
+def _settings(options: argparse.Namespace, extractor: FeatureExtractor | None) -> Settings:
+    from coronet_plugin.comparison.measure import Settings
+    from coronet_plugin.comparison.runtimes import choose
+    from coronet_plugin.evaluation.perceptual import load_lpips
+
+    return Settings(
+        threads=options.threads,
+        repeats=options.repeats,
+        runtimes=choose(options.runtimes),
+        memory=not options.no_memory,
+        protocol=options.protocol,
+        extractor=extractor,
+        lpips=load_lpips(options.lpips) if options.lpips else None,
+        dataroot=options.dataroot,
+        cache_dir=options.cache_dir,
+        say=_say,
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
     from coronet_plugin.comparison.report import write_comparison
+    from coronet_plugin.provenance import without_home
     from coronet_plugin.run import find_run
 
     runs = [
         find_run(name, options.checkpoints_dir, options.results_dir, options.phase, options.epoch)
         for name in options.runs
     ]
+    extractor, remarks = extractor_of(options)
     page = write_comparison(
         runs,
         options.output,
+        _settings(options, extractor),
         images=options.images,
-        threads=options.threads,
-        repeats=options.repeats,
         title=options.title,
+        remarks=remarks,
+        command=without_home(shlex.join(["coronet", *sys.argv[1:]])),
     )
     print(page)
     return 0
 
 
+def _say(line: str) -> None:
+    print(f"coronet: {line}", file=sys.stderr, flush=True)
+
+
 COMMANDS = (
     Command(
         "compare",
-        "write one HTML page that shows runs side by side: pictures, cost, speed, likeness, curves",
+        "write one HTML page that shows runs side by side: pictures, cost, speed, quality, curves",
         _options,
         _run,
     ),

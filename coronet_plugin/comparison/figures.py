@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coronet_plugin.comparison.measure import is_full
 from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
 from coronet_plugin.run import Run
 from coronet_plugin.spec import COMPACT, Spec
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 6.8, 3.0  # inches
+UNITS = {"macs": "MACs", "params": "parameters"}
 
 
 @dataclass(frozen=True)
@@ -59,34 +61,34 @@ def budget_figure(runs: Sequence[Run]) -> Figure | None:
         return None
     figure, (axes,) = _figure(1)
     for index, run in logged:
-        colour = COLOURS[index % len(COLOURS)]
         several = len(logged) > 1
-        _draw_budget(axes, run, colour, f"{run.name}: " if several else "")
-    axes.set_ylim(0, 105)
+        _draw_budget(axes, run, COLOURS[index % len(COLOURS)], f"{run.name}: " if several else "")
+    _draw_targets(axes, [run for _, run in logged])
+    axes.set_ylim(0, 112)
     axes.set_ylabel("% of the dense generator")
     axes.set_xlabel("optimizer step")
-    legend(axes)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=GREY, fontsize=8)
+    figure.set_figheight(HEIGHT + 0.1 * len(axes.get_legend_handles_labels()[0]))
     return figure
 
 
 def _draw_budget(axes: Axes, run: Run, colour: str, label: str) -> None:
     for dashes, prefix, what in (("-", "macs_", "MACs"), (":", "width_", "channels")):
         for curve in curves(run, prefix):
-            name = curve.name[len(prefix) :]
-            axes.plot(
-                curve.steps, 100 * curve.values, dashes, color=colour, lw=2, label=f"{label}{what} of {name}"
-            )
-    targets = {(spec.budget["kind"], target_fraction(spec)) for spec in run.specs.values()}
-    for kind, target in sorted(targets):
-        what = "MACs" if kind == "macs" else "parameters"
-        text = f"{label}target, {100 * target:.3g} % of the {what}"
+            name = f"{label}{what} of {curve.name[len(prefix) :]}"
+            axes.plot(curve.steps, 100 * curve.values, dashes, color=colour, lw=2, label=name)
+
+
+def _draw_targets(axes: Axes, runs: Sequence[Run]) -> None:
+    """A line for every budget in MACs or parameters, and for every step at which generators became small."""
+    small = [run for run in runs if not is_full(run)]
+    specs = [spec for run in small for spec in run.specs.values() if spec.budget["kind"] in UNITS]
+    for kind, target in sorted({(s.budget["kind"], round(target_fraction(s), 4)) for s in specs}):
+        text = f"target, {100 * target:.3g} % of the {UNITS[kind]}"
         axes.axhline(100 * target, color=GREY, lw=1, ls="--", label=text)
-    step = slimming_step(run)
-    if step is not None:
+    for step in sorted({step for run in small if (step := slimming_step(run)) is not None}):
         axes.axvline(step, color=GREY, lw=1)
-        axes.annotate(
-            f"slimmed at step {step}", (step, 100), textcoords="offset points", xytext=(5, -2), color=GREY
-        )
+        axes.annotate(f" slim at step {step}", (step, 110), color=GREY, fontsize=9, va="top")
 
 
 def loss_names(runs: Sequence[Run]) -> tuple[str, ...]:

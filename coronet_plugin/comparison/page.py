@@ -1,6 +1,29 @@
-"""How report pages look: style and behaviour, inline, so that a page is one file without a server."""
+"""What report pages are made of: dominate's tags, style and behaviour, all inline; no server is needed."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+from coronet_plugin.comparison.measure import Measurement
+from coronet_plugin.errors import OptionError
+from coronet_plugin.run import Translation
+
+Measurements = Mapping[Translation, Sequence[Measurement]]
+
+
+def html() -> ModuleType:
+    """dominate's tags. Raises OptionError without the library."""
+    try:
+        import dominate.tags
+    except ImportError as error:
+        raise OptionError('the page needs dominate: pip install "coronet-plugin[report]"') from error
+    return dominate.tags
+
+
+def percent(ratio: float) -> str:
+    return f"{100 * ratio:.3g} %"
+
 
 STYLE = """
 :root {
@@ -42,13 +65,17 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .75rem; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { border-bottom: 2px solid var(--line); overflow-wrap: anywhere; }
+thead th { border-bottom: 2px solid var(--line); overflow-wrap: anywhere; font-size: .9rem; }
 tbody th { font-weight: 400; }
 .numbers small { display: block; color: var(--muted); font-size: .78rem; line-height: 1.3; }
 .numbers .best { background: var(--best); }
 .numbers .best b { color: var(--accent); }
 .numbers b { font-weight: 650; }
 .numbers .missing { color: var(--muted); font-style: italic; }
+.numbers .floor { color: var(--ink); }
+.made th, .made td { text-align: left; font-size: .82rem; padding: .3rem .75rem .3rem 0; }
+.made td { min-width: 9rem; overflow-wrap: anywhere; }
+.warning { color: #c8504b; }
 .curve { display: block; width: 100%; max-width: 46rem; min-width: 30rem; height: auto; }
 .widths { width: 100%; max-width: 46rem; }
 .widths th, .widths td { padding: .2rem .5rem; font-size: .85rem; vertical-align: middle; }
@@ -78,10 +105,15 @@ a { color: var(--accent); }
   th, td { padding: .4rem .4rem; font-size: .9rem; }
   thead th { font-size: .75rem; overflow-wrap: normal; }
   .numbers small { font-size: .72rem; }
+  .numbers th:first-child { position: sticky; left: 0; background: var(--ground); min-width: 6.5rem; }
+  .numbers td { min-width: 5.5rem; }
   .widths th, .widths td { font-size: .72rem; padding: .2rem .2rem; }
-  .widths .bar { width: 40%; min-width: 4rem; }
+  .widths tbody th { white-space: normal; overflow-wrap: anywhere; }
+  .widths .bar { width: 25%; min-width: 4rem; }
   .curve { min-width: 26rem; }
-  dialog .example { grid-auto-flow: row; grid-template-columns: 1fr 1fr; }
+  .example { grid-auto-flow: row; grid-template-columns: repeat(3, 1fr); }
+  .example figcaption { white-space: normal; overflow-wrap: anywhere; line-height: 1.2; }
+  dialog .example { grid-template-columns: 1fr 1fr; }
 }
 """
 

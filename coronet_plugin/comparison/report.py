@@ -7,16 +7,19 @@ folder can be opened without a server, zipped and sent. Numbers come from
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin.comparison import sections
-from coronet_plugin.comparison.measure import Measurement, as_json, comparable, measure_all
-from coronet_plugin.comparison.page import SCRIPT, STYLE
-from coronet_plugin.comparison.sections import NUMBERS, Measurements, html, percent
+from coronet_plugin.comparison import numbers, sections
+from coronet_plugin.comparison.measure import DEFAULT, Measurement, Settings, comparable, measure_all
+from coronet_plugin.comparison.page import SCRIPT, STYLE, Measurements, html, percent
+from coronet_plugin.comparison.quantities import KID
+from coronet_plugin.comparison.record import as_json
+from coronet_plugin.comparison.sections import NUMBERS
 from coronet_plugin.errors import DataError
 from coronet_plugin.run import Run
 
@@ -26,32 +29,44 @@ PAGE = "index.html"
 def write_comparison(
     runs: Sequence[Run],
     output: Path | str,
+    settings: Settings = DEFAULT,
     *,
     images: int = 12,
-    threads: int = 1,
-    repeats: int = 30,
     title: str = "",
+    remarks: Sequence[str] = (),
+    command: str = "",
 ) -> Path:
     """Measure ``runs`` and write the page into the folder ``output``; gives the path of the page.
 
     Dense runs come first and the first run is what the others are set against. ``images``: test
-    pictures to show, spread evenly over those all runs have. ``threads``, ``repeats``: for the
-    latency. Raises DataError if a run has no test results or the runs do not fit together,
-    CheckpointError if weights cannot be loaded, OptionError if a library is missing.
+    pictures to show, spread evenly over those all runs have. ``remarks``: sentences to print below the
+    numbers. ``command``: what wrote the page. Raises DataError if a run has no test results or the runs do
+    not fit together, CheckpointError if weights cannot be loaded, OptionError if a library is missing.
     """
     html()  # refuse before anything is measured
     runs = comparable(runs)
     for run in runs:
         _require_results(run)
-    measurements = measure_all(runs, threads=threads, repeats=repeats)
+    measurements = measure_all(runs, settings)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(output / "images", ignore_errors=True)
     (output / "images").mkdir()
-    numbers = json.dumps(as_json(dict(measurements)), indent=2, allow_nan=False)
-    (output / NUMBERS).write_text(numbers + "\n", encoding="utf-8")
+    data = json.dumps(as_json(measurements), indent=2, allow_nan=False)
+    (output / NUMBERS).write_text(data + "\n", encoding="utf-8")
+    heading = title or " and ".join(run.name for run in runs)
+    with _document(heading) as document:
+        for line in summary(measurements):
+            html().p(line, cls="summary")
+        sections.pictures(runs, measurements, output, images)
+        numbers.table(runs, measurements, remarks)
+        sections.pareto(measurements, output)
+        sections.budget(runs, output)
+        sections.widths(runs)
+        sections.losses(runs, output)
+        sections.commands(runs, command)
     page = output / PAGE
-    page.write_text(_page(runs, measurements, output, images, title), encoding="utf-8")
+    page.write_text(str(document.render()) + "\n", encoding="utf-8")
     return page
 
 
@@ -62,28 +77,22 @@ def _require_results(run: Run) -> None:
         )
 
 
-def _page(runs: Sequence[Run], measurements: Measurements, output: Path, images: int, title: str) -> str:
+@contextlib.contextmanager
+def _document(heading: str) -> Iterator[Any]:
+    """A page with our style, heading and script, open to be written into."""
     import dominate
 
     tags = html()
-    heading = title or " and ".join(run.name for run in runs)
     document = dominate.document(title=heading)
     with document.head:
+        tags.meta(charset="utf-8")
         tags.meta(name="viewport", content="width=device-width, initial-scale=1")
         tags.style(_raw(STYLE))
     with document:
         tags.h1(heading)
-        for line in summary(measurements):
-            tags.p(line, cls="summary")
-        sections.pictures(runs, measurements, output, images)
-        sections.numbers(runs, measurements)
-        sections.budget(runs, output)
-        sections.widths(runs)
-        sections.losses(runs, output)
-        sections.commands(runs)
+        yield document
         _raw("<dialog></dialog>")
         tags.script(_raw(SCRIPT))
-    return str(document.render()) + "\n"
 
 
 def _raw(text: str) -> Any:
@@ -113,6 +122,9 @@ def _sentence(column: Measurement, first: Measurement, several: bool) -> str:
     if column.latency and first.latency:
         times = first.latency.median_ms / column.latency.median_ms
         parts.append(f"{times:.2g} times as fast on this CPU")
+    ours, theirs = KID.read(column), KID.read(first)
+    if ours is not None and theirs is not None:
+        parts.append(f"{KID.label} {KID.show(ours)} against {KID.show(theirs)}")
     if column.quality and first.quality:
         parts.append(f"SSIM {column.quality.ssim:.3f} against {first.quality.ssim:.3f}")
     return f"{name}: {', '.join(parts) or 'nothing could be measured'} (set against {first.run})."

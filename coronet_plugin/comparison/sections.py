@@ -6,39 +6,25 @@ included, goes through dominate's escaping.
 
 from __future__ import annotations
 
-import math
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from coronet_plugin import provenance
 from coronet_plugin.comparison.figures import budget_figure, loss_figure
-from coronet_plugin.comparison.measure import QUANTITIES, Measurement, Quantity
-from coronet_plugin.drawing import COLOURS, save_svg
-from coronet_plugin.errors import DataError, OptionError
+from coronet_plugin.comparison.measure import is_full
+from coronet_plugin.comparison.page import Measurements, html
+from coronet_plugin.comparison.pareto import pareto_figure
+from coronet_plugin.drawing import save_svg
+from coronet_plugin.errors import DataError
 from coronet_plugin.run import Run, Translation
 from coronet_plugin.spec import COMPACT, Spec
 
 NUMBERS = "comparison.json"
-Measurements = Mapping[Translation, Sequence[Measurement]]
-
-
-def html() -> ModuleType:
-    """dominate's tags. Raises OptionError without the library."""
-    try:
-        import dominate.tags
-    except ImportError as error:
-        raise OptionError('the page needs dominate: pip install "coronet-plugin[report]"') from error
-    return dominate.tags
-
-
-def percent(ratio: float) -> str:
-    return f"{100 * ratio:.3g} %"
-
 
 # Pictures
 
@@ -102,91 +88,29 @@ def _copy(run: Run, name: str, target: Path) -> None:
         raise DataError(f"{run.images_dir} has no {name}; run test.py for {run.name} again") from error
 
 
-# Numbers
-
-
-def numbers(runs: Sequence[Run], measurements: Measurements) -> None:
-    tags = html()
-    tags.h2("Numbers")
-    with tags.div(cls="scroll"), tags.table(cls="numbers"):
-        with tags.thead(), tags.tr():
-            tags.th("")
-            for index, run in enumerate(runs):
-                with tags.th(scope="col"):
-                    _key(index)
-                    tags.span(run.name)
-        for translation, columns in measurements.items():
-            with tags.tbody():
-                if len(measurements) > 1:
-                    title = f"{translation.generator}: {translation.source} to {translation.output}"
-                    tags.tr(tags.th(tags.b(title), colspan=len(runs) + 1, scope="rowgroup"))
-                for quantity in QUANTITIES:
-                    _row(quantity, columns)
-    _protocol(measurements)
-
-
-def _row(quantity: Quantity, columns: Sequence[Measurement]) -> None:
-    tags = html()
-    values = [quantity.read(column) for column in columns]
-    best = quantity.best(values)
-    with tags.tr():
-        with tags.th(scope="row"):
-            tags.span(quantity.label)
-            if quantity.note:
-                tags.small(quantity.note)
-        for position, value in enumerate(values):
-            if value is None:
-                tags.td("not measured", cls="missing")
-                continue
-            with tags.td(cls="best" if position in best else ""):
-                tags.b(quantity.show(value)) if position in best else tags.span(quantity.show(value))
-                first = None if position == 0 else values[0]
-                for remark in _remarks(quantity, columns[position], value, first):
-                    tags.small(remark)
-
-
-def _remarks(quantity: Quantity, column: Measurement, value: float, first: float | None) -> Iterator[str]:
-    against = quantity.against(value, first)
-    if against is not None:
-        yield percent(against) if quantity.relative else _signed(against)
-    if quantity.key == "latency_ms" and column.latency:
-        yield f"p10 to p90: {column.latency.p10_ms:.1f} to {column.latency.p90_ms:.1f} ms"
-
-
-def _signed(difference: float) -> str:
-    digits = max(0, 3 - math.ceil(math.log10(abs(difference)))) if difference else 0
-    return f"{difference:+.{min(digits, 5)}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _protocol(measurements: Measurements) -> None:
-    tags = html()
-    columns = [column for group in measurements.values() for column in group]
-    speed = next((column.latency for column in columns if column.latency), None)
-    quality = next((column.quality for column in columns if column.quality), None)
-    tags.p("Small print: ratio to the first run, or difference from it for likeness.", cls="note")
-    if speed:
-        size = " x ".join(map(str, speed.input_size))
-        threads = "1 thread" if speed.threads == 1 else f"{speed.threads} threads"
-        tags.p(
-            f"MACs and latency for an input of {size}. Latency: eager PyTorch {speed.torch_version} "
-            f"on the CPU, {threads}, {speed.repeats} runs after warm-up.",
-            cls="note",
-        )
-    if quality:
-        tags.p(
-            f"Likeness to the truth: means over {quality.count} test pictures as saved (8-bit RGB). "
-            f"SSIM: Gaussian window, sigma 1.5. L1: mean absolute difference of values in [0, 1].",
-            cls="note",
-        )
-    if any(column.training_seconds is None for column in columns):
-        tags.p("Training time is read from loss_log.jsonl, which not every run has.", cls="note")
-
-
-def _key(index: int) -> None:
-    html().span(cls="key", style=f"background: {COLOURS[index % len(COLOURS)]}")
-
-
 # Curves, widths, commands
+
+
+def pareto(measurements: Measurements, output: Path) -> None:
+    """Quality against cost, a figure for each translation; nothing for a single run."""
+    tags = html()
+    if all(len(columns) < 2 for columns in measurements.values()):
+        return
+    tags.h2("Quality against cost")
+    for translation, columns in measurements.items():
+        if len(measurements) > 1:
+            tags.h3(f"{translation.generator}: {translation.source} to {translation.output}")
+        figure = pareto_figure(columns)
+        if figure is None:
+            tags.p("Not shown: there is neither KID nor a truth to rank the runs by.", cls="note")
+            continue
+        name = f"pareto_{translation.generator}.svg"
+        _curve(figure, output / "images" / name, "quality against MACs and latency, a point for every run")
+        tags.p(
+            "The dashed line joins the runs that no other run beats in both. Bars: how much KID differs "
+            "between random subsets of the pictures.",
+            cls="note",
+        )
 
 
 def _curve(figure: Any, target: Path, description: str) -> None:
@@ -198,7 +122,7 @@ def _curve(figure: Any, target: Path, description: str) -> None:
 
 def budget(runs: Sequence[Run], output: Path) -> None:
     tags = html()
-    if all(run.is_dense for run in runs):
+    if all(is_full(run) for run in runs):
         return
     tags.h2("Budget over training")
     figure = budget_figure(runs)
@@ -223,7 +147,7 @@ def losses(runs: Sequence[Run], output: Path) -> None:
 
 def widths(runs: Sequence[Run]) -> None:
     tags = html()
-    compressed = [(run, name, spec) for run in runs for name, spec in run.specs.items()]
+    compressed = [(run, name, spec) for run in runs if not is_full(run) for name, spec in run.specs.items()]
     if not compressed:
         return
     tags.h2("Channels kept in every set")
@@ -251,13 +175,46 @@ def _width_table(spec: Spec) -> None:
                         tags.td(str(text))
 
 
-def commands(runs: Sequence[Run]) -> None:
+def commands(runs: Sequence[Run], own: str = "") -> None:
+    """How each run was trained: command, seed, versions, code, data, machine. ``own``: the page's command."""
     tags = html()
     tags.h2("How these runs were trained")
+    records = {run.name: provenance.read(run.folder) for run in runs}
     for run in runs:
         tags.h3(run.name)
-        tags.pre(one_option_a_line(run.command))
+        written = [one["command"] for one in records[run.name] if one["command"]]
+        for command in written or [run.command]:
+            tags.pre(one_option_a_line(command))
+    if any(records.values()):
+        _records(records)
+    silent = [name for name, record in records.items() if not record]
+    if silent:
+        text = f"Without a {provenance.FILE}, command rebuilt from the options: {', '.join(silent)}."
+        tags.p(text, cls="note")
+    if own:
+        tags.h3("This page")
+        tags.pre(one_option_a_line(own))
     tags.p(tags.a("All numbers as JSON", href=NUMBERS))
+
+
+def _records(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """What every training was made of; a continued run has a column for every time."""
+    tags = html()
+    tags.h3("What they were made of")
+    said = [(name, provenance.in_words(one)) for name, record in records.items() for one in record]
+    with tags.div(cls="scroll"), tags.table(cls="made"):
+        with tags.thead(), tags.tr():
+            for label in ("", *(name for name, _ in said)):
+                tags.th(label, scope="col")
+        with tags.tbody():
+            for key in said[0][1]:
+                with tags.tr():
+                    tags.th(key, scope="row")
+                    for _, words in said:
+                        tags.td(words[key])
+    data = {words["data"] for _, words in said}
+    if len(data) > 1:
+        tags.p("These runs saw different training data: their figures do not compare.", cls="warning")
 
 
 def one_option_a_line(command: str) -> str:
