@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from coronet_plugin.errors import DataError, OptionError
+from coronet_plugin.evaluation.pictures import open_picture
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,7 @@ class PairedMetrics(PairMetrics):
 
 def read_image(path: Path) -> np.ndarray:
     """The picture as RGB, (H, W, 3), uint8. Raises DataError when it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    return np.asarray(open_picture(path))
 
 
 def l1(first: np.ndarray, second: np.ndarray) -> float:
@@ -122,5 +118,5 @@ def _skimage_metrics() -> Any:
     try:
         import skimage.metrics
     except ImportError as error:
-        raise OptionError('SSIM and PSNR need scikit-image: pip install "coronet-plugin[report]"') from error
+        raise OptionError('SSIM and PSNR need scikit-image: pip install "coronet-plugin[metrics]"') from error
     return skimage.metrics
