@@ -14,44 +14,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.checkpoint import load_generator, save_tensors, write_atomically
-from coronet_plugin.cost import cost_of
+from coronet_plugin.checkpoint import save_tensors, write_atomically
 from coronet_plugin.errors import CheckpointError, OptionError
-from coronet_plugin.foreign import adapt_state_dict, deduce_architecture, read_state_dict
-from coronet_plugin.generators import UNET_DOWNS, build_generator
-from coronet_plugin.planning import example_input
-from coronet_plugin.run import read_options
 from coronet_plugin.slim import copy_with
-from coronet_plugin.spec import SEARCH, Spec, spec_path
 from coronet_plugin.standalone.text import file_text, sides, upstream_model_text
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A generator and what its file says of it.
-
-    ``architecture``: arguments of :func:`~coronet_plugin.generators.build_generator`. ``size``:
-    (H, W) it was trained on, as far as known. ``slim`` and ``dense``: ``macs``,
-    ``macs_literature`` and ``parameters`` as it is and at full size. ``notes``: what the user
-    should know.
-    """
-
-    name: str
-    generator: nn.Module
-    architecture: Mapping[str, Any]
-    size: tuple[int, int]
-    slim: Mapping[str, int]
-    dense: Mapping[str, int]
-    origin: str
-    notes: tuple[str, ...] = ()
+from coronet_plugin.stored import StoredGenerator, read_generator
 
 
 def export_upstream(weights: Mapping[str, Path], folder: Path) -> tuple[list[Path], list[str]]:
@@ -63,7 +36,7 @@ def export_upstream(weights: Mapping[str, Path], folder: Path) -> tuple[list[Pat
         CheckpointError: weights are damaged, of a class of the user's own, or do not survive the way.
         OptionError: the folder cannot be made.
     """
-    exports = [read(name, path) for name, path in weights.items()]
+    exports = [read_generator(name, path) for name, path in weights.items()]
     with tempfile.TemporaryDirectory() as temporary:
         made = _make(exports, Path(temporary))
         try:
@@ -72,11 +45,16 @@ def export_upstream(weights: Mapping[str, Path], folder: Path) -> tuple[list[Pat
             raise OptionError(f"--output {folder} cannot be made: {error.strerror}") from error
         for path in made:
             write_atomically(folder / path.name, functools.partial(shutil.copyfile, path))
-    notes = [f"{exported.name}: {note}" for exported in exports for note in exported.notes]
+    notes = [f"{exported.name}: {note}" for exported in exports for note in _notes(exported)]
     return [folder / path.name for path in made], notes
 
 
-def _make(exports: Sequence[Exported], folder: Path) -> list[Path]:
+def _notes(exported: StoredGenerator) -> tuple[str, ...]:
+    assumed = "taken to have dropout; otherwise write DROPOUT = () in its file"
+    return exported.notes if exported.dropout_known else (*exported.notes, assumed)
+
+
+def _make(exports: Sequence[StoredGenerator], folder: Path) -> list[Path]:
     """Write all files into ``folder`` and verify them; the order is that in which to place them."""
     made = []
     for exported in exports:
@@ -89,58 +67,6 @@ def _make(exports: Sequence[Exported], folder: Path) -> list[Path]:
     model = folder / "slim_test_model.py"
     model.write_text(upstream_model_text(made[1].stem), encoding="utf-8")
     return [*made, model]
-
-
-# -- what to export ----------------------------------------------------------
-def read(name: str, path: Path) -> Exported:
-    """The generator in ``path``, by the spec beside it or as a dense stock generator.
-
-    Raises:
-        CheckpointError: the file is damaged, or no stock generator.
-    """
-    return _with_spec(name, path) if spec_path(path).is_file() else _dense(name, path)
-
-
-def _with_spec(name: str, path: Path) -> Exported:
-    spec = Spec.read(spec_path(path))
-    if "netG" not in spec.architecture:
-        raise CheckpointError(
-            f"{path} holds a generator {spec.architecture.get('class', '')}, whose source coronet_plugin has "
-            f"no copy of to write into a file; hand on that source, the weights and {spec_path(path).name}, "
-            "and rebuild it with coronet_plugin.load_generator(path, build=...)"
-        )
-    generator = load_generator(path)
-    searching = "the search is not over; it is written at full size"
-    return Exported(
-        name=name,
-        generator=generator,
-        architecture=spec.architecture,
-        size=(int(spec.input_size[0][1]), int(spec.input_size[0][2])),
-        slim=spec.slim,
-        dense=spec.dense,
-        origin=f"{_file(path)}, trained with coronet_plugin {spec.versions.get('coronet_plugin', '')}",
-        notes=(searching,) if spec.phase == SEARCH else (),
-    )
-
-
-def _dense(name: str, path: Path) -> Exported:
-    state = read_state_dict(path)
-    architecture = deduce_architecture(state, path)
-    options = read_options(path.parent)
-    notes = [] if options.values else ["no train_opt.txt beside it: taken to be trained on 256x256"]
-    if architecture["netG"] in UNET_DOWNS:  # dropout leaves no trace in their tensors
-        architecture["use_dropout"] = not options.flag("no_dropout")
-        notes += [] if options.values else ["taken to have dropout; otherwise write DROPOUT = () in its file"]
-    generator = build_generator(**architecture)
-    generator.load_state_dict(adapt_state_dict(state, generator))
-    size = options.crop_size
-    cost = cost_of(generator, example_input(generator, size)).as_dict()
-    return Exported(name, generator, architecture, (size, size), cost, cost, _file(path), tuple(notes))
-
-
-def _file(path: Path) -> str:
-    run = f" of the run {path.resolve().parent.name}" if read_options(path.parent).values else ""
-    return path.name + run
 
 
 # -- the proof ---------------------------------------------------------------

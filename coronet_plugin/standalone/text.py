@@ -20,7 +20,7 @@ from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
 from coronet_plugin.standalone import parts
 
 if TYPE_CHECKING:
-    from coronet_plugin.standalone.export import Exported
+    from coronet_plugin.stored import StoredGenerator
 
 LAYERS = {"batch": "nn.BatchNorm2d", "instance": "nn.InstanceNorm2d", "none": "nn.Identity"}
 IMPORTS = """\
@@ -46,7 +46,7 @@ def build() -> nn.Module:
 '''
 
 
-def file_text(exported: Exported, stem: str) -> str:
+def file_text(exported: StoredGenerator, stem: str) -> str:
     """The whole file ``stem.py``, which loads ``stem.pth``."""
     if exported.architecture["netG"] in RESNET_BLOCKS:
         classes: list[Any] = [parts.ResnetGenerator, parts.ResnetBlock]
@@ -83,7 +83,7 @@ def widths(generator: nn.Module, netG: str) -> dict[str, int | tuple[int, ...]]:
     return {"DOWN": tuple(out[:levels]), "UP": tuple(out[levels:-1][::-1])}
 
 
-def _data(exported: Exported) -> str:
+def _data(exported: StoredGenerator) -> str:
     architecture, here = exported.architecture, exported.generator
     netG, norm = architecture["netG"], architecture.get("norm", "batch")
     with torch.device("meta"):
@@ -156,7 +156,7 @@ models/ holds this file, {stem}.pth and slim_test_model.py:
 """
 
 
-def _about(exported: Exported, stem: str) -> str:
+def _about(exported: StoredGenerator, stem: str) -> str:
     architecture = exported.architecture
     height, width = exported.size
     return ABOUT.format(
@@ -177,7 +177,7 @@ def _about(exported: Exported, stem: str) -> str:
     )
 
 
-def _costs(exported: Exported) -> str:
+def _costs(exported: StoredGenerator) -> str:
     """A table: what it costs as it is, and at full size."""
     height, width = exported.size
     rows = [("", "here", "full size")]
@@ -203,7 +203,7 @@ def _mode(architecture: Mapping[str, Any]) -> str:
     return _wrapped(f"{text} load(eval=True) puts it in evaluation mode, as test.py --eval does.") + "\n"
 
 
-def _origin(exported: Exported) -> str:
+def _origin(exported: StoredGenerator) -> str:
     text = f"From {exported.origin}; written by coronet_plugin {__version__}, which is not needed to use it."
     return _wrapped(_plain(text))
 

@@ -1,0 +1,106 @@
+"""``coronet bench``: how fast generators are here, dense beside slim."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from coronet_plugin.command import Command, height_width, positive
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError("must name at least one, separated by commas")
+    return words
+
+
+def _numbers(text: str) -> list[int]:
+    return [positive(word) for word in _words(text)]
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="name or folder of a run, or a weight file; or, with random weights, resnet_9blocks, "
+        "resnet_9blocks@0.1 (uniform width at that budget) or resnet_9blocks@0.1/8 (channels in multiples of 8). "
+        "The first is what the others are set against: name the dense one",
+    )
+    parser.add_argument(
+        "--runtimes",
+        type=_words,
+        default=["torch", "onnx"],
+        metavar="NAMES",
+        help="torch (eager) and targets of coronet export, separated by commas; a rewrite is added as in "
+        "onnx+subpixel_convolution (default: torch,onnx)",
+    )
+    parser.add_argument(
+        "--dtypes", type=_words, default=["fp32"], help="of fp32,fp16,int8 (default: fp32); int8 quantizes all layers"
+    )
+    parser.add_argument("--threads", type=_numbers, default=[1], help="such as 1,2 (default: 1)")
+    parser.add_argument(
+        "--size", type=height_width, metavar="PIXELS", help="256, or 256x512 (default: as the first was trained)"
+    )
+    parser.add_argument("--repeats", type=positive, default=20, help="timed rounds (default: %(default)s)")
+    parser.add_argument("--warmup", type=positive, default=3, help="untimed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--norm_mode", default="batch", help="as for coronet export: batch or running (default: %(default)s)"
+    )
+    parser.add_argument("--no_profile", action="store_true", help="leave out the times of single layers")
+    parser.add_argument("--network", default="", help="generator of the runs, such as G_A (default: the first)")
+    parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("benchmark"),
+        metavar="FOLDER",
+        help="where table, CSV, JSON and picture go (default: %(default)s)",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from coronet_plugin.benchmark.report import as_text, write
+    from coronet_plugin.benchmark.run import benchmark
+    from coronet_plugin.benchmark.subjects import read_subjects
+    from coronet_plugin.drawing import new_figure
+    from coronet_plugin.export.normalisation import check_norm_mode
+
+    check_norm_mode(options.norm_mode)
+    new_figure(1, 1)  # without matplotlib, say so before the work
+    subjects = read_subjects(
+        options.models, options.size, options.checkpoints_dir, options.epoch, options.network
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        measured = benchmark(
+            subjects,
+            options.runtimes,
+            options.dtypes,
+            options.threads,
+            Path(folder),
+            repeats=options.repeats,
+            warmup=options.warmup,
+            norm_mode=options.norm_mode,
+            profile=not options.no_profile,
+        )
+    options.output.mkdir(parents=True, exist_ok=True)
+    print(as_text(measured))
+    for path in write(measured, options.output):
+        print(path, file=sys.stderr)
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "bench",
+        "time generators in several runtimes, formats and numbers of threads, dense beside slim",
+        _options,
+        _run,
+    ),
+)

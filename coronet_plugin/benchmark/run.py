@@ -1,0 +1,112 @@
+"""A whole benchmark: export, load, time in turn, profile."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coronet_plugin.benchmark.candidates import EAGER, Ready, prepare_all, target_of
+from coronet_plugin.benchmark.machine import load
+from coronet_plugin.benchmark.profile import by_kind, layer_times, losses, onnxruntime_times
+from coronet_plugin.benchmark.report import Benchmark, circumstances
+from coronet_plugin.benchmark.subjects import Subject
+from coronet_plugin.benchmark.timing import in_turn, pinned
+from coronet_plugin.errors import OptionError
+from coronet_plugin.export.normalisation import normalised
+from coronet_plugin.export.pipeline import example_for
+
+ONNX = "onnx"
+
+
+def benchmark(
+    subjects: Sequence[Subject],
+    runtimes: Sequence[str],
+    dtypes: Sequence[str],
+    threads: Sequence[int],
+    folder: Path,
+    *,
+    repeats: int = 20,
+    warmup: int = 3,
+    norm_mode: str = "batch",
+    profile: bool = True,
+) -> Benchmark:
+    """Time all ``subjects`` in all ``runtimes``, ``dtypes`` and numbers of ``threads``, in one interleaved run.
+
+    ``folder``: for exported files. The process is kept on as many CPUs as the largest number of threads.
+
+    Raises:
+        OptionError: an option is unknown, or nothing could be timed.
+    """
+    for runtime in runtimes:
+        target_of(runtime)
+    with pinned(max(threads)) as cpus, one_setting():
+        ready = prepare_all(subjects, runtimes, dtypes, threads, norm_mode, folder)
+        if not ready.runners:
+            reasons = sorted(set(ready.failures.values())) or ["no runtime offers these formats"]
+            raise OptionError(f"nothing can be timed: {'; '.join(reasons)}")
+        inputs = {s.name: example_for(s.generator, s.size).numpy() for s in subjects}
+        about = circumstances(runtimes, pinned_to=list(cpus), repeats=repeats, warmup=warmup, norm_mode=norm_mode)
+        calls = {c: partial(run, inputs[c.subject]) for c, run in ready.runners.items()}
+        timings = in_turn(calls, repeats, warmup)
+        profiles = profiled(subjects, ready, inputs, norm_mode, repeats) if profile else {}
+    about["load_after"] = load()
+    return Benchmark(tuple(subjects), timings, ready.failures, about, profiles)
+
+
+@contextlib.contextmanager
+def one_setting() -> Any:
+    """torch's thread setting is put back at the end."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def profiled(
+    subjects: Sequence[Subject], ready: Ready, inputs: dict[str, np.ndarray], norm_mode: str, repeats: int
+) -> dict[str, Any]:
+    """Where every slim generator loses speed, by its name; the first subject is the dense one."""
+    dense = subjects[0]
+    eager = {s.name: _layers(s, inputs[s.name], norm_mode, repeats) for s in subjects}
+    files = {s.name: ready.files.get((s.name, ONNX, "fp32")) for s in subjects}
+    native = {
+        name: onnxruntime_times(path, inputs[name], repeats) for name, path in files.items() if path is not None
+    }
+    profiles = {}
+    for slim in subjects[1:]:
+        found = losses(eager[dense.name], eager[slim.name])
+        profiles[slim.name] = {
+            "by_kind": by_kind(found),
+            "layers": [loss.as_dict() for loss in found],
+            EAGER: f"{torch.__version__}, eager, CPU time",
+        }
+        if dense.name in native and slim.name in native:
+            reduction = dense.cost.macs / slim.cost.macs
+            profiles[slim.name]["onnxruntime"] = _set_against(native[dense.name], native[slim.name], reduction)
+    return profiles
+
+
+def _layers(subject: Subject, values: np.ndarray, norm_mode: str, repeats: int) -> Any:
+    return layer_times(normalised(subject.generator, norm_mode), torch.from_numpy(values), repeats)
+
+
+def _set_against(
+    dense: dict[str, float], slim: dict[str, float], reduction: float
+) -> dict[str, dict[str, float]]:
+    """By operation; excess as in :class:`~coronet_plugin.benchmark.profile.Loss`."""
+    found = {
+        operation: {
+            "dense_ms": dense.get(operation, 0.0),
+            "slim_ms": slim.get(operation, 0.0),
+            "excess_ms": slim.get(operation, 0.0) - dense.get(operation, 0.0) / reduction,
+        }
+        for operation in {**dense, **slim}
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1]["excess_ms"]))

@@ -1,0 +1,130 @@
+"""What is timed: generators of runs, of weight files, or stock ones with random weights at any budget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from coronet_plugin.compression import Compression
+from coronet_plugin.cost import Cost, cost_of
+from coronet_plugin.errors import BudgetError, OptionError
+from coronet_plugin.export.pipeline import example_for
+from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.planning import example_input
+from coronet_plugin.run import find_weights
+from coronet_plugin.standalone.text import sides
+from coronet_plugin.stored import read_generator
+
+STOCK = re.compile(r"(?P<netG>[a-z]+_\w+)(@(?P<budget>[^/]+)(/(?P<round>\d+))?)?")
+"""``resnet_9blocks``, ``resnet_9blocks@0.1``, ``resnet_9blocks@0.1/8``."""
+SIZE = 256
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A generator to time. ``size``: (H, W) of its input. ``multiple``: what both must be multiples of."""
+
+    name: str
+    generator: nn.Module
+    cost: Cost
+    size: tuple[int, int]
+    multiple: int
+    origin: str
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "origin": self.origin, "size": list(self.size), **self.cost.as_dict()}
+
+
+def read_subjects(
+    names: Iterable[str],
+    size: tuple[int, int] | None = None,
+    checkpoints_dir: Path | str = "./checkpoints",
+    epoch: str = "latest",
+    network: str = "",
+) -> list[Subject]:
+    """The generators of ``names``, all for an input of one size: ``size``, or that of the first.
+
+    Of a run with several generators the first, or ``network``, is taken.
+
+    Raises:
+        CheckpointError: there is no such run or file.
+        OptionError: two have the same name, or the size fits one of them not.
+        BudgetError: the budget cannot be read or reached.
+    """
+    subjects: list[Subject] = []
+    for name in names:
+        chosen = size or (subjects[0].size if subjects else None)
+        subject = _stock(name, chosen) if _is_stock(name) else _stored(name, chosen, checkpoints_dir, epoch, network)
+        if subject.name in {other.name for other in subjects}:
+            raise OptionError(f"{subject.name} is named twice")
+        subjects.append(subject)
+    return subjects
+
+
+def _is_stock(name: str) -> bool:
+    match = STOCK.fullmatch(name)
+    return match is not None and match["netG"] in (*RESNET_BLOCKS, *UNET_DOWNS)
+
+
+def _stock(name: str, size: tuple[int, int] | None) -> Subject:
+    """Random weights: they do not change how long a generator takes."""
+    match = STOCK.fullmatch(name)
+    assert match is not None
+    norm = "instance" if match["netG"] in RESNET_BLOCKS else "batch"
+    architecture = {"netG": match["netG"], "input_nc": 3, "output_nc": 3, "ngf": 64, "norm": norm}
+    torch.manual_seed(0)
+    generator = build_generator(**architecture, use_dropout=norm == "batch")
+    origin = "random weights, dense"
+    if match["budget"]:
+        narrow_(generator, match["budget"], int(match["round"] or 1), architecture)
+        origin = f"random weights, uniform width, budget {match['budget']}"
+        origin += f", channels in multiples of {match['round']}" * bool(match["round"])
+    return _subject(name, generator, size or (SIZE, SIZE), architecture, origin)
+
+
+def narrow_(generator: nn.Module, budget: str, round_to: int, architecture: Mapping[str, Any]) -> None:
+    """Make every layer narrower by one factor until the MACs fit ``budget``, in place.
+
+    Raises:
+        BudgetError: the budget cannot be read or reached.
+    """
+    if round_to < 1:
+        raise BudgetError(f"channels cannot be multiples of {round_to}; write at least 1 after the /")
+    compression = Compression(
+        generator,
+        example_input(generator, SIZE),
+        search_steps=1,
+        budget=budget,
+        method="uniform",
+        round_to=round_to,
+        architecture=architecture,
+    )
+    compression.slim()
+
+
+def _stored(
+    name: str, size: tuple[int, int] | None, checkpoints_dir: Path | str, epoch: str, network: str
+) -> Subject:
+    weights = find_weights(name, checkpoints_dir, epoch)
+    if network and network not in weights:
+        raise OptionError(f"--network {network}: {name} has {', '.join(weights)}")
+    chosen = network or next(iter(weights))
+    stored = read_generator(chosen, weights[chosen])
+    label = name if len(weights) == 1 else f"{name} {chosen}"
+    return _subject(label, stored.generator, size or stored.size, stored.architecture, stored.origin)
+
+
+def _subject(
+    name: str, generator: nn.Module, size: tuple[int, int], architecture: Mapping[str, Any], origin: str
+) -> Subject:
+    multiple = sides(str(architecture["netG"]))
+    if any(side % multiple for side in size):
+        raise OptionError(f"--size {size[0]}x{size[1]}: {name} needs multiples of {multiple}")
+    cost = cost_of(generator, example_for(generator, size))
+    return Subject(name, generator, cost, size, multiple, origin)

@@ -1,0 +1,243 @@
+"""``coronet export``: a run as files for edge runtimes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coronet_plugin.command import Command, height_width, positive
+from coronet_plugin.errors import OptionError
+
+if TYPE_CHECKING:
+    from coronet_plugin.export.pictures import Pictures
+    from coronet_plugin.export.pipeline import Request, Result
+    from coronet_plugin.stored import StoredGenerator
+
+REJECTED_CODE = 3
+"""Exit code when a file does not compute the same."""
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights",
+        nargs="?",
+        metavar="RUN_OR_WEIGHTS",
+        help="name or folder of a run, slim or dense, or a weight file (.pth)",
+    )
+    parser.add_argument("--list", action="store_true", help="show all targets and what is installed here")
+    parser.add_argument("--to", metavar="TARGET", help="runtime to export for; see --list")
+    parser.add_argument("--dtype", default="fp32", help="fp32, fp16 or int8 (default: %(default)s)")
+    parser.add_argument(
+        "--size",
+        type=height_width,
+        metavar="PIXELS",
+        help="256, or 256x512 as height x width (default: as trained)",
+    )
+    parser.add_argument("--dynamic", action="store_true", help="leave batch, height and width free")
+    parser.add_argument(
+        "--norm_mode",
+        default="batch",
+        help="batch: what test.py shows; running: what test.py --eval shows (default: %(default)s)",
+    )
+    parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: all)")
+    parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where files go (default: exports/RUN)")
+    _picture_options(parser)
+    _int8_options(parser)
+
+
+def _picture_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures to compare on (default: the run's test pictures)",
+    )
+    parser.add_argument(
+        "--pictures", type=positive, default=8, help="how many to compare on at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--results_dir", default="./results", help="folder of the test results (default: %(default)s)"
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.list:
+        print(listing())
+        return 0
+    if not options.weights or not options.to:
+        raise OptionError(
+            "give a run or a weight file, and --to TARGET; coronet export --list shows the targets"
+        )
+    results = [_export(options, name, path) for name, path in _weights(options).items()]
+    return 0 if all(result.accepted for result in results) else REJECTED_CODE
+
+
+def listing() -> str:
+    """All targets: what they are for, what they offer, and whether they are installed here."""
+    from coronet_plugin.export.targets import TARGETS
+
+    rows = []
+    for target in TARGETS.values():
+        versions = ", ".join(f"{name} {version}" for name, version in target.versions().items())
+        here = f'no: pip install "coronet-plugin[{target.extra}]"' if target.missing else f"yes: {versions}"
+        sizes = "fixed or dynamic size" if target.dynamic else "fixed size"
+        rows += [f"{target.name:<12} {target.purpose}", f"{'':<12} {', '.join(target.dtypes)}; {sizes}"]
+        rows.append(f"{'':<12} installed here: {here}")
+    return "\n".join(rows)
+
+
+def _weights(options: argparse.Namespace) -> dict[str, Path]:
+    from coronet_plugin.run import find_weights
+
+    weights = find_weights(options.weights, options.checkpoints_dir, options.epoch)
+    if not options.network:
+        return weights
+    if options.network not in weights:
+        raise OptionError(f"--network {options.network}: {options.weights} has {', '.join(weights)}")
+    return {options.network: weights[options.network]}
+
+
+def _export(options: argparse.Namespace, name: str, path: Path) -> Result:
+    from coronet_plugin.export.pipeline import export_generator
+    from coronet_plugin.stored import read_generator
+
+    _request(options, None).check()  # before anything is read
+    stored = read_generator(name, path)
+    request = _request(options, stored)
+    request.check()
+    pictures = _pictures(options, name, path, request, stored, options.images, "test", options.pictures)
+    calibration = None
+    if request.dtype == "int8":
+        calibration = _pictures(options, name, path, request, stored, options.calibration, "train", 64)
+    folder = options.output or Path("exports") / path.resolve().parent.name
+    result = export_generator(stored.generator, request, folder, name, pictures, calibration)
+    _tell(result, stored.notes, pictures)
+    return result
+
+
+def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Request:
+    """What is asked; without a generator, as far as it does not depend on one."""
+    from coronet_plugin.export.normalisation import check_norm_mode
+    from coronet_plugin.export.pipeline import Request
+    from coronet_plugin.export.targets import target_named
+    from coronet_plugin.standalone.text import sides
+
+    check_norm_mode(options.norm_mode)
+    target = target_named(options.to)
+    if stored is None:
+        return Request(target, options.dtype, dynamic=options.dynamic)
+    about = {"network": stored.name, "origin": stored.origin, "architecture": dict(stored.architecture)}
+    about.update(cost=dict(stored.slim), cost_dense=dict(stored.dense))
+    return Request(
+        target,
+        options.dtype,
+        size=options.size or stored.size,
+        dynamic=options.dynamic,
+        norm_mode=options.norm_mode,
+        multiple=sides(stored.architecture["netG"]),
+        about=about,
+        quantization=_quantization(options, stored),
+    )
+
+
+def _pictures(
+    options: argparse.Namespace,
+    name: str,
+    path: Path,
+    request: Request,
+    stored: StoredGenerator,
+    images: Path | None,
+    phase: str,
+    count: int,
+) -> Pictures:
+    from coronet_plugin.export.pictures import pictures_for
+
+    return pictures_for(
+        path,
+        name,
+        stored.architecture["input_nc"],
+        request.size,
+        images=images,
+        results_dir=options.results_dir,
+        epoch=options.epoch,
+        phase=phase,
+        count=count,
+    )
+
+
+def _int8_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FOLDER",
+        help="int8: pictures to calibrate with (default: the run's training pictures)",
+    )
+    parser.add_argument(
+        "--int8_max_drop",
+        type=float,
+        default=0.01,
+        metavar="SSIM",
+        help="int8: SSIM that may be lost against fp32, on pictures not calibrated with; layers that hurt most "
+        "stay in floats until it is met (default: %(default)s)",
+    )
+
+
+def _quantization(options: argparse.Namespace, stored: StoredGenerator) -> dict[str, Any]:
+    """Settings of the int8 quantizer."""
+    return {"max_drop": options.int8_max_drop, "ranges": stored.ranges}
+
+
+def _tell(result: Result, notes: Sequence[str], pictures: Pictures) -> None:
+    """Files to standard output, everything else to standard error."""
+    for path in result.files:
+        print(path)
+    for line in (*notes, *_remarks(result, pictures)):
+        print(f"note: {line}", file=sys.stderr)
+    if not result.accepted:
+        limit = result.record["check"]["tolerance"]
+        print(
+            f"coronet: {result.path.name} does not compute the same: accepted are at most {limit['max']}, on "
+            f"average {limit['mean']}, and SSIM of at least {limit['ssim']}; it is kept for inspection alone",
+            file=sys.stderr,
+        )
+
+
+def _remarks(result: Result, pictures: Pictures) -> list[str]:
+    from coronet_plugin.export.normalisation import NORM_MODES
+
+    norms = f"{NORM_MODES[result.record['norm_mode']]}; dropout is off"
+    found = result.difference
+    if found is None:
+        return [norms, f"NOT compared with torch: {result.record['check']['why_not_run']}"]
+    compared = f"on {found.pictures} {pictures.source if pictures.are_real else 'pictures of seeded noise'}"
+    figures = (
+        f"at most {found.max:.1e}, on average {found.mean:.1e} of tanh's range of 2; SSIM {found.ssim:.4f}"
+    )
+    return [norms, *_int8_remarks(result), f"difference to torch {compared}: {figures}"]
+
+
+def _int8_remarks(result: Result) -> list[str]:
+    if result.record["dtype"] != "int8":
+        return []
+    from coronet_plugin.export.quantization.quality import Quality
+
+    facts = result.record["quantization"]
+    loss, calibration = Quality(**facts["loss"]), facts["calibration"]
+    left = ", ".join(facts["left_in_float"]) or "none"
+    return [
+        f"int8, calibrated with {calibration['pictures']} {calibration['from']}; "
+        f"layers left in floats: {left} (of {facts['layers']})",
+        f"int8 on {loss.pictures} others: {loss.in_words()}",
+    ]
+
+
+COMMANDS = (
+    Command("export", "write a generator as a file for an edge runtime, and check it", _options, _run),
+)

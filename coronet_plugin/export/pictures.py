@@ -1,0 +1,164 @@
+"""Pictures to check an exported generator with: the user's, the run's own, or noise that says it is noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from coronet_plugin.errors import DataError
+from coronet_plugin.run import Options, read_options
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+SOURCES = {"G_B": "B"}
+"""The side of the data that a generator translates, where it is not A."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """``values``: (N, C, H, W) float32 in [-1, 1]; ``source``: in words, where they are from.
+
+    ``truths``: for each, the file and half (as in :func:`read_picture`) of what it should become, if known.
+    """
+
+    values: np.ndarray
+    source: str
+    truths: tuple[tuple[Path, int | None], ...] = ()
+
+    def some(self, indices: Sequence[int]) -> Pictures:
+        """Those at ``indices``, in that order."""
+        truths = tuple(self.truths[i] for i in indices) if self.truths else ()
+        return Pictures(self.values[list(indices)], self.source, truths)
+
+    @property
+    def are_real(self) -> bool:
+        return self.source != NOISE
+
+
+NOISE = "seeded noise"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Picture files and how to read the generator's input out of each; ``half``: of a pair, or None.
+
+    ``truth``: endings of the names of such a file and of the file with its truth.
+    """
+
+    files: tuple[Path, ...]
+    source: str
+    half: int | None = None
+    truth: tuple[str, str] | None = None
+
+    def truths(self, chosen: Sequence[Path]) -> tuple[tuple[Path, int | None], ...]:
+        """File and half of the truth of each of ``chosen``; none if one is not there."""
+        if self.half is not None:
+            return tuple((path, 1 - self.half) for path in chosen)
+        if self.truth is None:
+            return ()
+        ours, theirs = self.truth
+        files = [path.with_name(path.name.replace(ours, theirs)) for path in chosen]
+        return tuple((path, None) for path in files) if all(path.is_file() for path in files) else ()
+
+
+def noise(count: int, channels: int, size: tuple[int, int]) -> Pictures:
+    """Uniform noise, the same every time."""
+    values = np.random.default_rng(0).uniform(-1, 1, (count, channels, *size))
+    return Pictures(values.astype(np.float32), NOISE)
+
+
+def pictures_for(
+    weights: Path,
+    network: str,
+    channels: int,
+    size: tuple[int, int],
+    *,
+    images: Path | None = None,
+    results_dir: Path | str = "./results",
+    epoch: str = "latest",
+    phase: str = "test",
+    count: int = 8,
+) -> Pictures:
+    """Up to ``count`` pictures of (H, W) ``size`` for the generator ``network`` whose file is ``weights``.
+
+    From the folder ``images`` if given; else what ``test.py`` left of the run; else the run's data set
+    (``phase`` of its ``dataroot``), if it is still there; else noise, as for a generator that takes neither
+    1 nor 3 channels.
+
+    Raises:
+        DataError: there is no picture in ``images``, or one cannot be read.
+    """
+    if images is None and channels not in (1, 3):
+        return noise(count, channels, size)
+    places = [_folder(images)] if images else _places(weights, network, results_dir, epoch, phase)
+    for place in places:
+        if place.files:
+            chosen = evenly(place.files, count)
+            values = np.stack([read_picture(path, channels, size, place.half) for path in chosen])
+            return Pictures(values, place.source, place.truths(chosen))
+    return noise(count, channels, size)
+
+
+def evenly(files: Sequence[Path], count: int) -> list[Path]:
+    """Up to ``count`` of ``files``, spread over all of them."""
+    step = max(1, len(files) // count)
+    return list(files[::step][:count])
+
+
+def read_picture(path: Path, channels: int, size: tuple[int, int], half: int | None = None) -> np.ndarray:
+    """A picture as a generator takes it: (C, H, W) float32 in [-1, 1], scaled to (H, W) ``size``.
+
+    ``half``: 0 or 1 for the left or right half of the file. Raises DataError when it cannot be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("L" if channels == 1 else "RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    if half is not None:
+        middle = image.width // 2
+        image = image.crop((half * middle, 0, half * middle + middle, image.height))
+    image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+    values = np.asarray(image, dtype=np.float32).reshape(*size, channels)
+    return np.ascontiguousarray(values.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
+
+
+def _folder(images: Path) -> Place:
+    files = _files(images)
+    if not files:
+        raise DataError(f"no picture in {images}; expected files such as .png or .jpg")
+    return Place(files, f"pictures of {images.name}")
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES))
+
+
+def _places(weights: Path, network: str, results_dir: Path | str, epoch: str, phase: str) -> list[Place]:
+    """Where a run's pictures may be, best first."""
+    options = read_options(weights.parent)
+    if not options.values:
+        return []
+    side = SOURCES.get(network, "A")
+    run = weights.resolve().parent.name
+    shown = Path(results_dir) / run / f"{phase}_{epoch}" / "images"
+    paired = options.text("dataset_mode", "unaligned") == "aligned"
+    names = (f"_real_{side}.png", f"_real_{'AB'[side == 'A']}.png")
+    files = tuple(sorted(shown.glob(f"*{names[0]}")))
+    results = Place(files, f"{phase} pictures of the run {run}", truth=names if paired else None)
+    return [results, _data_set(options, side, phase)]
+
+
+def _data_set(options: Options, side: str, phase: str) -> Place:
+    """The pictures on ``side`` (A is what G or G_A takes) of the run's data set; none if it is not there."""
+    root, backward = Path(options.text("dataroot", "")), options.text("direction", "AtoB") == "BtoA"
+    on_disk = "AB"[("AB".index(side) + backward) % 2]
+    if not options.text("dataroot", ""):
+        return Place((), "")
+    if options.text("dataset_mode", "unaligned") == "aligned":
+        return Place(_files(root / phase), f"{phase} pictures of {root.name}", "AB".index(on_disk))
+    return Place(_files(root / f"{phase}{on_disk}"), f"{phase}{on_disk} pictures of {root.name}")

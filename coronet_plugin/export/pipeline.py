@@ -1,0 +1,261 @@
+"""Prepare a generator for a target, convert it, check the file, and put it in place with its record.
+
+Files are made in a temporary folder beside the result. What computes the same gets its name; what does
+not is kept aside as ``NAME.rejected``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coronet_plugin._version import __version__
+from coronet_plugin.errors import ExportError, OptionError
+from coronet_plugin.export.normalisation import in_fp16, normalised, reference
+from coronet_plugin.export.pictures import Pictures, noise
+from coronet_plugin.export.rewrite import rewritten
+from coronet_plugin.export.targets import Job, Target, one_line
+from coronet_plugin.export.verify import Difference, Tolerance, difference, tolerance_of, torch_runner
+from coronet_plugin.planning import example_input
+
+FORMAT, VERSION = "coronet-export", 1
+REJECTED = ".rejected"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of an export.
+
+    ``size``: (H, W) of the example, fixed in the file unless ``dynamic``. ``multiple``: what height and width
+    must be multiples of. ``norm_mode``: see :data:`~coronet_plugin.export.normalisation.NORM_MODES`.
+    ``about``: what the record should also say. ``quantization``: settings of the int8 quantizer.
+    """
+
+    target: Target
+    dtype: str = "fp32"
+    size: tuple[int, int] = (256, 256)
+    dynamic: bool = False
+    norm_mode: str = "batch"
+    multiple: int = 1
+    about: Mapping[str, Any] = field(default_factory=dict)
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises OptionError where the target cannot do it."""
+        target = self.target
+        if self.dtype not in target.dtypes:
+            offered = ", ".join(target.dtypes)
+            raise OptionError(
+                f"--dtype {self.dtype} is not offered for {target.name}; choose one of {offered}"
+            )
+        if self.dynamic and not target.dynamic:
+            raise OptionError(f"--dynamic is not possible for {target.name}; leave it out and set --size")
+        if any(side % self.multiple for side in self.size):
+            height, width = self.size
+            raise OptionError(
+                f"--size {height}x{width} does not fit this generator; "
+                f"height and width must be multiples of {self.multiple}"
+            )
+        target.require(self.dtype)
+        if importlib.util.find_spec("skimage") is None:
+            extra = target.extra or "export"
+            raise OptionError(
+                "exports are compared with torch by SSIM, which needs scikit-image: "
+                f'pip install "coronet-plugin[{extra}]"'
+            )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an export wrote. ``difference`` is None where the file cannot be run on this machine."""
+
+    files: tuple[Path, ...]
+    record: Mapping[str, Any]
+    accepted: bool
+    difference: Difference | None
+
+    @property
+    def path(self) -> Path:
+        return self.files[0]
+
+
+def prepare(generator: nn.Module, request: Request) -> tuple[nn.Module, Tensor]:
+    """What the target's tool gets: norms and layers as it needs them, on the CPU; and an example.
+
+    For int8 it is the fp32 generator.
+    """
+    example = example_for(generator, request.size)
+    prepared = normalised(generator, request.norm_mode).cpu().float()
+    if request.target.rewrite:
+        small = example_for(generator, smallest_size(request.multiple))
+        prepared = rewritten(prepared, request.target.rewrite, small)
+    if request.dtype == "fp16" and request.target.fp16 == "compute":
+        prepared = in_fp16(prepared)
+    for parameter in prepared.parameters():
+        parameter.requires_grad_(False)
+    return prepared.eval(), example
+
+
+def example_for(generator: nn.Module, size: tuple[int, int]) -> Tensor:
+    """A random image (1, C, H, W) of (H, W) ``size``, on the CPU."""
+    return example_input(generator, max(size))[..., : size[0], : size[1]].float().cpu().contiguous()
+
+
+def smallest_size(multiple: int) -> tuple[int, int]:
+    """A size of at least 32 that a generator takes."""
+    side = -(-32 // multiple) * multiple
+    return side, side
+
+
+def export_generator(
+    generator: nn.Module,
+    request: Request,
+    folder: Path,
+    name: str,
+    pictures: Pictures | None = None,
+    calibration: Pictures | None = None,
+    tolerance: Tolerance | None = None,
+) -> Result:
+    """Write ``generator`` to ``folder`` as ``<name>_<dtype>`` and the target's suffixes, and check it.
+
+    The generator is not changed. ``pictures``: what to compare on, by default noise. ``calibration``: for
+    int8. ``tolerance``: by default that of the dtype. The record goes beside the first file, as its name and
+    ``.json``.
+
+    Raises:
+        OptionError: the target cannot do what is asked, or a package is missing.
+        ExportError: the target's tool fails, or the file does not run.
+    """
+    request.check()
+    prepared, example = prepare(generator, request)
+    if pictures is None:
+        pictures = noise(2, example.shape[1], request.size)
+    folder = _made(folder)
+    names = [f"{name}_{request.dtype}{suffix}" for suffix in request.target.suffixes]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
+        path = Path(temporary) / names[0]
+        facts = convert(request, prepared, example, path, calibration)
+        measured = _measure(generator, request, path, pictures)
+        limit = tolerance or tolerance_of(request.dtype, request.target.slack)
+        accepted = measured is None or measured.within(limit)
+        made = [Path(temporary) / each for each in names]
+        record = _record(request, example, facts, made, measured, limit, accepted, pictures)
+        files = _put_in_place(made, folder, "" if accepted else REJECTED, record)
+    return Result(files, record, accepted, measured)
+
+
+def convert(
+    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Pictures | None
+) -> dict[str, Any]:
+    """Run the target's tool; int8 goes through :mod:`coronet_plugin.export.quantization`."""
+    if request.dtype != "int8":
+        job = Job(prepared, example, request.dtype, request.dynamic, request.multiple)
+        return request.target.convert(job, path)
+    from coronet_plugin.export.quantization import quantize
+
+    if calibration is None:
+        raise OptionError("--dtype int8 needs pictures to calibrate with")
+    facts: dict[str, Any] = quantize(request, prepared, example, path, calibration)
+    return facts
+
+
+def _measure(generator: nn.Module, request: Request, path: Path, pictures: Pictures) -> Difference | None:
+    """The difference to torch; of a dynamic file the larger of that, and that on noise of another size."""
+    if request.target.why_not_run():
+        return None
+    run = request.target.load(path)
+    original = torch_runner(reference(generator, request.norm_mode).cpu().float())
+    measured = difference(run, original, pictures.values)
+    if not request.dynamic:
+        return measured
+    height, width = request.size
+    other = noise(1, pictures.values.shape[1], (height + request.multiple, width + 2 * request.multiple))
+    return measured.or_worse(difference(run, original, other.values))
+
+
+# -- files ------------------------------------------------------------------------
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--output {folder} cannot be made: {error.strerror}") from error
+    return folder
+
+
+def _put_in_place(made: list[Path], folder: Path, ending: str, record: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Move all files into ``folder``, the first one last; then no name ever stands for half a file."""
+    record_file = made[0].with_name(made[0].name + ".json")
+    record_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    places = [folder / (path.name + ending) for path in made]
+    record_place = folder / (made[0].name + ending + ".json")
+    try:
+        for path, place in [
+            *zip(made[:0:-1], places[:0:-1]),
+            (record_file, record_place),
+            (made[0], places[0]),
+        ]:
+            if place.is_dir():  # a package of Core ML is a folder
+                shutil.rmtree(place)
+            os.replace(path, place)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be written to: {one_line(error)}") from error
+    return (*places, record_place)
+
+
+def size_in_bytes(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
+def _record(
+    request: Request,
+    example: Tensor,
+    facts: Mapping[str, Any],
+    made: list[Path],
+    measured: Difference | None,
+    limit: Tolerance,
+    accepted: bool,
+    pictures: Pictures,
+) -> dict[str, Any]:
+    shape: list[int | str] = list(example.shape)
+    if request.dynamic:
+        shape = ["N", shape[1], f"multiple of {request.multiple}", f"multiple of {request.multiple}"]
+    target = request.target
+    check: dict[str, Any] = {
+        "ran": measured is not None,
+        "accepted": accepted,
+        "pictures_from": pictures.source,
+    }
+    check["difference_to_torch"] = measured.as_dict() if measured else None
+    check["tolerance"] = asdict(limit)
+    if not measured:
+        check["why_not_run"] = target.why_not_run()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "target": target.name,
+        "dtype": request.dtype,
+        "files": {path.name: size_in_bytes(path) for path in made},
+        "input": {"name": "input", "layout": "NCHW", "shape": shape, "dtype": "float32", "range": [-1, 1]},
+        "output": {"name": "output", "layout": "NCHW", "dtype": "float32", "range": [-1, 1]},
+        "dynamic": request.dynamic,
+        "norm_mode": request.norm_mode,
+        "dropout": "off",
+        "rewrite": list(target.rewrite),
+        "check": check,
+        "versions": {"coronet_plugin": __version__, "torch": torch.__version__, **target.versions()},
+        **facts,
+        **request.about,
+    }

@@ -1,0 +1,87 @@
+"""PyTorch's own files: TorchScript (``.pt``) and archives of torch.export (``.pt2``)."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coronet_plugin.export.silence import silenced
+from coronet_plugin.export.targets import Job, Runner
+
+
+def convert(job: Job, path: Path) -> dict[str, Any]:
+    """Write a frozen trace, or an exported program, by the suffix of ``path``."""
+    return _torchscript(job, path) if path.suffix == ".pt" else _pt2(job, path)
+
+
+@torch.no_grad()
+def _torchscript(job: Job, path: Path) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer torch advertises torch.export
+        traced = torch.jit.trace(job.generator, job.example)
+        torch.jit.freeze(traced).save(str(path))
+    return {"exporter": "torch.jit.trace"}
+
+
+def _pt2(job: Job, path: Path) -> dict[str, Any]:
+    torch.export.save(exported_program(job), path)
+    return {"exporter": "torch.export"}
+
+
+def exported_program(job: Job) -> torch.export.ExportedProgram:
+    """The generator as a program of torch.export; batch, height and width free if ``job.dynamic``."""
+    with silenced(), _sizes_of_1_are_free():
+        return torch.export.export(job.generator, (sample(job),), dynamic_shapes=dynamic_shapes(job))
+
+
+def _sizes_of_1_are_free() -> contextlib.AbstractContextManager[Any]:
+    """Let torch.export treat a dimension of size 1 like any other, where this torch can (since 2.7)."""
+    from torch.fx.experimental import _config as config
+
+    if not hasattr(config, "backed_size_oblivious"):
+        return contextlib.nullcontext()
+    patch: contextlib.AbstractContextManager[Any] = config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    return patch
+
+
+def sample(job: Job) -> torch.Tensor:
+    """What to trace with. Dimensions of size 1, deep in a U-Net, would be taken for always 1."""
+    return job.example.repeat(2, 1, 2, 2) if job.dynamic else job.example
+
+
+def dynamic_shapes(job: Job) -> tuple[dict[int, Any]] | None:
+    """Free dimensions of the only input, in torch.export's words."""
+    if not job.dynamic:
+        return None
+    from torch.export import Dim
+
+    multiple = job.multiple
+    height, width = (multiple * Dim(name, min=1, max=8192 // multiple) for name in ("rows", "columns"))
+    return ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
+
+
+def load(path: Path, threads: int = 1) -> Runner:
+    """The file as a function of arrays. torch has one thread setting for the process, made at each call."""
+    if path.suffix == ".pt":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = torch.jit.load(str(path), map_location="cpu")
+    else:
+        module = torch.export.load(path).module()
+
+    def run(values: np.ndarray) -> np.ndarray:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with torch.no_grad():
+                output: np.ndarray = module(torch.from_numpy(values)).numpy()
+                return output
+        finally:
+            torch.set_num_threads(before)
+
+    return run

@@ -1,0 +1,86 @@
+"""What int8 costs: its pictures beside those of fp32, and both beside the truth where there is one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coronet_plugin.export.pictures import Pictures, read_picture
+from coronet_plugin.export.targets import Runner
+from coronet_plugin.export.verify import as_pixels
+
+PEAK = 2.0
+"""Of outputs from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over ``pictures`` pictures, in 8-bit RGB.
+
+    ``ssim`` and ``psnr`` (dB; None if equal) are of int8 to fp32. The others are to the truth, of int8 and of
+    fp32, and None where there is none.
+    """
+
+    pictures: int
+    ssim: float
+    psnr: float | None
+    truth_ssim: float | None = None
+    truth_ssim_fp32: float | None = None
+    truth_psnr: float | None = None
+    truth_psnr_fp32: float | None = None
+
+    @property
+    def drop(self) -> float:
+        """SSIM lost against fp32."""
+        return 1 - self.ssim
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def in_words(self) -> str:
+        """One line for the user."""
+        psnr = "equal" if self.psnr is None else f"{self.psnr:.1f} dB"
+        text = f"to fp32 SSIM {self.ssim:.4f}, PSNR {psnr}"
+        if self.truth_psnr is not None:
+            text += f"; to the truth SSIM {self.truth_ssim:.4f} (fp32 {self.truth_ssim_fp32:.4f}), "
+            text += f"PSNR {self.truth_psnr:.2f} dB (fp32 {self.truth_psnr_fp32:.2f} dB)"
+        return text
+
+
+def quality(
+    run: Runner, reference: Runner, pictures: np.ndarray, truths: np.ndarray | None = None
+) -> Quality:
+    """Compare ``run`` with ``reference`` on ``pictures``, and both with ``truths``, all (N, C, H, W) in [-1, 1]."""
+    given = [np.ascontiguousarray(picture[None]) for picture in pictures]
+    found, expected = np.concatenate([run(x) for x in given]), np.concatenate([reference(x) for x in given])
+    ssim, psnr = likeness(found, expected)
+    if truths is None:
+        return Quality(len(pictures), ssim, psnr)
+    (our_ssim, our_psnr), (their_ssim, their_psnr) = likeness(found, truths), likeness(expected, truths)
+    return Quality(len(pictures), ssim, psnr, our_ssim, their_ssim, our_psnr, their_psnr)
+
+
+def likeness(first: np.ndarray, second: np.ndarray) -> tuple[float, float | None]:
+    """Mean SSIM, and PSNR of all pixels together in dB (None if equal), of (N, C, H, W) in [-1, 1]."""
+    from coronet_plugin.evaluation.paired import ssim
+
+    pairs = [(as_pixels(a), as_pixels(b)) for a, b in zip(first, second)]
+    error = float(np.mean([np.mean((a.astype(np.float64) - b) ** 2) for a, b in pairs]))
+    return float(np.mean([ssim(a, b) for a, b in pairs])), 10 * float(
+        np.log10(255**2 / error)
+    ) if error else None
+
+
+def truths_of(pictures: Pictures, generator: nn.Module, example: Tensor) -> np.ndarray | None:
+    """What ``generator`` should make of ``pictures``, (N, C, H, W) in [-1, 1]; None if that is not known."""
+    if not pictures.truths:
+        return None
+    with torch.no_grad():
+        channels, size = generator(example).shape[1], tuple(example.shape[2:])
+    if channels not in (1, 3):
+        return None
+    return np.stack([read_picture(path, channels, size, half) for path, half in pictures.truths])  # type: ignore[arg-type]

@@ -1,0 +1,277 @@
+"""The runtimes a generator can be exported for, as data, and how each is reached.
+
+Every target names the module that converts for it and runs its files. That module, and with it the
+runtime's library, is imported when it is used and not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from coronet_plugin.errors import ExportError, OptionError
+
+Runner = Callable[[np.ndarray], np.ndarray]
+"""Runs an exported file: (N, C, H, W) float32 in [-1, 1] to the same kind of array."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a target's module converts.
+
+    ``generator``: on the CPU, in evaluation mode, prepared for the target. ``example``: (1, C, H, W) float32
+    in [-1, 1]. ``dtype``: ``fp32`` or ``fp16``. ``dynamic``: batch, height and width are free, the latter two
+    in multiples of ``multiple``.
+    """
+
+    generator: nn.Module
+    example: Tensor
+    dtype: str = "fp32"
+    dynamic: bool = False
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime. ``module`` defines ``convert(job, path) -> facts`` and ``load(path, threads) -> Runner``.
+
+    ``purpose``: where its files run. ``suffixes``: of the files of one export, the one to load first.
+    ``converts_with`` and ``runs_with``: distributions needed, by import name. ``extra``: what installs them.
+    ``dtypes``: what it offers. ``fp16``: ``compute`` if the generator itself is made to calculate in fp16,
+    ``storage`` if the runtime's own tool stores fp16 weights. ``dynamic``: whether batch, height and width
+    can stay free. ``rewrite``: pieces of :mod:`~coronet_plugin.export.rewrite` it needs. ``slack``: factor on
+    the accepted differences of fp32, for a runtime that calculates with fewer digits.
+    """
+
+    name: str
+    purpose: str
+    module: str
+    suffixes: tuple[str, ...]
+    converts_with: Mapping[str, str]
+    runs_with: Mapping[str, str]
+    extra: str = ""
+    dtypes: tuple[str, ...] = ("fp32", "fp16")
+    fp16: str = "compute"
+    dynamic: bool = False
+    rewrite: tuple[str, ...] = ()
+    int8_with: Mapping[str, str] = field(default_factory=dict)
+    slack: float = 1.0
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """All distributions it needs, by import name."""
+        return {**self.converts_with, **self.runs_with}
+
+    @property
+    def missing(self) -> list[str]:
+        """Distributions that are not installed here."""
+        return [package for name, package in self.packages.items() if not _is_installed(name)]
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the distributions that are installed here."""
+        return {package: _version(package) for name, package in self.packages.items() if _is_installed(name)}
+
+    def require(self, dtype: str = "") -> None:
+        """Raises OptionError, with what to install, when a package is missing, for ``dtype`` if given."""
+        lacking = [package for name, package in self.int8_with.items() if not _is_installed(name)]
+        if lacking and dtype == "int8":
+            raise OptionError(
+                f"--to {self.name} --dtype int8 needs {' and '.join(lacking)}, not installed here: "
+                'pip install "coronet-plugin[quantization]"'
+            )
+        if self.missing:
+            raise OptionError(
+                f"--to {self.name} needs {' and '.join(self.missing)}, not installed here: "
+                f'pip install "coronet-plugin[{self.extra}]"'
+            )
+
+    def convert(self, job: Job, path: Path) -> dict[str, Any]:
+        """Write ``job`` to ``path`` (its first file); gives facts for the record.
+
+        Raises:
+            OptionError: a package is missing.
+            ExportError: the runtime's tool fails on this generator.
+        """
+        self.require()
+        try:
+            facts: dict[str, Any] = self._module().convert(job, path)
+        except (OptionError, ExportError):
+            raise
+        except Exception as error:  # each tool has its own
+            raise ExportError(
+                f"{self.name} ({_versions_text(self)}) cannot convert this generator: {one_line(error)}"
+            ) from error
+        return facts
+
+    def load(self, path: Path, threads: int = 1) -> Runner:
+        """A function that runs the exported file ``path`` on ``threads`` CPU threads.
+
+        Raises:
+            OptionError: a package is missing, or this machine cannot run such files.
+            ExportError: the runtime refuses the file.
+        """
+        self.require()
+        try:
+            runner: Runner = self._module().load(path, threads)
+        except (OptionError, ExportError):
+            raise
+        except Exception as error:
+            raise ExportError(
+                f"{self.name} ({_versions_text(self)}) cannot load {path}: {one_line(error)}"
+            ) from error
+        return runner
+
+    def why_not_run(self) -> str:
+        """Why its files cannot be run on this machine, or nothing."""
+        module = self._module()
+        return str(module.why_not_run()) if hasattr(module, "why_not_run") else ""
+
+    def _module(self) -> Any:
+        return importlib.import_module(f"coronet_plugin.export.{self.module}")
+
+
+def one_line(error: Exception, limit: int = 200) -> str:
+    """An error's message without line breaks, cut after ``limit`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown version"
+
+
+def _versions_text(target: Target) -> str:
+    return ", ".join(f"{package} {version}" for package, version in target.versions().items())
+
+
+TORCH = {"torch": "torch"}
+ALL_DTYPES = ("fp32", "fp16", "int8")
+EDGE_REWRITE = ("transposed_convolution", "instance_norm", "reflection_pad")
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target(
+            "onnx",
+            "ONNX Runtime on servers and desktops (C++, C#, Python), Android, iOS, and in browsers",
+            "onnx",
+            (".onnx",),
+            {"onnx": "onnx"},
+            {"onnxruntime": "onnxruntime"},
+            extra="onnx",
+            dtypes=ALL_DTYPES,
+            dynamic=True,
+        ),
+        Target(
+            "litert",
+            "LiteRT (TensorFlow Lite): Android, with CPU, GPU and NPU delegates; iOS, Linux boards",
+            "litert",
+            (".tflite",),
+            {"litert_torch": "litert-torch"},
+            {"ai_edge_litert": "ai-edge-litert"},
+            extra="litert",
+            fp16="storage",
+            rewrite=EDGE_REWRITE,
+        ),
+        Target(
+            "executorch",
+            "ExecuTorch with XNNPACK: PyTorch's own way to Android, iOS and Linux boards",
+            "executorch",
+            (".pte",),
+            {"executorch": "executorch"},
+            {},
+            extra="executorch",
+            dtypes=ALL_DTYPES,
+            int8_with={"torchao": "torchao"},
+            rewrite=EDGE_REWRITE,
+        ),
+        Target(
+            "coreml",
+            "Core ML: iOS and macOS, with GPU and Neural Engine",
+            "coreml",
+            (".mlpackage",),
+            {"coremltools": "coremltools"},
+            {},
+            extra="coreml",
+            fp16="storage",
+        ),
+        Target(
+            "ncnn",
+            "ncnn: small C++ runtime for Android, iOS and Linux boards, CPU and Vulkan",
+            "ncnn",
+            (".ncnn.param", ".ncnn.bin"),
+            {"pnnx": "pnnx"},
+            {"ncnn": "ncnn"},
+            extra="ncnn",
+            fp16="storage",
+        ),
+        Target(
+            "openvino",
+            "OpenVINO: Intel CPUs, GPUs and NPUs on desktops and edge boxes",
+            "openvino",
+            (".xml", ".bin"),
+            {"openvino": "openvino"},
+            {},
+            extra="openvino",
+            dtypes=ALL_DTYPES,
+            int8_with={"nncf": "nncf"},
+            fp16="storage",
+            dynamic=True,
+        ),
+        Target(
+            "mnn",
+            "MNN: small C++ runtime for Android, iOS and desktops",
+            "mnn",
+            (".mnn",),
+            {"MNN": "MNN", "onnx": "onnx"},
+            {},
+            extra="mnn",
+            fp16="storage",
+            slack=5,  # its fast convolutions, at its highest precision
+        ),
+        Target(
+            "torchscript",
+            "LibTorch: C++ and Python programs that have PyTorch already",
+            "pytorch",
+            (".pt",),
+            TORCH,
+            {},
+            dynamic=True,
+        ),
+        Target(
+            "pt2",
+            "torch.export archive: Python programs with PyTorch, and input for its compilers",
+            "pytorch",
+            (".pt2",),
+            TORCH,
+            {},
+            dynamic=True,
+        ),
+    )
+}
+"""By the name that ``--to`` takes."""
+
+
+def target_named(name: str) -> Target:
+    """Raises OptionError when there is no such target."""
+    if name not in TARGETS:
+        raise OptionError(f"--to {name} is not known; choose one of {', '.join(TARGETS)}")
+    return TARGETS[name]

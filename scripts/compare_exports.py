@@ -1,0 +1,320 @@
+"""Targets of ``coronet export`` by dtype, for resnet_9blocks and unet_256, dense and slim at a budget of 0.1.
+
+    python scripts/compare_exports.py models --work FOLDER     # once: four generators
+    python scripts/compare_exports.py convert --work FOLDER    # in every environment: what is installed there
+    python scripts/compare_exports.py time --work FOLDER       # once, when all is converted
+    python scripts/compare_exports.py table --work FOLDER --output docs/results
+
+What is done is not done again: rows are files in FOLDER. Conversions run in processes of their own, so that
+one that fails or runs out of time leaves the others alone. Timing is one process per file, each pinned to
+one core with one thread; they take turns, so that whatever else the machine does hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from records import table, write
+
+HERE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HERE))
+
+from coronet_plugin.compression import Compression  # noqa: E402
+from coronet_plugin.errors import UserError  # noqa: E402
+from coronet_plugin.export.pictures import Pictures, evenly, read_picture  # noqa: E402
+from coronet_plugin.export.pipeline import Request, export_generator  # noqa: E402
+from coronet_plugin.export.targets import TARGETS  # noqa: E402
+from coronet_plugin.generators import build_generator  # noqa: E402
+from coronet_plugin.planning import example_input  # noqa: E402
+from coronet_plugin.standalone.text import sides  # noqa: E402
+from coronet_plugin.stored import read_generator  # noqa: E402
+
+SIZE = 256
+KINDS = {
+    "resnet_9blocks": {"norm": "instance", "use_dropout": False},
+    "unet_256": {"norm": "batch", "use_dropout": True},
+}
+BUDGETS = {"dense": None, "slim": 0.1}
+DTYPES = ("fp32", "fp16")
+TORCH = "torch"
+"""The row to compare with: eager PyTorch."""
+LIMIT_S = 1800
+KEYS = "generator state target dtype converts runs accepted max mean ssim".split()
+KEYS += "mb convert_s cpu_ms wall_ms rounds error".split()
+
+
+# -- generators -------------------------------------------------------------------
+def make_models(work: Path) -> None:
+    """Weights with their specs; random, with statistics and scales as if they had been trained."""
+    for netG, options in KINDS.items():
+        for state, budget in BUDGETS.items():
+            path = work / "models" / f"{netG}_{state}.pth"
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                make_model(netG, options, budget, path)
+                print(path, flush=True)
+
+
+def make_model(netG: str, options: dict[str, Any], budget: float | None, path: Path) -> None:
+    torch.manual_seed(0)
+    architecture = {"netG": netG, "input_nc": 3, "output_nc": 3, "ngf": 64, **options}
+    generator = build_generator(**architecture)
+    example = example_input(generator, SIZE)
+    compression = Compression(
+        generator,
+        example,
+        budget=budget or 1.0,
+        search_steps=1,
+        round_to=8,
+        method="uniform",
+        architecture=architecture,
+    )
+    compression.slim()
+    for tensor in [*generator.parameters(), *generator.buffers()]:
+        if tensor.ndim == 1:
+            tensor.data += 0.1 * torch.rand(tensor.shape)
+    compression.save(path)
+
+
+def pictures() -> Pictures:
+    files = evenly(sorted((HERE / "datasets" / "openmoji" / "test").glob("*.png")), 2)
+    values = np.stack([read_picture(path, 3, (SIZE, SIZE), half=0) for path in files])
+    return Pictures(values, "test pictures of openmoji")
+
+
+# -- conversion -------------------------------------------------------------------
+def cases() -> list[tuple[str, str, str, str]]:
+    """(generator, state, target, dtype), quick ones first."""
+    return [
+        (netG, state, target.name, dtype)
+        for state in ("slim", "dense")
+        for netG in KINDS
+        for target in TARGETS.values()
+        for dtype in DTYPES
+        if dtype in target.dtypes
+    ]
+
+
+def row_path(work: Path, *case: str) -> Path:
+    return work / "rows" / ("-".join(case) + ".json")
+
+
+def convert_all(work: Path, targets: list[str]) -> None:
+    """All ``targets`` that this environment can convert and that have no row yet, one process each."""
+    (work / "rows").mkdir(parents=True, exist_ok=True)
+    for case in cases():
+        if case[2] not in targets or TARGETS[case[2]].missing or row_path(work, *case).is_file():
+            continue
+        command = [sys.executable, __file__, "one", "--work", str(work), "--case", *case]
+        try:
+            done = subprocess.run(command, timeout=LIMIT_S, capture_output=True, text=True)
+            if not row_path(work, *case).is_file():
+                lines = [line for line in done.stderr.splitlines() if line.strip()]
+                failed(work, case, f"exit code {done.returncode}: {(lines or ['nothing said'])[-1][:200]}")
+        except subprocess.TimeoutExpired:
+            failed(work, case, f"not done after {LIMIT_S} s")
+        print(row_path(work, *case).read_text()[:300].replace("\n", ""), flush=True)
+
+
+def failed(work: Path, case: tuple[str, ...], error: str) -> None:
+    row = dict(zip(("generator", "state", "target", "dtype"), case))
+    write_row(work, {**row, "converts": False, "runs": False, "accepted": False, "error": error})
+
+
+def write_row(work: Path, row: dict[str, Any]) -> None:
+    path = row_path(work, *(row[key] for key in ("generator", "state", "target", "dtype")))
+    path.write_text(json.dumps(row, indent=1) + "\n")
+
+
+def convert_one(work: Path, netG: str, state: str, target: str, dtype: str) -> None:
+    stored = read_generator(netG, work / "models" / f"{netG}_{state}.pth")
+    request = Request(TARGETS[target], dtype, (SIZE, SIZE), multiple=sides(netG))
+    row: dict[str, Any] = {"generator": netG, "state": state, "target": target, "dtype": dtype}
+    start = time.perf_counter()
+    try:
+        result = export_generator(stored.generator, request, work / "files", f"{netG}_{state}", pictures())
+    except UserError as error:
+        failed(work, (netG, state, target, dtype), str(error))
+        return
+    found = result.difference
+    row |= {"converts": True, "runs": found is not None, "accepted": result.accepted}
+    row |= {} if found is None else {"max": found.max, "mean": found.mean, "ssim": found.ssim}
+    row["mb"] = sum(result.record["files"].values()) / 1e6
+    row["convert_s"] = time.perf_counter() - start
+    row |= {"record": dict(result.record), "file": str(result.path), "python": sys.executable}
+    write_row(work, row)
+
+
+# -- timing -----------------------------------------------------------------------
+def time_all(work: Path, rounds: int, core: int) -> None:
+    """Time all files in turns, one generator at a time; a row that has times is not timed again."""
+    rows = [json.loads(path.read_text()) for path in sorted((work / "rows").glob("*.json"))]
+    for netG in KINDS:
+        for state in BUDGETS:
+            mine = [r for r in rows if (r["generator"], r["state"]) == (netG, state) and r["target"] != TORCH]
+            ready = [r for r in mine if r["runs"] and "cpu_ms" not in r]
+            if ready:
+                eager = {
+                    "generator": netG,
+                    "state": state,
+                    "target": TORCH,
+                    "dtype": "fp32",
+                    "converts": True,
+                }
+                eager |= {"runs": True, "accepted": True, "python": sys.executable}
+                eager["file"] = str(work / "models" / f"{netG}_{state}.pth")
+                time_together(work, [eager, *ready], rounds, core)
+
+
+def time_together(work: Path, rows: list[dict[str, Any]], rounds: int, core: int) -> None:
+    workers = [Worker(row, core) for row in rows]
+    for _ in range(rounds):
+        for worker in workers:
+            worker.once()
+    for row, worker in zip(rows, workers):
+        worker.close()
+        if worker.times:
+            wall, cpu = zip(*worker.times)
+            row |= {"wall_ms": statistics.median(wall), "cpu_ms": statistics.median(cpu), "rounds": rounds}
+            write_row(work, row)
+        print(row["generator"], row["state"], row["target"], row["dtype"], row.get("cpu_ms"), flush=True)
+
+
+class Worker:
+    """A process that has loaded one file and runs it once for every line it is sent."""
+
+    def __init__(self, row: dict[str, Any], core: int) -> None:
+        command = [row["python"], __file__, "serve", "--file", row["file"], "--core", str(core)]
+        command += ["--target", row["target"], "--generator", row["generator"]]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.DEVNULL,
+        }
+        self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
+        self.times: list[tuple[float, float]] = []
+        self._answer()
+
+    def once(self) -> None:
+        """Ask for one run; a process that has died gives none."""
+        if self.process.poll() is None and self.process.stdin is not None:
+            self.process.stdin.write("run\n")
+            self.process.stdin.flush()
+            answer = self._answer()
+            if answer:
+                self.times.append((answer[0], answer[1]))
+
+    def _answer(self) -> list[float]:
+        """The next line that is ours: runtimes print, too."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("ms "):
+                return [float(word) for word in line.split()[1:]]
+        return []
+
+    def close(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(file: Path, target: str, netG: str, core: int) -> None:
+    """Load and warm up, say so, then answer every line by wall and CPU milliseconds of one run."""
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    run = eager(file, netG) if target == TORCH else TARGETS[target].load(file, threads=1)
+    values = pictures().values[:1]
+    for _ in range(2):
+        run(values)
+    print("\nms 0 0", flush=True)
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        run(values)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(f"\nms {1e3 * wall} {1e3 * cpu}", flush=True)
+
+
+def eager(file: Path, netG: str) -> Any:
+    from coronet_plugin.export.verify import torch_runner
+
+    return torch_runner(read_generator(netG, file).generator.eval())
+
+
+# -- table ------------------------------------------------------------------------
+def write_table(work: Path, output: Path) -> str:
+    """``exports.json`` and ``.csv`` in ``output``; gives the table in Markdown."""
+    rows = [json.loads(path.read_text()) for path in sorted((work / "rows").glob("*.json"))]
+    order = [TORCH, *TARGETS]
+    rows.sort(
+        key=lambda r: (r["generator"], r["state"], order.index(r["target"]), r["dtype"] != "fp32", r["dtype"])
+    )
+    for row in rows:
+        row.pop("file", None)
+        row.pop("python", None)
+    write(rows, output, "exports", KEYS)
+    header = "generator|state|target|dtype|converts|runs|largest difference|mean|MB|CPU ms|wall ms".split("|")
+    return table(header, [cells(row) for row in rows])
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    def figure(key: str, form: str) -> str:
+        return format(row[key], form) if row.get(key) is not None else ""
+
+    runs = {True: "yes", False: "not here" if row["converts"] else "no"}[row["runs"]]
+    if row["runs"] and not row["accepted"]:
+        runs = "rejected"
+    names = [
+        row["generator"],
+        row["state"],
+        row["target"],
+        row["dtype"],
+        "yes" if row["converts"] else "no",
+        runs,
+    ]
+    figures = [figure("max", ".1e"), figure("mean", ".1e"), figure("mb", ".1f")]
+    return [*names, *figures, figure("cpu_ms", ".0f"), figure("wall_ms", ".0f")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=("models", "convert", "one", "time", "serve", "table"))
+    parser.add_argument("--work", type=Path, help="folder of everything that is made")
+    parser.add_argument("--output", type=Path, default=HERE / "docs" / "results")
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS), help="which to convert for")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--core", type=int, default=0, help="CPU core to time on")
+    parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--target", help=argparse.SUPPRESS)
+    parser.add_argument("--generator", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.step == "models":
+        make_models(options.work)
+    elif options.step == "convert":
+        convert_all(options.work, options.targets)
+    elif options.step == "one":
+        convert_one(options.work, *options.case)
+    elif options.step == "time":
+        time_all(options.work, options.rounds, options.core)
+    elif options.step == "serve":
+        serve(options.file, options.target, options.generator, options.core)
+    else:
+        print(write_table(options.work, options.output))
+
+
+if __name__ == "__main__":
+    main()

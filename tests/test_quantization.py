@@ -1,0 +1,246 @@
+"""int8: what is chosen to stay in floats, what is lost, and each runtime's own quantizer where it is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from run_helpers import ARCHITECTURE, make_run, picture
+from torch import nn
+
+from coronet_plugin.cli import main
+from coronet_plugin.errors import ExportError, OptionError
+from coronet_plugin.export.pictures import Pictures, noise, pictures_for
+from coronet_plugin.export.pipeline import Request, export_generator, prepare
+from coronet_plugin.export.quantization import (
+    TOOLS,
+    Quantization,
+    fewest_in_floats,
+    matched,
+    quantize,
+    split,
+    tensors,
+)
+from coronet_plugin.export.quantization.quality import Quality, likeness, quality, truths_of
+from coronet_plugin.export.sensitivity import layers_in_order, rounded, sensitivities
+from coronet_plugin.export.targets import TARGETS
+from coronet_plugin.fake_quantization import on_weight_grid, output_axis
+from coronet_plugin.generators import build_generator
+
+EXAMPLE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def generator(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_generator(**ARCHITECTURE).eval()
+
+
+def job(net: nn.Module) -> Quantization:
+    return Quantization(net, EXAMPLE, layers_in_order(net, EXAMPLE), noise(2, 3, (32, 32)).values)
+
+
+def found(ssim: float) -> Quality:
+    return Quality(1, ssim, 30.0)
+
+
+# -- choosing layers -----------------------------------------------------------
+def test_layers_come_in_the_order_they_run():
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.second, self.first = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+            self.never = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.first(self.second(self.first(x)))
+
+    assert list(layers_in_order(Backwards(), EXAMPLE)) == ["first", "second"]
+
+
+def test_rounding_a_layer_leaves_no_trace():
+    net = generator()
+    before, state = net(EXAMPLE), {k: v.clone() for k, v in net.state_dict().items()}
+    with rounded(net.model[1]):
+        assert not torch.equal(net(EXAMPLE), before)
+    assert torch.equal(net(EXAMPLE), before)
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+def test_the_layer_with_an_outlier_hurts_most():
+    net = generator()
+    with torch.no_grad():
+        net.model[1].weight[:, 0, 0, 0] = 100.0  # 127 steps up to it leave nothing for the others
+    order = list(sensitivities(net, layers_in_order(net, EXAMPLE), noise(1, 3, (32, 32)).values))
+    assert order[0] == "model.1" and len(order) == 18
+    few = sensitivities(net, {"model.1": net.model[1]}, noise(3, 3, (32, 32)).values, seconds=0.0)
+    assert few["model.1"] > 0  # one picture at least
+
+
+@pytest.mark.parametrize("needed", [0, 1, 2, 5, 11, 17])
+def test_as_few_layers_as_needed_stay_in_floats(needed):
+    net, tries = job(generator()), []
+    order = list(sensitivities(net.generator, net.layers, net.pictures))
+
+    def attempt(floats: frozenset[str]) -> Quality:
+        tries.append(floats)
+        return found(0.999 if floats >= set(order[:needed]) else 0.9)
+
+    floats, loss, before = fewest_in_floats(net, 0.01, attempt)
+    assert floats == set(order[:needed]) and loss.ssim == 0.999
+    assert tries[-1] == floats  # its file is the one that stays
+    assert before.ssim == (0.999 if needed == 0 else 0.9) and len(tries) <= 2 + np.ceil(np.log2(18))
+
+
+def test_what_cannot_be_met_is_an_error():
+    with pytest.raises(ExportError, match="loses 0.100 of SSIM.*--int8_max_drop"):
+        fewest_in_floats(job(generator()), 0.01, lambda floats: found(0.9))
+
+
+def test_layers_that_are_not_the_same_are_not_confused():
+    layers = layers_in_order(generator(), EXAMPLE)
+    shapes = {f"w{i}": tuple(layer.weight.shape) for i, layer in enumerate(layers.values())}
+    assert list(matched(layers, shapes).values()) == list(layers)
+    with pytest.raises(ExportError, match="cannot be told apart"):
+        matched(layers, dict(list(shapes.items())[1:]))
+    with pytest.raises(ExportError, match="cannot be told apart"):
+        matched(layers, dict(reversed(list(shapes.items())[:-1])))
+
+
+# -- pictures and loss -----------------------------------------------------------
+def test_every_fourth_picture_is_held_out():
+    values = np.arange(9, dtype=np.float32).reshape(9, 1, 1, 1)
+    kept, held_out = split(Pictures(values, "numbers", tuple((Path(str(i)), None) for i in range(9))))
+    assert held_out.values.flatten().tolist() == [3, 7] and [str(p) for p, _ in held_out.truths] == ["3", "7"]
+    assert kept.values.flatten().tolist() == [0, 1, 2, 4, 5, 6, 8]
+    for count in (1, 2, 3):
+        kept, held_out = split(Pictures(values[:count], "numbers"))
+        assert len(held_out.values) == 1 and len(kept.values) == max(1, count - 1)
+
+
+def test_loss_is_told_against_fp32_and_truth():
+    pictures = noise(2, 3, (32, 32)).values
+    same = quality(lambda x: x, lambda x: x, pictures, pictures)
+    assert same.drop == 0 and same.psnr is None and same.truth_ssim == 1
+    worse = quality(lambda x: x * 0.9, lambda x: x, pictures, pictures)
+    assert worse.drop > 0 and worse.psnr == pytest.approx(worse.truth_psnr)
+    assert worse.truth_psnr_fp32 is None and "to the truth" in worse.in_words()
+    one = np.zeros((1, 3, 16, 16), np.float32)
+    assert likeness(one, one + 2 / 255)[1] == pytest.approx(20 * np.log10(255), abs=1e-6)  # one grey level
+
+
+def test_truth_of_paired_pictures(tmp_path):
+    make_run(tmp_path, "run", budget=0.3)
+    weights = tmp_path / "checkpoints" / "run" / "latest_net_G.pth"
+    pictures = pictures_for(weights, "G", 3, (32, 32), results_dir=tmp_path / "results")
+    assert [path.name for path, _ in pictures.truths] == [f"{stem}_real_B.png" for stem in "abc"]
+    truths = truths_of(pictures, generator(), EXAMPLE)
+    assert truths.shape == (3, 3, 32, 32) and np.abs(truths).max() <= 1
+    assert truths_of(noise(2, 3, (32, 32)), generator(), EXAMPLE) is None
+    (tmp_path / "results" / "run" / "test_latest" / "images" / "a_real_B.png").unlink()
+    assert pictures_for(weights, "G", 3, (32, 32), results_dir=tmp_path / "results").truths == ()
+
+
+# -- the runtimes ----------------------------------------------------------------
+def int8(net: nn.Module, target: str, folder: Path, **settings: object):
+    request = Request(TARGETS[target], "int8", (32, 32), multiple=4, quantization=settings)
+    return export_generator(
+        net, request, folder, "G", noise(2, 3, (32, 32)), Pictures(noise(8, 3, (32, 32)).values, "test noise")
+    )
+
+
+NEEDED = {"onnx": ("onnx", "onnxruntime"), "openvino": ("nncf",), "executorch": ("executorch",),
+          "litert": ("litert_torch", "ai_edge_litert")}  # fmt: skip
+
+
+@pytest.fixture(params=list(TOOLS))
+def target(request):
+    for module in NEEDED[request.param]:
+        pytest.importorskip(module, exc_type=ImportError)
+    if TARGETS[request.param].missing:
+        pytest.skip(f"needs {TARGETS[request.param].missing}")
+    return request.param
+
+
+def test_int8_file_runs_is_smaller_and_near(target, tmp_path):
+    net = generator()
+    result = int8(net, target, tmp_path, max_drop=0.5)
+    facts = result.record["quantization"]
+    assert result.accepted and result.difference.ssim > 0.9
+    assert 0 < result.difference.max  # it really is rounded
+    assert facts["calibration"] == {"pictures": 6, "from": "test noise"} and facts["loss"]["pictures"] == 2
+    assert facts["layers"] == 18 and facts["left_in_float"] == []
+    size = sum(path.stat().st_size for path in result.files if path.suffix != ".json")
+    full = sum(p.numel() * 4 for p in net.parameters())
+    assert size < 0.75 * full + 150_000  # the graph itself takes some 100 kB for so small a generator
+    assert json.loads(result.files[-1].read_text())["quantization"] == facts
+
+
+def test_a_layer_that_hurts_stays_in_floats(target, tmp_path):
+    net = generator()
+    with torch.no_grad():
+        net.model[1].weight[:, 0, 0, 0] = 3.0
+    result = int8(net, target, tmp_path, max_drop=0.02)
+    facts = result.record["quantization"]
+    assert facts["left_in_float"] and facts["loss"]["ssim"] >= 0.98 > facts["loss_with_all_layers"]["ssim"]
+    assert len(facts["left_in_float"]) < 18
+
+
+def test_onnx_takes_the_ranges_of_training(tmp_path):
+    onnx = pytest.importorskip("onnx", exc_type=ImportError)
+    pytest.importorskip("onnxruntime")
+    net = generator()
+    for layer in layers_in_order(net, EXAMPLE).values():
+        layer.weight.data = on_weight_grid(layer.weight.data, output_axis(layer))
+    path = tmp_path / "G.onnx"
+    request = Request(
+        TARGETS["onnx"], "int8", (32, 32), quantization={"max_drop": 0.9, "ranges": {"model.1": {"input": [0.25, 9]}}}
+    )
+    quantize(request, *prepare(net, request), path, noise(4, 3, (32, 32)))
+    graph = onnx.load(str(path)).graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    grids = {node.input[0]: (values[node.input[1]], values[node.input[2]]) for node in graph.node
+             if node.op_type == "QuantizeLinear" and node.input[1] in values}  # fmt: skip
+    assert any(float(scale) == 0.25 and int(zero) == 9 for scale, zero in grids.values())
+    weights = [value for name, value in values.items() if value.dtype == np.int8 and value.ndim == 4]
+    assert len(weights) == 18 and weights[0].min() >= -127
+
+
+def test_int8_is_not_offered_everywhere():
+    for name, each in TARGETS.items():
+        assert ("int8" in each.dtypes) == (name in TOOLS)
+    with pytest.raises(OptionError, match="--dtype int8 is not offered for torchscript"):
+        Request(TARGETS["torchscript"], "int8").check()
+    with pytest.raises(OptionError, match="between 0 and 1"):
+        request = Request(TARGETS["onnx"], "int8", (32, 32), quantization={"max_drop": 2})
+        quantize(request, generator(), EXAMPLE, Path("x"), noise(2, 3, (32, 32)))
+
+
+def test_a_missing_quantizer_is_named(monkeypatch, tmp_path):
+    from coronet_plugin.export import targets
+
+    monkeypatch.setattr(targets, "_is_installed", lambda name: name != "nncf")
+    with pytest.raises(OptionError, match=r"needs nncf.*coronet-plugin\[quantization\]"):
+        Request(TARGETS["openvino"], "int8", (32, 32)).check()
+    Request(TARGETS["openvino"], "fp32", (32, 32)).check()
+
+
+def test_command_tells_the_loss(tmp_path, capsys):
+    pytest.importorskip("onnx", exc_type=ImportError)
+    pytest.importorskip("onnxruntime")
+    make_run(tmp_path, "run", budget=0.3)
+    folder = tmp_path / "calibration"
+    folder.mkdir()
+    for number in range(8):
+        Image.fromarray(picture(number)).save(folder / f"{number}.png")
+    arguments = ["export", "run", "--to", "onnx", "--dtype", "int8", "--int8_max_drop", "0.3"]
+    arguments += ["--calibration", str(folder), "--checkpoints_dir", str(tmp_path / "checkpoints")]
+    arguments += ["--results_dir", str(tmp_path / "results"), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert "int8, calibrated with 6 pictures of calibration; layers left in floats: none (of 18)" in said
+    assert "int8 on 2 others: to fp32 SSIM" in said
+    assert len(tensors(noise(3, 3, (8, 8)).values)) == 3
