@@ -18,7 +18,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from coronet_plugin import numerics, provenance
-from coronet_plugin.files import sweep
+from coronet_plugin.files import sweep, together
 from coronet_plugin.interruption import Interrupted, Interruption
 from data import Loader, create_dataset, loading_error
 from models import create_model
@@ -75,6 +75,8 @@ class Training:
             print(f"nothing to train: epoch {first} is next, and the schedule ends with {last}")
         if model.progress.get("epoch") == first and self.dataset.load_state_dict(model.progress["data"]):
             self.seen = int(model.progress["seen"])
+            for name, value in model.progress["losses"].items():  # of the last step, should it end the epoch
+                setattr(model, f"loss_{name}", value)
         for epoch in range(first, last + 1):
             self.visualizer.begin_epoch(epoch, len(self.dataset), self.seen)
             self.epoch(epoch)
@@ -82,8 +84,9 @@ class Training:
             model.update_learning_rate()
             if epoch % opt.save_epoch_freq == 0:
                 print(f"saving the networks of epoch {epoch}")
-                self.save("latest")
-                model.save_networks(epoch)
+                with together():  # or a run that is continued from the one would lack the other
+                    self.save("latest")
+                    model.save_networks(epoch)
             elif epoch == last:
                 self.save("latest")
 
@@ -135,6 +138,7 @@ class Training:
         progress = {"total": self.total, "shown": self.visualizer.state_dict()}
         if epoch is not None:
             progress |= {"epoch": epoch, "seen": self.seen, "data": self.dataset.state_dict()}
+            progress["losses"] = dict(self.model.get_current_losses())
         self.model.progress = progress
         self.model.save_networks(name)
 

@@ -36,9 +36,7 @@ def on_weight_grid(weight: Tensor, axis: int) -> Tensor:
     """
     scales = weight_scales(weight, axis).float()
     zeros = torch.zeros_like(scales, dtype=torch.int32)
-    rounded = torch.fake_quantize_per_channel_affine(
-        weight, scales, zeros, axis, -WEIGHT_STEPS, WEIGHT_STEPS
-    )
+    rounded = torch.fake_quantize_per_channel_affine(weight, scales, zeros, axis, -WEIGHT_STEPS, WEIGHT_STEPS)
     return rounded
 
 

@@ -125,7 +125,6 @@ class Guard:
         vars(model).update(place)
         for scheduler, (state, rates) in zip(model.schedulers, schedules):
             scheduler.load_state_dict(state)
-            scheduler.optimizer._opt_called = True  # or torch warns of an order that is right
             for group, rate in zip(scheduler.optimizer.param_groups, rates):
                 group["lr"] = rate
 

@@ -206,8 +206,8 @@ class Settings:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
         if opt.isTrain and not 0 <= opt.coronet_qat <= epochs - search:
             raise OptionError(
-                f"--coronet_qat {opt.coronet_qat:g} must be at least 0 and at most {epochs - search:g}, what is left "
-                "of the training after the search: only small generators are trained for int8"
+                f"--coronet_qat {opt.coronet_qat:g} must be at least 0 and at most {epochs - search:g}, what "
+                "is left of the training after the search: only small generators are trained for int8"
             )
         if opt.coronet_embedding < 1:
             raise OptionError(f"--coronet_embedding must be at least 1, not {opt.coronet_embedding}")

@@ -1,10 +1,10 @@
 """Quantization-aware training of a slim generator (Jacob et al. 2018): it learns to live with int8.
 
-For the last part of training every convolution calculates with weights rounded to int8 per channel, and with
-inputs and outputs rounded to uint8 per tensor, in ranges that follow the activations and are frozen towards the
-end. Gradients pass straight through the rounding. Layers change their class and nothing else: parameters, names
-and optimizers stay as they are. Files get the rounded weights, as plain tensors; the weights behind them, which
-training goes on with, and the ranges are training state.
+For the last part of training every convolution calculates with weights rounded to int8 per channel, and
+with inputs and outputs rounded to uint8 per tensor, in ranges that follow the activations and are frozen
+towards the end. Gradients pass straight through the rounding. Layers change their class and nothing else:
+parameters, names and optimizers stay as they are. Files get the rounded weights, as plain tensors; the
+weights behind them, which training goes on with, and the ranges are training state.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Rounding:
                 layer.weight.data = weight
 
     def facts(self) -> dict[str, Any]:
-        """What the spec says: ``ranges`` by layer for ``input`` and ``output``, each [step's width, zero point]."""
+        """What the spec says: ``ranges`` by layer and ``input`` or ``output``: [step's width, zero point]."""
         seen = {key: each.grid() for key, each in self._ranges().items() if each.seen}
         ranges: dict[str, dict[str, list[float]]] = {}
         for (name, end), grid in seen.items():
@@ -145,7 +145,9 @@ class Rounding:
         """What a bit-equal continuation needs: the weights before rounding, and the ranges."""
         return {
             "weights": {name: layer.weight.detach().cpu() for name, layer in self.layers.items()},  # type: ignore[union-attr,operator]
-            "ranges": {f"{n} {end}": [t.cpu() for t in each.state()] for (n, end), each in self._ranges().items()},
+            "ranges": {
+                f"{n} {end}": [t.cpu() for t in each.state()] for (n, end), each in self._ranges().items()
+            },
         }
 
     @torch.no_grad()

@@ -82,6 +82,7 @@ def restore_(model: Any, state: dict[str, Any]) -> None:
     model._rounding.load_state_dict(state.get("rounding", {}))
     for optimizer, saved in zip(model.optimizers, state["optimizers"]):
         optimizer.load_state_dict(saved)
+        optimizer._opt_called = True  # it has stepped; else schedulers warn when an epoch was all but over
     for scheduler, saved in zip(model.schedulers, state["schedulers"]):
         if isinstance(scheduler, LambdaLR):
             for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr()):

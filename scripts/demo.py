@@ -157,6 +157,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
                         "title": "Colouring emoji: pix2pix, dense and compressed while it trained",
                     }
                 ),
+                "--no_fid",  # which takes minutes
             ),
         ),
     ]

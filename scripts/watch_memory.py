@@ -10,6 +10,9 @@ or the number of open files grows.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import statistics
@@ -33,7 +36,10 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Sample:
-    """After ``step`` steps: resident memory of the process in MB, its open files, its child processes."""
+    """After ``step`` steps: resident memory of the process in MB, its open files, its child processes.
+
+    Memory that is free already is given back to the system first, so that what is left is in use.
+    """
 
     step: int
     resident_mb: float
@@ -42,6 +48,9 @@ class Sample:
 
     @classmethod
     def now(cls, step: int) -> Sample:
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
         me = f"/proc/{os.getpid()}"
         children = sum(len((task / "children").read_text().split()) for task in Path(me, "task").iterdir())

@@ -27,6 +27,7 @@ from coronet_plugin.benchmark.timing import Timing, in_turn, pinned
 from coronet_plugin.cli import main
 from coronet_plugin.cost import Cost, cost_of
 from coronet_plugin.errors import BudgetError, CheckpointError, OptionError
+from coronet_plugin.export.rewrite import SubpixelConvTranspose2d, rewritten
 from coronet_plugin.generators import build_generator
 
 
@@ -100,8 +101,16 @@ def test_the_macs_of_layers_sum_up_to_the_generators(netG):
 
 
 def test_what_layers_lose_adds_up_to_what_is_lost():
-    dense = [LayerTime("a", "Conv2d", 900, 9.0), LayerTime("b", "Conv2d", 100, 2.0), LayerTime("n", "ReLU", 0, 1.0)]
-    slim = [LayerTime("a", "Conv2d", 90, 1.0), LayerTime("b", "Conv2d", 10, 1.5), LayerTime("n", "ReLU", 0, 0.5)]
+    dense = [
+        LayerTime("a", "Conv2d", 900, 9.0),
+        LayerTime("b", "Conv2d", 100, 2.0),
+        LayerTime("n", "ReLU", 0, 1.0),
+    ]
+    slim = [
+        LayerTime("a", "Conv2d", 90, 1.0),
+        LayerTime("b", "Conv2d", 10, 1.5),
+        LayerTime("n", "ReLU", 0, 0.5),
+    ]
     found = losses(dense, slim)
     assert [loss.name for loss in found] == ["b", "n", "a"]
     assert sum(loss.excess_ms for loss in found) == pytest.approx(3.0 - 12.0 / 10)
@@ -144,7 +153,7 @@ def test_unknown_runtimes_and_rewrites():
     assert target_of("onnx+subpixel_convolution").rewrite == ("subpixel_convolution",)
     assert target_of("litert+subpixel_convolution").rewrite[0] == "subpixel_convolution"
     for runtime in ("tensorrt", "onnx+magic"):
-        with pytest.raises(OptionError, match="--runtimes"):
+        with pytest.raises(OptionError, match="choose from"):
             target_of(runtime)
 
 
@@ -167,7 +176,16 @@ def test_command(tmp_path, capsys):
     make_run(tmp_path, "slim", budget=0.3)
     output = tmp_path / "out"
     arguments = ["bench", "dense", "slim", "--checkpoints_dir", str(tmp_path / "checkpoints")]
-    arguments += ["--runtimes", "torch,torchscript", "--repeats", "2", "--warmup", "1", "--output", str(output)]
+    arguments += [
+        "--runtimes",
+        "torch,torchscript",
+        "--repeats",
+        "2",
+        "--warmup",
+        "1",
+        "--output",
+        str(output),
+    ]
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "realised" in said and "slim: fastest in" in said and "Conv2d" in said
@@ -188,7 +206,50 @@ def test_command(tmp_path, capsys):
 
 def test_command_errors(tmp_path, capsys):
     assert main(["bench", "nothing", "--checkpoints_dir", str(tmp_path)]) == 2
-    assert main(["bench", "resnet_6blocks@0.1", "--size", "32", "--runtimes", "cuda", "--output", str(tmp_path)]) == 2
-    assert main(["bench", "resnet_6blocks@0.1", "--size", "32", "--runtimes", "torch", "--dtypes", "int8"]) == 2
+    assert (
+        main(["bench", "resnet_6blocks@0.1", "--size", "32", "--runtimes", "cuda", "--output", str(tmp_path)])
+        == 2
+    )
+    assert (
+        main(["bench", "resnet_6blocks@0.1", "--size", "32", "--runtimes", "torch", "--dtypes", "int8"]) == 2
+    )
     said = capsys.readouterr().err.splitlines()
-    assert "no run 'nothing'" in said[0] and "--runtimes cuda" in said[1] and "nothing can be timed" in said[2]
+    assert (
+        "no run 'nothing'" in said[0] and "--runtimes cuda" in said[1] and "nothing can be timed" in said[2]
+    )
+
+
+SHAPES = [(k, s, p, o) for k in (2, 3, 4, 5) for s in (2, 3) for p in (0, 1, 2) for o in (0, 1) if k >= s > o]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "more"), SHAPES)
+def test_subpixel_convolutions_are_the_transposed_ones(kernel, stride, padding, more):
+    layer = nn.ConvTranspose2d(3, 2, kernel, stride, padding, more)
+    x = torch.rand(2, 3, 6, 8)
+    new = rewritten(layer, ["subpixel_convolution"], x)  # which proves it in float64
+    assert isinstance(new, (SubpixelConvTranspose2d, nn.ConvTranspose2d))
+    assert torch.allclose(new(x), layer(x), atol=1e-5)  # another order of additions
+
+
+def test_subpixel_convolutions_of_the_stock_generators_have_two_by_two_kernels():
+    for kernel, more in ((3, 1), (4, 0)):
+        layer = nn.ConvTranspose2d(4, 5, kernel, 2, 1, more)
+        new = rewritten(layer, ["subpixel_convolution"], torch.rand(1, 4, 8, 8))
+        assert isinstance(new, SubpixelConvTranspose2d)
+        assert new.convolution.kernel_size == (2, 2) and new.convolution.out_channels == 20
+    uneven = nn.ConvTranspose2d(4, 5, (4, 3), 2, 1, (0, 1))
+    assert isinstance(
+        rewritten(uneven, ["subpixel_convolution"], torch.rand(1, 4, 8, 6)), SubpixelConvTranspose2d
+    )
+
+
+def test_other_transposed_convolutions_stay_as_they_are():
+    for layer in (
+        nn.ConvTranspose2d(4, 4, 3, 2, groups=2),
+        nn.ConvTranspose2d(4, 4, 3, 2, dilation=2),
+        nn.ConvTranspose2d(4, 4, 3, 1),
+        nn.ConvTranspose2d(4, 4, 4, (2, 1)),
+    ):
+        assert isinstance(
+            rewritten(layer, ["subpixel_convolution"], torch.rand(1, 4, 8, 8)), nn.ConvTranspose2d
+        )

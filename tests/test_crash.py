@@ -21,6 +21,7 @@ from coronet_plugin.checkpoint import save_tensors
 from coronet_plugin.files import settle, sweep, together, write_atomically, write_text
 from coronet_plugin.interruption import Interruption
 from coronet_plugin.model import CompressedModel
+from coronet_plugin.safe import read_tensors
 from models.pix2pix_model import Pix2PixModel
 
 TINY = (
@@ -83,20 +84,21 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize(
-    ("base", "extra"),
+    ("base", "every", "stops", "extra"),
     [
-        ("cycle_gan", []),
-        ("cycle_gan", ["--num_threads", 2]),
-        ("pix2pix", ["--lr_policy", "plateau", "--batch_size", 2]),
+        ("cycle_gan", 3, (3, 8), []),
+        ("cycle_gan", 3, (3, 8), ["--num_threads", 2]),
+        ("pix2pix", 3, (3, 8), ["--lr_policy", "plateau", "--batch_size", 2]),
+        ("pix2pix", 5, (5,), ["--print_freq", 100]),
     ],
-    ids=["one process", "loading processes", "plateau"],
+    ids=["one process", "loading processes", "plateau", "after its last step"],
 )
-def test_a_run_goes_on_in_the_middle_of_an_epoch(train, tmp_path, monkeypatch, base, extra):
-    """Stopped at the saves of steps 3 (searching) and 8 (slim): order of the data, pools and logs too."""
-    extra = [*extra, "--save_latest_freq", 3]
+def test_a_run_goes_on_in_the_middle_of_an_epoch(train, tmp_path, monkeypatch, base, every, stops, extra):
+    """Stopped after saves, searching and slim: order of the data, pools, schedules and logs are the same too."""
+    extra = [*extra, "--save_latest_freq", every]
     assert train("whole", base, *extra) == 0
     original = CompressedModel.save_networks
-    for stop in (3, 8):
+    for stop in stops:
 
         def save_then_stop(self, epoch, stop=stop):
             original(self, epoch)
@@ -105,10 +107,29 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(train, tmp_path, monkeypatch, b
 
         monkeypatch.setattr(CompressedModel, "save_networks", save_then_stop)
         with pytest.raises(Stopped):
-            train("parts", base, *extra, *(["--continue_train"] if stop > 3 else []))
+            train("parts", base, *extra, *(["--continue_train"] if stop != stops[0] else []))
     monkeypatch.undo()
     assert train("parts", base, *extra, "--continue_train") == 0
     assert_same_runs(tmp_path, "whole", "parts")
+
+
+def test_the_files_of_an_epoch_come_with_the_state_after_it(train, tmp_path, monkeypatch):
+    """Or a run that goes on behind the epoch would never write them."""
+    original = CompressedModel.save_networks
+
+    def stop_before_epoch_2(self, epoch):
+        if epoch == 2:
+            raise Stopped
+        original(self, epoch)
+
+    monkeypatch.setattr(CompressedModel, "save_networks", stop_before_epoch_2)
+    with pytest.raises(Stopped):
+        train("a", "pix2pix", "--save_epoch_freq", 1)
+    state = read_tensors(tmp_path / "c" / "a" / "latest_coronet_state.pth")
+    assert state["epochs_done"] == 1 and not list((tmp_path / "c" / "a").glob("*.tmp"))
+    monkeypatch.undo()
+    assert train("a", "pix2pix", "--save_epoch_freq", 1, "--continue_train") == 0
+    assert (tmp_path / "c" / "a" / "2_net_G.pth").exists()
 
 
 def test_an_epoch_whose_data_changed_begins_anew(train, tmp_path, monkeypatch, capsys):
@@ -182,7 +203,7 @@ def test_other_hosts_save_too(tmp_path, monkeypatch, capsys):
             with pytest.raises(SystemExit) if number else contextlib.nullcontext() as left:
                 model.optimize_parameters()
     finally:
-        model._stop.__exit__()
+        model._guard._signals.__exit__()
     assert left.value.code == 143 and "--continue_train" in capsys.readouterr().out
     assert (tmp_path / "c" / "a" / "latest_coronet_state.pth").exists()
 

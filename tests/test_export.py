@@ -57,7 +57,8 @@ def test_rewritten_generators_compute_the_same(netG, pieces):
     if netG.startswith("resnet"):
         gone = {"instance_norm": "InstanceNorm2d", "reflection_pad": "ReflectionPad2d"}
         assert not any(gone.get(piece) in kinds for piece in pieces)
-    assert sum(p.numel() for p in new.parameters()) == sum(p.numel() for p in generator.parameters())
+    if "subpixel_convolution" not in pieces:  # whose kernels are padded with zeros
+        assert sum(p.numel() for p in new.parameters()) == sum(p.numel() for p in generator.parameters())
 
 
 @pytest.mark.parametrize(

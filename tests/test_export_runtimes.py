@@ -16,8 +16,8 @@ from coronet_plugin.export.targets import TARGETS
 from coronet_plugin.export.verify import torch_runner
 from coronet_plugin.generators import build_generator
 
-# Rounding of fp32 and fp16 through 20 layers, in units of tanh's output; MNN's fp32 has fewer digits.
-CLOSE = {"fp32": 2e-4, "fp16": 3e-2}
+# Rounding of fp32 and fp16 through 20 layers, in units of tanh's output; MNN's fp32 has the fewest digits.
+CLOSE = {"fp32": 2e-3, "fp16": 3e-2}
 SLOW = ("executorch", "litert")
 OTHERS = [name for name in TARGETS if name not in ("torchscript", "pt2", "onnx", "coreml")]
 
@@ -35,7 +35,7 @@ def check(target: str, generator, request: Request, folder) -> dict:
     expected = torch_runner(reference(generator, request.norm_mode))(values)
     found = TARGETS[target].load(result.path)(values)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=CLOSE[request.dtype] * TARGETS[target].slack)
+    np.testing.assert_allclose(found, expected, atol=CLOSE[request.dtype])
     assert set(TARGETS[target].versions()) <= set(result.record["versions"])
     return dict(result.record)
 

@@ -37,11 +37,12 @@ def many(quick: int, slow: int):
 
 def fuzz(cases: int, check: Callable[[Any], None], strategy: st.SearchStrategy[Any]) -> int:
     """Calls ``check`` that often; returns how many cases were errors that the user is told."""
-    told = []
+    told, ran = [], []
 
     @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def one(value: Any) -> None:
+        ran.append(1)
         try:
             check(value)
         except UserError as error:
@@ -49,6 +50,7 @@ def fuzz(cases: int, check: Callable[[Any], None], strategy: st.SearchStrategy[A
             told.append(error)
 
     one()
+    assert len(ran) >= cases
     return len(told)
 
 

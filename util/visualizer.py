@@ -48,7 +48,7 @@ class Visualizer:
         self._console = Console()
         last = resumed or self._json.last
         self.step, self.images = int(last["step"]), int(last["images"])
-        self._lr: float | None = None
+        self._lr: float | None = resumed["lr"] if resumed else None
         self._epoch_started, self._images_before_epoch = time.time(), self.images
         self._seconds_before = float(self._json.last["seconds"])
         self._started = time.time()
@@ -56,8 +56,8 @@ class Visualizer:
         self.saved = bool(resumed and resumed["saved"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the logs are: optimizer steps and images in all, and whether the epoch has its pictures."""
-        return {"step": self.step, "images": self.images, "saved": self.saved}
+        """Where the logs are: steps and images in all, learning rate, whether the epoch has its pictures."""
+        return {"step": self.step, "images": self.images, "lr": self._lr, "saved": self.saved}
 
     # -- what the training loop tells ------------------------------------
     def begin_epoch(self, epoch: int, images: int, seen: int = 0) -> None:

@@ -1,9 +1,9 @@
-"""One way to run one generator: a runtime, a number format, a number of threads; and all that are asked for."""
+"""Ways to run a generator: a runtime, a number format, a number of threads; and all that are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ CALIBRATION_PICTURES = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """``runtime``: ``torch`` or the name of an export target, with ``+PIECE`` for a rewrite on top of its own."""
+    """``runtime``: ``torch`` or the name of an export target, with ``+PIECE`` for one more rewrite."""
 
     subject: str
     runtime: str
@@ -50,16 +50,10 @@ def target_of(runtime: str) -> Target:
     Raises:
         OptionError: there is no such runtime or rewrite.
     """
-    from coronet_plugin.export.rewrite import PIECES
-
     name, *pieces = runtime.split("+")
     if name != EAGER and name not in TARGETS:
         raise OptionError(f"--runtimes {runtime}: choose from {EAGER}, {', '.join(TARGETS)}")
-    for piece in pieces:
-        if piece not in PIECES:
-            raise OptionError(f"--runtimes {runtime}: rewrites are {', '.join(PIECES)}")
-    target = target_named("torchscript" if name == EAGER else name)
-    return replace(target, rewrite=(*pieces, *(p for p in target.rewrite if p not in pieces)))
+    return target_named("torchscript" if name == EAGER else name).with_rewrites(pieces)
 
 
 def prepare_all(
@@ -70,7 +64,7 @@ def prepare_all(
     norm_mode: str,
     folder: Path,
 ) -> Ready:
-    """Export every subject to every runtime and format, into ``folder``, and load it for every number of threads.
+    """Export every subject to every runtime and format, into ``folder``, and load it for all ``threads``.
 
     A combination that a runtime does not offer is left out; one that fails is kept with its reason.
     """
@@ -100,7 +94,12 @@ def _prepare(
     try:
         target = target_of(runtime)
         request = Request(
-            target, dtype, subject.size, norm_mode=norm_mode, multiple=subject.multiple, quantization=ALL_LAYERS
+            target,
+            dtype,
+            subject.size,
+            norm_mode=norm_mode,
+            multiple=subject.multiple,
+            quantization=ALL_LAYERS,
         )
         prepared, example = prepare(subject.generator, request)
         if runtime.split("+")[0] == EAGER:
@@ -115,7 +114,9 @@ def _prepare(
         for candidate in wanted:
             ready.runners[candidate] = target.load(path, candidate.threads)
     except (OptionError, ExportError) as error:
-        ready.failures.update({candidate: str(error) for candidate in wanted if candidate not in ready.runners})
+        ready.failures.update(
+            {candidate: str(error) for candidate in wanted if candidate not in ready.runners}
+        )
 
 
 ALL_LAYERS = {"max_drop": 0.999}

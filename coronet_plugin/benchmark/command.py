@@ -27,8 +27,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="MODEL",
         help="name or folder of a run, or a weight file; or, with random weights, resnet_9blocks, "
-        "resnet_9blocks@0.1 (uniform width at that budget) or resnet_9blocks@0.1/8 (channels in multiples of 8). "
-        "The first is what the others are set against: name the dense one",
+        "resnet_9blocks@0.1 (uniform width at that budget) or resnet_9blocks@0.1/8 (channels in multiples of "
+        "8). The first is what the others are set against: name the dense one",
     )
     parser.add_argument(
         "--runtimes",
@@ -39,11 +39,17 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "onnx+subpixel_convolution (default: torch,onnx)",
     )
     parser.add_argument(
-        "--dtypes", type=_words, default=["fp32"], help="of fp32,fp16,int8 (default: fp32); int8 quantizes all layers"
+        "--dtypes",
+        type=_words,
+        default=["fp32"],
+        help="of fp32,fp16,int8 (default: fp32); int8 quantizes all layers",
     )
     parser.add_argument("--threads", type=_numbers, default=[1], help="such as 1,2 (default: 1)")
     parser.add_argument(
-        "--size", type=height_width, metavar="PIXELS", help="256, or 256x512 (default: as the first was trained)"
+        "--size",
+        type=height_width,
+        metavar="PIXELS",
+        help="256, or 256x512 (default: as the first was trained)",
     )
     parser.add_argument("--repeats", type=positive, default=20, help="timed rounds (default: %(default)s)")
     parser.add_argument("--warmup", type=positive, default=3, help="untimed rounds (default: %(default)s)")
@@ -51,7 +57,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--norm_mode", default="batch", help="as for coronet export: batch or running (default: %(default)s)"
     )
     parser.add_argument("--no_profile", action="store_true", help="leave out the times of single layers")
-    parser.add_argument("--network", default="", help="generator of the runs, such as G_A (default: the first)")
+    parser.add_argument(
+        "--network", default="", help="generator of the runs, such as G_A (default: the first)"
+    )
     parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
     parser.add_argument(
         "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"

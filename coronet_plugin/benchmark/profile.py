@@ -80,7 +80,10 @@ def layer_times(generator: nn.Module, example: Tensor, repeats: int = 10) -> lis
     calls = {name: len(times) // (repeats + 1) for name, times in samples.items()}
     return [
         LayerTime(
-            name, type(leaves[name]).__name__, macs[name] * calls[name], calls[name] * float(np.median(times[1:]))
+            name,
+            type(leaves[name]).__name__,
+            macs[name] * calls[name],
+            calls[name] * float(np.median(times[1:])),
         )
         for name, times in samples.items()
     ]
@@ -125,9 +128,10 @@ def by_kind(found: Sequence[Loss]) -> dict[str, dict[str, float]]:
 
 
 def onnxruntime_times(path: Path, values: np.ndarray, repeats: int = 10) -> dict[str, float]:
-    """Milliseconds of ONNX Runtime by operation, the largest first: sums over nodes of the least of ``repeats`` calls.
+    """Milliseconds of ONNX Runtime by operation, the largest first.
 
-    ``values``: (N, C, H, W). Its profiler knows wall time alone; the least is what other programs disturb least.
+    Sums over nodes of the least of ``repeats`` calls with ``values`` (N, C, H, W): its profiler knows wall
+    time alone, and the least is what other programs disturb least.
     """
     import onnxruntime
 
@@ -150,7 +154,7 @@ def least_by_operation(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for event in events:
         operation = event.get("args", {}).get("op_name")
         if event.get("cat") == "Node" and operation and event["name"].endswith("_kernel_time"):
-            key = (operation, event["name"])
+            key = (operation.replace("FusedConv", "Conv"), event["name"])  # with the activation after it
             least[key] = min(least.get(key, float("inf")), event["dur"] / 1e3)
     sums: dict[str, float] = defaultdict(float)
     for (operation, _), duration in least.items():

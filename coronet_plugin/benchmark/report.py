@@ -41,7 +41,7 @@ class Benchmark:
         return self.subjects[0].cost.macs / self.subject(candidate.subject).cost.macs
 
     def speedup(self, candidate: Candidate) -> float | None:
-        """How many times faster than the first subject in the same runtime, format and threads, if that ran."""
+        """How many times faster than the first subject, all else equal; None if that did not run."""
         first = Candidate(self.subjects[0].name, candidate.runtime, candidate.dtype, candidate.threads)
         if first not in self.timings:
             return None
@@ -56,7 +56,7 @@ class Benchmark:
 
 
 def compared_ms(candidate: Candidate, timing: Timing) -> float:
-    """What ratios are taken of: CPU time for one thread, which other programs disturb least; else wall time."""
+    """What ratios are taken of: CPU time for one thread, as others disturb it least; else wall time."""
     return timing.cpu_ms if candidate.threads == 1 else timing.wall_ms
 
 
@@ -67,7 +67,7 @@ COLUMNS = (
 
 
 def rows(benchmark: Benchmark) -> list[dict[str, Any]]:
-    """One row per candidate by :data:`COLUMNS`, grouped by runtime, format and threads; failures have a note."""
+    """One row per candidate by :data:`COLUMNS`, grouped by all but the generator; failures have a note."""
     order = [subject.name for subject in benchmark.subjects]
     everything = sorted(
         [*benchmark.timings, *benchmark.failures],
@@ -115,11 +115,14 @@ def best_lines(benchmark: Benchmark) -> list[str]:
     lines = []
     for subject in benchmark.subjects[1:]:
         fastest = best(benchmark, subject.name)
-        known = [c for c in benchmark.timings if c.subject == subject.name and benchmark.realised(c) is not None]
+        known = [
+            c for c in benchmark.timings if c.subject == subject.name and benchmark.realised(c) is not None
+        ]
         if fastest is None or not known:
             continue
+        least = compared_ms(fastest, benchmark.timings[fastest])
         lines.append(
-            f"{subject.name}: fastest in {fastest.label} ({compared_ms(fastest, benchmark.timings[fastest]):.2f} ms"
+            f"{subject.name}: fastest in {fastest.label} ({least:.2f} ms"
             f"), where {_percent(benchmark.realised(fastest))} of the MACs' reduction comes out as speed"
         )
         most = max(known, key=lambda c: benchmark.realised(c) or 0)

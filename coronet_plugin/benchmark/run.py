@@ -36,7 +36,7 @@ def benchmark(
     norm_mode: str = "batch",
     profile: bool = True,
 ) -> Benchmark:
-    """Time all ``subjects`` in all ``runtimes``, ``dtypes`` and numbers of ``threads``, in one interleaved run.
+    """Time all ``subjects`` in all ``runtimes``, ``dtypes`` and ``threads``, in one interleaved run.
 
     ``folder``: for exported files. The process is kept on as many CPUs as the largest number of threads.
 
@@ -51,7 +51,9 @@ def benchmark(
             reasons = sorted(set(ready.failures.values())) or ["no runtime offers these formats"]
             raise OptionError(f"nothing can be timed: {'; '.join(reasons)}")
         inputs = {s.name: example_for(s.generator, s.size).numpy() for s in subjects}
-        about = circumstances(runtimes, pinned_to=list(cpus), repeats=repeats, warmup=warmup, norm_mode=norm_mode)
+        about = circumstances(
+            runtimes, pinned_to=list(cpus), repeats=repeats, warmup=warmup, norm_mode=norm_mode
+        )
         calls = {c: partial(run, inputs[c.subject]) for c, run in ready.runners.items()}
         timings = in_turn(calls, repeats, warmup)
         profiles = profiled(subjects, ready, inputs, norm_mode, repeats) if profile else {}
@@ -77,7 +79,9 @@ def profiled(
     eager = {s.name: _layers(s, inputs[s.name], norm_mode, repeats) for s in subjects}
     files = {s.name: ready.files.get((s.name, ONNX, "fp32")) for s in subjects}
     native = {
-        name: onnxruntime_times(path, inputs[name], repeats) for name, path in files.items() if path is not None
+        name: onnxruntime_times(path, inputs[name], repeats)
+        for name, path in files.items()
+        if path is not None
     }
     profiles = {}
     for slim in subjects[1:]:
@@ -89,7 +93,9 @@ def profiled(
         }
         if dense.name in native and slim.name in native:
             reduction = dense.cost.macs / slim.cost.macs
-            profiles[slim.name]["onnxruntime"] = _set_against(native[dense.name], native[slim.name], reduction)
+            profiles[slim.name]["onnxruntime"] = _set_against(
+                native[dense.name], native[slim.name], reduction
+            )
     return profiles
 
 

@@ -60,7 +60,11 @@ def read_subjects(
     subjects: list[Subject] = []
     for name in names:
         chosen = size or (subjects[0].size if subjects else None)
-        subject = _stock(name, chosen) if _is_stock(name) else _stored(name, chosen, checkpoints_dir, epoch, network)
+        subject = (
+            _stock(name, chosen)
+            if _is_stock(name)
+            else _stored(name, chosen, checkpoints_dir, epoch, network)
+        )
         if subject.name in {other.name for other in subjects}:
             raise OptionError(f"{subject.name} is named twice")
         subjects.append(subject)
@@ -77,7 +81,13 @@ def _stock(name: str, size: tuple[int, int] | None) -> Subject:
     match = STOCK.fullmatch(name)
     assert match is not None
     norm = "instance" if match["netG"] in RESNET_BLOCKS else "batch"
-    architecture = {"netG": match["netG"], "input_nc": 3, "output_nc": 3, "ngf": 64, "norm": norm}
+    architecture: dict[str, Any] = {
+        "netG": match["netG"],
+        "input_nc": 3,
+        "output_nc": 3,
+        "ngf": 64,
+        "norm": norm,
+    }
     torch.manual_seed(0)
     generator = build_generator(**architecture, use_dropout=norm == "batch")
     origin = "random weights, dense"

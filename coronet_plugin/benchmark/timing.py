@@ -38,11 +38,12 @@ class Timing:
     @classmethod
     def of(cls, samples: Sequence[tuple[float, float]]) -> Timing:
         """``samples``: (wall, CPU) seconds of every call."""
-        values = []
-        for column in np.asarray(samples).T * 1e3:
+        values: dict[str, float] = {}
+        for clock, column in zip(("wall", "cpu"), np.asarray(samples).T * 1e3):
             low, middle, high = (float(value) for value in np.percentile(column, PERCENTILES))
-            values += [middle, low, high, float(column.min())]
-        return cls(*values, repeats=len(samples))
+            values |= {f"{clock}_ms": middle, f"{clock}_p10_ms": low, f"{clock}_p90_ms": high}
+            values[f"{clock}_min_ms"] = float(column.min())
+        return cls(repeats=len(samples), **values)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

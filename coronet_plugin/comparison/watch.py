@@ -128,7 +128,7 @@ def _dataset(opt: Any) -> Any:
 
 
 def _inputs(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[str, Tensor]:
-    """What each generator is given of ``samples`` when the model translates them; else what it is given first.
+    """What each generator is given of ``samples`` when the model translates them, else what comes first.
 
     CycleGAN's second generator is first given what the first one makes, which is another thing in every run.
     """

@@ -42,6 +42,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
         default="batch",
         help="batch: what test.py shows; running: what test.py --eval shows (default: %(default)s)",
     )
+    parser.add_argument(
+        "--rewrite",
+        default="",
+        metavar="PIECES",
+        help="exact rewrites, separated by commas, to do before the target's own: subpixel_convolution turns "
+        "transposed convolutions into ordinary ones (default: none)",
+    )
     parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: all)")
     parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where files go (default: exports/RUN)")
@@ -130,7 +137,7 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
     from coronet_plugin.standalone.text import sides
 
     check_norm_mode(options.norm_mode)
-    target = target_named(options.to)
+    target = target_named(options.to).with_rewrites([p for p in options.rewrite.split(",") if p])
     if stored is None:
         return Request(target, options.dtype, dynamic=options.dynamic)
     about = {"network": stored.name, "origin": stored.origin, "architecture": dict(stored.architecture)}
@@ -184,8 +191,8 @@ def _int8_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.01,
         metavar="SSIM",
-        help="int8: SSIM that may be lost against fp32, on pictures not calibrated with; layers that hurt most "
-        "stay in floats until it is met (default: %(default)s)",
+        help="int8: SSIM that may be lost against fp32, on pictures not calibrated with; layers that hurt "
+        "most stay in floats until it is met (default: %(default)s)",
     )
 
 

@@ -50,8 +50,9 @@ def load(path: Path, threads: int = 1) -> Runner:
         raise OSError("the files cannot be read as a network")
 
     def one(picture: np.ndarray) -> np.ndarray:
+        given = np.ascontiguousarray(picture)  # has to live as long as the Mat that points into it
         with net.create_extractor() as extractor:
-            extractor.input(INPUT, ncnn.Mat(np.ascontiguousarray(picture)).clone())
+            extractor.input(INPUT, ncnn.Mat(given))
             code, output = extractor.extract(OUTPUT)
             if code:
                 raise RuntimeError(f"ncnn ended with code {code}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from coronet_plugin.export.silence import silenced
 from coronet_plugin.export.targets import Job, Runner
 
 
@@ -16,10 +17,11 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
 
     batch, height, width = (-1, -1, -1) if job.dynamic else (1, *job.example.shape[2:])
     shape = openvino.PartialShape([batch, job.example.shape[1], height, width])
-    model = openvino.convert_model(job.generator, example_input=job.example, input=[shape])
-    model.inputs[0].set_names({"input"})
-    model.outputs[0].set_names({"output"})
-    openvino.save_model(model, str(path), compress_to_fp16=job.dtype == "fp16")
+    with silenced():
+        model = openvino.convert_model(job.generator, example_input=job.example, input=[shape])
+        model.inputs[0].set_names({"input"})
+        model.outputs[0].set_names({"output"})
+        openvino.save_model(model, str(path), compress_to_fp16=job.dtype == "fp16")
     return {"exporter": "openvino.convert_model"}
 
 

@@ -25,7 +25,7 @@ from coronet_plugin.export.normalisation import in_fp16, normalised, reference
 from coronet_plugin.export.pictures import Pictures, noise
 from coronet_plugin.export.rewrite import rewritten
 from coronet_plugin.export.targets import Job, Target, one_line
-from coronet_plugin.export.verify import Difference, Tolerance, difference, tolerance_of, torch_runner
+from coronet_plugin.export.verify import TOLERANCES, Difference, Tolerance, difference, torch_runner
 from coronet_plugin.planning import example_input
 
 FORMAT, VERSION = "coronet-export", 1
@@ -146,7 +146,7 @@ def export_generator(
         path = Path(temporary) / names[0]
         facts = convert(request, prepared, example, path, calibration)
         measured = _measure(generator, request, path, pictures)
-        limit = tolerance or tolerance_of(request.dtype, request.target.slack)
+        limit = tolerance or TOLERANCES[request.dtype]
         accepted = measured is None or measured.within(limit)
         made = [Path(temporary) / each for each in names]
         record = _record(request, example, facts, made, measured, limit, accepted, pictures)

@@ -36,7 +36,8 @@ def _pt2(job: Job, path: Path) -> dict[str, Any]:
 def exported_program(job: Job) -> torch.export.ExportedProgram:
     """The generator as a program of torch.export; batch, height and width free if ``job.dynamic``."""
     with silenced(), _sizes_of_1_are_free():
-        return torch.export.export(job.generator, (sample(job),), dynamic_shapes=dynamic_shapes(job))
+        free: dict[str, Any] = {"dynamic_shapes": dynamic_shapes(job)} if job.dynamic else {}
+        return torch.export.export(job.generator, (sample(job),), **free)  # torch 2.1 has no such argument
 
 
 def _sizes_of_1_are_free() -> contextlib.AbstractContextManager[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class CroppedConvTranspose2d(nn.Module):
 
     def __init__(self, layer: nn.ConvTranspose2d) -> None:
         super().__init__()
-        self.border = [(int(p), int(o)) for p, o in zip(layer.padding, layer.output_padding)]
+        self.border = [(p, o) for _, _, p, o in _axes(layer)]
         layer.padding, layer.output_padding = (0, 0), (0, 0)
         self.layer = layer
 
@@ -42,12 +43,12 @@ class CroppedConvTranspose2d(nn.Module):
 
 
 class SubpixelConvTranspose2d(nn.Module):
-    """A transposed convolution as an ordinary one on the small picture, and a pixel shuffle (Shi et al. 2016).
+    """A transposed convolution as an ordinary one and a pixel shuffle (Shi et al. 2016).
 
-    Output row ``s m + r`` of stride ``s`` reads few input rows around ``m``, always the same few kernel rows for
-    the same ``r``: every ``r`` is a convolution of its own, and all are one with ``s * s`` times the channels.
-    Kernel places that some ``r`` has no weight for are zero. With ``crop`` the rows are counted from the
-    border that padding cuts off, which takes the smallest kernel, but a cut at the end.
+    Output row ``s m + r`` of stride ``s`` reads a few input rows around ``m``, with the same kernel rows for
+    the same ``r``: every ``r`` is a convolution of its own, and all are one with ``s * s`` times the
+    channels. Kernel places that some ``r`` has no weight for are zero. With ``crop`` the rows are counted
+    from the border that padding cuts off, which takes the smallest kernel, but a cut at the end.
     """
 
     def __init__(self, layer: nn.ConvTranspose2d, crop: bool) -> None:
@@ -68,7 +69,7 @@ class SubpixelConvTranspose2d(nn.Module):
             layer.in_channels, weight.shape[0], (height, width), bias=layer.bias is not None
         ).to(weight)
         self.convolution.weight.data = weight
-        if layer.bias is not None:
+        if layer.bias is not None and self.convolution.bias is not None:
             self.convolution.bias.data = layer.bias.detach().repeat_interleave(self.stride**2)
         if before == after >= 0 and above == below >= 0:
             self.convolution.padding, self.padding = (above, before), []
@@ -84,14 +85,16 @@ class SubpixelConvTranspose2d(nn.Module):
 
 def _axes(layer: nn.ConvTranspose2d) -> list[tuple[int, int, int, int]]:
     """(kernel, stride, padding, output padding) of rows and columns."""
-    sides = zip(layer.kernel_size, layer.stride, layer.padding, layer.output_padding)
-    return [(int(k), int(s), int(p), int(o)) for k, s, p, o in sides]
+    pairs: list[Any] = [layer.kernel_size, layer.stride, layer.padding, layer.output_padding]
+    return [(int(k), int(s), int(p), int(o)) for k, s, p, o in zip(*pairs)]
 
 
 def _taps(kernel: int, stride: int, padding: int, _: int, crop: bool) -> list[dict[int, int]]:
-    """For every remainder of an output row: its kernel rows by the input row they read, counted from its own."""
+    """For every remainder of an output row: its kernel rows by the input rows they read, from its own on."""
     phases = [divmod(r + (0 if crop else padding), stride) for r in range(stride)]
-    return [{own - t: phase + stride * t for t in range(-(-(kernel - phase) // stride))} for own, phase in phases]
+    return [
+        {own - t: phase + stride * t for t in range(-(-(kernel - phase) // stride))} for own, phase in phases
+    ]
 
 
 def _window(taps: list[dict[int, int]]) -> tuple[int, int]:
@@ -103,7 +106,7 @@ def _window(taps: list[dict[int, int]]) -> tuple[int, int]:
 def _shuffled(
     weight: Tensor, taps: list[list[dict[int, int]]], first: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """The weight (in, out, H, W) of a transposed convolution as that of the ordinary one before the shuffle."""
+    """The weight (in, out, H, W) of a transposed convolution as that of the one before the shuffle."""
     (rows, columns), stride = taps, len(taps[0])
     incoming, outgoing = weight.shape[:2]
     new = weight.new_zeros(outgoing, stride, stride, incoming, *size)
@@ -146,8 +149,8 @@ class SlicedReflectionPad2d(nn.Module):
 
 
 def _transposed_convolution(layer: nn.ConvTranspose2d) -> nn.Module:
-    paddings = list(zip(layer.padding, layer.output_padding))
-    croppable = any(o for _, o in paddings) and all(int(o) <= int(p) for p, o in paddings)
+    paddings = [(p, o) for _, _, p, o in _axes(layer)]
+    croppable = any(o for _, o in paddings) and all(o <= p for p, o in paddings)
     return CroppedConvTranspose2d(layer) if croppable else layer
 
 

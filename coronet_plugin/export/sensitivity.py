@@ -24,7 +24,7 @@ SECONDS = 60.0
 
 @torch.no_grad()
 def layers_in_order(generator: nn.Module, example: Tensor) -> dict[str, nn.Module]:
-    """The convolutions of ``generator`` by name, in the order in which they run for ``example`` (1, C, H, W)."""
+    """The convolutions of ``generator`` by name, in the order they run for ``example`` (1, C, H, W)."""
     found: dict[str, nn.Module] = {}
     layers = {name: module for name, module in generator.named_modules() if isinstance(module, LAYERS)}
 
@@ -76,5 +76,5 @@ def sensitivities(
     for name, layer in layers.items():
         with rounded(layer):
             gaps = [generator(picture) - output for picture, output in zip(chosen, expected)]
-        errors[name] = float(np.mean([float((gap.double() ** 2).mean()) for gap in gaps]))
+        errors[name] = float(torch.stack([(gap.double() ** 2).mean() for gap in gaps]).mean())
     return dict(sorted(errors.items(), key=lambda item: -item[1]))

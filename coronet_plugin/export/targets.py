@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,7 @@ class Target:
     ``converts_with`` and ``runs_with``: distributions needed, by import name. ``extra``: what installs them.
     ``dtypes``: what it offers. ``fp16``: ``compute`` if the generator itself is made to calculate in fp16,
     ``storage`` if the runtime's own tool stores fp16 weights. ``dynamic``: whether batch, height and width
-    can stay free. ``rewrite``: pieces of :mod:`~coronet_plugin.export.rewrite` it needs. ``slack``: factor on
-    the accepted differences of fp32, for a runtime that calculates with fewer digits.
+    can stay free. ``rewrite``: pieces of :mod:`~coronet_plugin.export.rewrite` it needs.
     """
 
     name: str
@@ -63,7 +62,6 @@ class Target:
     dynamic: bool = False
     rewrite: tuple[str, ...] = ()
     int8_with: Mapping[str, str] = field(default_factory=dict)
-    slack: float = 1.0
 
     @property
     def packages(self) -> dict[str, str]:
@@ -133,6 +131,19 @@ class Target:
         """Why its files cannot be run on this machine, or nothing."""
         module = self._module()
         return str(module.why_not_run()) if hasattr(module, "why_not_run") else ""
+
+    def with_rewrites(self, pieces: Sequence[str]) -> Target:
+        """This target with ``pieces`` of :mod:`~coronet_plugin.export.rewrite` done before its own.
+
+        Raises:
+            OptionError: there is no such piece.
+        """
+        from coronet_plugin.export.rewrite import PIECES
+
+        for piece in pieces:
+            if piece not in PIECES:
+                raise OptionError(f"rewrite {piece!r} is not known; choose from {', '.join(PIECES)}")
+        return replace(self, rewrite=(*pieces, *(p for p in self.rewrite if p not in pieces)))
 
     def _module(self) -> Any:
         return importlib.import_module(f"coronet_plugin.export.{self.module}")
@@ -245,7 +256,6 @@ TARGETS: dict[str, Target] = {
             {},
             extra="mnn",
             fp16="storage",
-            slack=5,  # its fast convolutions, at its highest precision
         ),
         Target(
             "torchscript",

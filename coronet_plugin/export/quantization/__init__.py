@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.export.pictures import Pictures
@@ -40,9 +41,9 @@ class Quantization:
     """What a runtime's tool is given.
 
     ``generator``: fp32, in evaluation mode, prepared for the target. ``example``: (1, C, H, W). ``layers``:
-    its convolutions by name, in the order they run. ``pictures``: (N, C, H, W) float32 in [-1, 1] to calibrate
-    with. ``ranges``: what quantization-aware training found, by layer name: ``input`` and ``output``, each
-    (scale, zero point); empty without it.
+    its convolutions by name, in the order they run. ``pictures``: (N, C, H, W) float32 in [-1, 1], to
+    calibrate with. ``ranges``: what quantization-aware training found, by layer name: ``input`` and
+    ``output``, each (scale, zero point); empty without it.
     """
 
     generator: nn.Module
@@ -65,10 +66,6 @@ TOOLS = {
         "executorch",
         "torchao PT2E with XNNPACK's quantizer: s8 activations, s8 weights per channel",
     ),
-    "litert": (
-        "litert",
-        "torchao PT2E with litert-torch's quantizer: s8 activations, s8 weights per channel",
-    ),
 }
 """By target: the module of this package, and what it does in words."""
 
@@ -78,7 +75,7 @@ def quantize(
 ) -> dict[str, Any]:
     """Write ``prepared`` in int8 to ``path``, with as few layers in floats as the allowed loss takes.
 
-    ``request.quantization``: ``max_drop`` (SSIM) and ``ranges`` of quantization-aware training, both optional.
+    ``request.quantization``: ``max_drop`` (SSIM) and ``ranges`` of quantization-aware training, if any.
     Gives the record's entry ``quantization``.
 
     Raises:
@@ -97,7 +94,7 @@ def quantize(
         kept.values,
         request.dynamic,
         request.multiple,
-        settings.get("ranges") or {},
+        usable_ranges(prepared, settings.get("ranges") or {}),
     )
     truths = truths_of(held_out, prepared, example)
     reference = torch_runner(prepared)
@@ -120,6 +117,20 @@ def quantize(
             "loss": found.as_dict(),
             "loss_with_all_layers": before.as_dict(),
         }
+    }
+
+
+def usable_ranges(
+    generator: nn.Module, ranges: Mapping[str, Mapping[str, Sequence[float]]]
+) -> dict[str, dict[str, Sequence[float]]]:
+    """What holds of ``ranges`` for ``generator``.
+
+    A batch norm is made part of the convolution before it, whose output then is another.
+    """
+    folded = any(isinstance(module, _BatchNorm) for module in generator.modules())
+    return {
+        name: {end: grid for end, grid in ends.items() if not (folded and end == "output")}
+        for name, ends in ranges.items()
     }
 
 
@@ -159,8 +170,9 @@ def fewest_in_floats(
         too_few, enough = (too_few, middle) if tried[middle].drop <= limit else (middle, enough)
     if enough == len(order):
         raise ExportError(
-            f"int8 loses {best.drop:.3f} of SSIM on pictures it was not calibrated with, even with most layers "
-            f"in floats; allowed is {limit:g}: raise --int8_max_drop, calibrate with more pictures, or take fp16"
+            f"int8 loses {best.drop:.3f} of SSIM on pictures it was not calibrated with, even with most "
+            f"layers in floats; allowed is {limit:g}: raise --int8_max_drop, calibrate with more pictures, "
+            "or take fp16"
         )
     floats = frozenset(order[:enough])
     if list(tried)[-1] != enough:

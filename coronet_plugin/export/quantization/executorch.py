@@ -44,13 +44,30 @@ def quantized_module(program: Any, quantizer: Any, job: Quantization) -> Any:
 
 
 def _quantizer(job: Quantization, floats: frozenset[str]) -> Any:
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
+    """XNNPACK's quantizer for all convolutions but ``floats``, and for nothing else.
 
-    quantizer, scheme = XNNPACKQuantizer(), get_symmetric_quantization_config(is_per_channel=True)
-    for name in job.layers:
-        if name not in floats:
-            quantizer.set_module_name(name, scheme)
+    Its own choice by module names asks weights for the module they belong to, which exported programs do not
+    say. It also hands a convolution's range on to what follows, such as the mean in a norm.
+    """
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+
+    operations = (*xnnpack.CONV_TARGETS, *xnnpack.CONV_TRANSPOSE_TARGETS)
+
+    class Quantizer(xnnpack.XNNPACKQuantizer):  # type: ignore[misc]
+        def annotate(self, model: Any) -> Any:
+            model = super().annotate(model)
+            for node in model.graph.nodes:
+                if node.op == "call_function" and node.target not in operations:
+                    node.meta.pop("quantization_annotation", None)
+            return model
+
+    quantizer, scheme = Quantizer(), xnnpack.get_symmetric_quantization_config(is_per_channel=True)
+    quantizer.set_filter_function(lambda node: not floats.intersection(_modules(node)))
+    for operation in operations:
+        quantizer.set_operator_type(operation, scheme)
     return quantizer
+
+
+def _modules(node: Any) -> list[str]:
+    """Names of the modules an operation is in."""
+    return [name for name, _ in node.meta.get("nn_module_stack", {}).values()]

@@ -83,6 +83,6 @@ def _overrides(
         for end, tensor in (("input", node.input[0]), ("output", node.output[0])):
             if end in ranges.get(layer, {}):
                 scale, zero_point = ranges[layer][end]
-                entry = {"scale": np.float32(scale), "zero_point": np.uint8(zero_point)}
+                entry = {"scale": np.array(scale, np.float32), "zero_point": np.array(zero_point, np.uint8)}
                 found[tensor] = (layer, [entry])
     return found

@@ -43,18 +43,21 @@ class Quality:
 
     def in_words(self) -> str:
         """One line for the user."""
-        psnr = "equal" if self.psnr is None else f"{self.psnr:.1f} dB"
-        text = f"to fp32 SSIM {self.ssim:.4f}, PSNR {psnr}"
-        if self.truth_psnr is not None:
+        text = f"to fp32 SSIM {self.ssim:.4f}, PSNR {_decibels(self.psnr)}"
+        if self.truth_ssim is not None:
             text += f"; to the truth SSIM {self.truth_ssim:.4f} (fp32 {self.truth_ssim_fp32:.4f}), "
-            text += f"PSNR {self.truth_psnr:.2f} dB (fp32 {self.truth_psnr_fp32:.2f} dB)"
+            text += f"PSNR {_decibels(self.truth_psnr)} (fp32 {_decibels(self.truth_psnr_fp32)})"
         return text
+
+
+def _decibels(psnr: float | None) -> str:
+    return "infinite" if psnr is None else f"{psnr:.2f} dB"
 
 
 def quality(
     run: Runner, reference: Runner, pictures: np.ndarray, truths: np.ndarray | None = None
 ) -> Quality:
-    """Compare ``run`` with ``reference`` on ``pictures``, and both with ``truths``, all (N, C, H, W) in [-1, 1]."""
+    """Compare ``run`` and ``reference`` on ``pictures``, and both with ``truths`` (N, C, H, W) in [-1, 1]."""
     given = [np.ascontiguousarray(picture[None]) for picture in pictures]
     found, expected = np.concatenate([run(x) for x in given]), np.concatenate([reference(x) for x in given])
     ssim, psnr = likeness(found, expected)
