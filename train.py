@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from coronet_plugin import numerics, provenance
+from coronet_plugin.distributed import world_size
 from coronet_plugin.files import sweep, together
 from coronet_plugin.interruption import Interrupted, Interruption
 from data import Loader, create_dataset, loading_error
@@ -37,7 +38,8 @@ def train(opt: argparse.Namespace) -> None:
     """
     if opt.seed is not None:
         seed_everything(opt.seed)
-    sweep(os.path.join(opt.checkpoints_dir, opt.name))
+    if world_size() == 1:  # files that another process is writing would be lost
+        sweep(os.path.join(opt.checkpoints_dir, opt.name))
     dataset = create_dataset(opt)
     model = create_model(opt)
     model.setup(opt)

@@ -87,15 +87,22 @@ def measure(netG: str, runtime: str, clock: str, budgets: list[float], ngf: int)
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Medians over rounds; predicted over measured time by budget, with the extremes."""
-    budgets, lines = records.distinct(rows, "budget"), []
+    """Medians over rounds; of predicted over measured time, by budget, the extremes too."""
+    budgets, rounds, lines = records.distinct(rows, "budget"), len(records.distinct(rows, "round")), []
     for case in itertools.product(*(records.distinct(rows, key) for key in CASE)):
         of = functools.partial(records.values, rows, **dict(zip(CASE, case)))
         ratios = [of("ratio", budget=budget) for budget in budgets]
-        cells = [records.median_cell(found, 2) if found else "not reached" for found in ratios]
+        cells = [cell(found, rounds) for found in ratios]
         lines.append([*case, f"{statistics.median(of('dense_ms')):.1f}", *cells])
     header = ["generator", "runtime", "clock", "dense, ms", *(f"at {budget}" for budget in budgets)]
     return records.table(header, lines)
+
+
+def cell(ratios: list[float], rounds: int) -> str:
+    """The budget may lie below what the floors can reach, in some rounds or in all."""
+    if not ratios:
+        return "not reached"
+    return records.median_cell(ratios, 2) + (f" in {len(ratios)} of {rounds}" if len(ratios) < rounds else "")
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

@@ -119,10 +119,10 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
     steps = [sample.step for sample in samples]
     top.plot(steps, [sample.resident_mb for sample in samples], linewidth=1)
     top.set_ylabel("resident memory, MB")
-    top.set_ylim(bottom=0)
+    top.set_ylim(0, 1.2 * max(sample.resident_mb for sample in samples))
     bottom.plot(steps, [sample.open_files for sample in samples], linewidth=1)
     bottom.set_ylabel("open files")
-    bottom.set_ylim(bottom=0)
+    bottom.set_ylim(0, 1.2 * max(sample.open_files for sample in samples))
     bottom.set_xlabel("step; the search ends in the middle")
     figure.savefig(path, dpi=120)
 

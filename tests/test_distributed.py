@@ -124,7 +124,7 @@ import train
 class Silent:
     """The curves and pages of a process that is not the first."""
 
-    def __init__(self, opt):
+    def __init__(self, *args):
         pass
 
     def __getattr__(self, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -30,11 +31,12 @@ def test_no_file_stays_open(tmp_path, run, monkeypatch):
 
     def count(self, epoch, losses):
         end(self, epoch, losses)
+        gc.collect()  # what earlier tests left must not be closed in the middle of this one
         counts.append(len(os.listdir("/proc/self/fd")))
 
     monkeypatch.setattr(train.Visualizer, "end_epoch", count)
     assert run_train(*run("a", paired_folder(tmp_path, 4, 36), "pix2pix"), *COMPRESSED) == 0
-    assert len(counts) == 6 and len(set(counts[1:])) == 1  # the first epoch loads libraries
+    assert len(counts) == 6 and max(counts[2:]) <= counts[1]  # the first epoch loads libraries
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import ROOT, paired_folder, run_test, run_train, unpaired_folder
 
+import train
 from coronet_plugin import cost_of, example_input, load_generator
-from coronet_plugin.model import CompressedModel
 from models import create_model
 from options.train_options import TrainOptions
 
@@ -97,14 +97,14 @@ def test_a_continued_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch,
     class Stopped(Exception):
         pass
 
-    original = CompressedModel.save_networks
+    begin = train.Visualizer.begin_epoch
 
-    def save_then_stop(self, epoch):
-        original(self, epoch)
-        if epoch == 2:
+    def begin_or_stop(self, epoch, *args):
+        if epoch == 3:
             raise Stopped
+        begin(self, epoch, *args)
 
-    monkeypatch.setattr(CompressedModel, "save_networks", save_then_stop)
+    monkeypatch.setattr(train.Visualizer, "begin_epoch", begin_or_stop)
     with pytest.raises(Stopped):
         run("parts", base, *schedule, "--save_epoch_freq", 2)
     monkeypatch.undo()
@@ -170,7 +170,7 @@ def fresh(tmp_path):
     """A pix2pix model to be compressed, as train.py makes it, before its first step."""
     root = paired_folder(tmp_path, images=1, size=32)
     where = ["--dataroot", root, "--name", "a", "--checkpoints_dir", tmp_path / "c"]
-    arguments = [*where, "--model", "coronet", "--coronet_base", "pix2pix", "--coronet_budget", 0.3]
+    arguments = [*where, "--model", "coronet", "--coronet_base", "pix2pix", "--coronet_budget", 0.3, "--coronet_watch", 0]
     opt = TrainOptions().parse([str(argument) for argument in [*arguments, *SMALL]])
     model = create_model(opt)
     model.setup(opt)
