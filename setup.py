@@ -39,7 +39,7 @@ setup(
         "export": LIKENESS,  # coronet export --to torchscript or pt2
         "onnx": ONNX,  # one extra for each further target of coronet export
         "openvino": ["openvino>=2024.0", *LIKENESS],
-        "quantization": ["nncf>=2.14", "openvino>=2024.0", *ONNX],  # --dtype int8 for openvino; onnx needs no more
+        "quantization": ["nncf>=2.14", "openvino>=2024.0", *ONNX],  # int8 for openvino; onnx needs no more
         "ncnn": ["ncnn>=1.0.20240410", "pnnx>=20240410", *LIKENESS],
         "mnn": ["MNN>=2.9", *ONNX],
         "coreml": ["coremltools>=8.0", *LIKENESS],

@@ -144,8 +144,18 @@ def _companion(
         name: group.get(name, value) for name, value in optimizer.defaults.items() if name in accepted
     }
     if "fused" in accepted and not settings.get("foreach") and not settings.get("fused"):
-        try:  # one pass over all parameters: the hypernetwork has many more than the generator
-            return kind(groups, **{**settings, "fused": True, "foreach": False})
-        except RuntimeError:  # not on this device or in this version
-            pass
+        fused = {**settings, "fused": True, "foreach": False}
+        if _runs(kind, groups, fused):  # one pass over all parameters, of which a hypernetwork has many
+            return kind(groups, **fused)
     return kind(groups, **settings)
+
+
+def _runs(kind: type, groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> bool:
+    """Whether a step with these settings works here; torch before 2.4 takes ``fused`` and fails in the step."""
+    trial = torch.zeros_like(next(iter(groups[0]["params"])), requires_grad=True)
+    trial.grad = torch.zeros_like(trial)
+    try:
+        kind([trial], **settings).step()
+    except RuntimeError:
+        return False
+    return True
