@@ -248,7 +248,8 @@ class Compression:
         DistributedDataParallel again.
         """
         if self.phase == SEARCH:
-            decided = torch.from_numpy(self.search.chosen().astype(np.uint8)).to(self._device())
+            device = next(self.generator.parameters()).device
+            decided = torch.from_numpy(self.search.chosen().astype(np.uint8)).to(device)
             broadcast_([decided])
             self._make_compact(decided.cpu().numpy().astype(bool))
         return self.generator
@@ -270,9 +271,6 @@ class Compression:
         self.search.follow_(self._present)
         if self._host is not None:
             update_optimizer_(self._host, parameters, replaced, before, alive)
-
-    def _device(self) -> torch.device:
-        return next(self.generator.parameters()).device
 
     # -- saving ----------------------------------------------------------
     def spec(self, options: Mapping[str, Any] | None = None) -> Spec:
@@ -359,12 +357,10 @@ def share_budget(
         BudgetError: the budget cannot be read or reached.
         OptionError: a generator's own budget is of another kind.
     """
-    for compression in compressions:
-        if compression.budget.kind != kind:
-            raise OptionError(
-                f"the shared budget counts {kind}, one of the generators {compression.budget.kind}; "
-                "choose the same kind for both"
-            )
+    if any(compression.budget.kind != kind for compression in compressions):
+        raise OptionError(
+            f"the shared budget is about {kind}, a generator's own is not; choose one kind for all"
+        )
     joint, parsed = JointPlan([c.plan for c in compressions]), Budget.parse(budget, kind)
 
     def meter(alive: np.ndarray | None) -> float:
