@@ -81,7 +81,7 @@ class ChannelPlan:
         """First call of every 2-d convolution whose weight is a parameter, by weight name."""
         found: dict[str, LayerCall] = {}
         for call in self.calls:
-            if call.weight in self.shapes and len(call.weight_shape) == 4:
+            if call.weight is not None and call.weight in self.shapes and len(call.weight_shape) == 4:
                 found.setdefault(call.weight, call)
         return found
 

@@ -191,8 +191,13 @@ class UnetSkipConnectionBlock(nn.Module):
         bias = needs_bias(norm_layer)
         from_below = inner_nc if innermost else inner_nc * 2  # the level below appends its input
 
-        down = [nn.Conv2d(outer_nc if input_nc is None else input_nc, inner_nc, 4, 2, 1, bias=bias)]
-        up = [nn.ReLU(True), nn.ConvTranspose2d(from_below, outer_nc, 4, 2, 1, bias=bias or outermost)]
+        down: list[nn.Module] = [
+            nn.Conv2d(outer_nc if input_nc is None else input_nc, inner_nc, 4, 2, 1, bias=bias)
+        ]
+        up: list[nn.Module] = [
+            nn.ReLU(True),
+            nn.ConvTranspose2d(from_below, outer_nc, 4, 2, 1, bias=bias or outermost),
+        ]
         if outermost:
             up.append(nn.Tanh())
         else:

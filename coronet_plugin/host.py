@@ -38,7 +38,7 @@ def option(opt: Any, *names: str, default: Any = None) -> Any:
     return default
 
 
-def base_class(name: str) -> type:
+def base_class(name: str) -> type[Any]:
     """The host's model class behind ``--model name``.
 
     Raises:

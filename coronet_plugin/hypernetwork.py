@@ -124,7 +124,7 @@ class Hypernetwork(nn.Module):
 
     def z(self) -> Tensor:
         """All latents behind the constant one: ``(1 + units,)``."""
-        one = self.latents[0].new_ones(1) if len(self.latents) else self.kernels[0].b0.new_ones(1)
+        one = next(self.parameters()).new_ones(1)
         return torch.cat([one, *self.latents])
 
     def weight(self, index: int, z: Tensor) -> Tensor:
@@ -153,7 +153,8 @@ class Hypernetwork(nn.Module):
             latent.copy_(0.2 + 1.6 * (ranks + 0.5) / len(latent))
             start += len(latent)
         z = self.z()
-        for index, weight in enumerate(weights):
+        for index, (weight, kernel) in enumerate(zip(weights, self.kernels)):
             flat = weight.transpose(0, 1) if self._calls[index].axis_in == 1 else weight
             z_in, z_out = z[getattr(self, f"z_in_{index}")], z[getattr(self, f"z_out_{index}")]
-            self.kernels[index].adopt_(flat.flatten(2), z_in, z_out)
+            assert isinstance(kernel, (PublishedKernel, FoldedKernel))
+            kernel.adopt_(flat.flatten(2), z_in, z_out)

@@ -50,7 +50,7 @@ def _onnxruntime(module: nn.Module, inputs: tuple[Any, ...], threads: int) -> Ca
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter without further packages is an old one
-        torch.onnx.export(module, inputs, file, dynamo=False)
+        torch.onnx.export(module, inputs, file, dynamo=False)  # type: ignore[arg-type]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])

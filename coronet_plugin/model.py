@@ -37,6 +37,13 @@ class CompressedModel:
     """Mixed in front of a host's model class; see the module's text."""
 
     compressions: dict[str, Compression]
+    # what every host's model class has
+    opt: Any
+    isTrain: bool
+    save_dir: str
+    model_names: list[str]
+    loss_names: list[str]
+    visual_names: list[str]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

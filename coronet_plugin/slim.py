@@ -136,8 +136,10 @@ def readers(plan: ChannelPlan) -> Readers:
     """
     found: dict[tuple[str, int], np.ndarray] = {}
     for call in plan.calls:
-        units = plan.slices.get(call.weight or "", {}).get(call.axis_in)
-        if units is not None and call.weight in plan.shapes:
+        if call.weight is None or call.weight not in plan.shapes:
+            continue
+        units = plan.slices.get(call.weight, {}).get(call.axis_in)
+        if units is not None:
             found[call.weight, call.axis_in] = units
     multiplied = np.zeros(plan.units + 1, dtype=bool)
     for product in plan.products:

@@ -7,7 +7,7 @@ rebuild them, and are re-exported here.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -122,8 +122,8 @@ def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0
             init.zeros_(module.bias)
         elif ("Conv" in name or "Linear" in name) and isinstance(getattr(module, "weight", None), Tensor):
             fill[init_type](module.weight)
-            if getattr(module, "bias", None) is not None:
-                init.zeros_(module.bias)
+            if isinstance(bias := getattr(module, "bias", None), Tensor):
+                init.zeros_(bias)
 
 
 def check_image_size(netG: str, images: Tensor, is_train: bool) -> None:
@@ -212,9 +212,16 @@ class PixelDiscriminator(nn.Module):
 class GANLoss(nn.Module):
     """Adversarial loss of a discriminator's raw output: ``lsgan``, ``vanilla`` or ``wgangp``."""
 
+    real_label: Tensor
+    fake_label: Tensor
+
     def __init__(self, gan_mode: str, target_real_label: float = 1.0, target_fake_label: float = 0.0) -> None:
         super().__init__()
-        losses = {"lsgan": F.mse_loss, "vanilla": F.binary_cross_entropy_with_logits, "wgangp": None}
+        losses: dict[str, Callable[..., Tensor] | None] = {
+            "lsgan": F.mse_loss,
+            "vanilla": F.binary_cross_entropy_with_logits,
+            "wgangp": None,
+        }
         if gan_mode not in losses:
             raise OptionError(f"--gan_mode {gan_mode} is not known; choose one of {', '.join(losses)}")
         self.gan_mode = gan_mode

@@ -122,7 +122,10 @@ def _projections(state: Propagation, call: Call, queries: int, keys: int) -> Non
     packed, out = call.argument(5, "in_proj_weight"), call.argument(11, "out_proj_weight")
     if packed is not None:  # a third of it for each of query, key and value
         width = packed.shape[0] // 3
-        weights = [(None, (width, width), queries), (None, (2 * width, width), keys)]
+        weights: list[tuple[str | None, tuple[int, ...], int]] = [
+            (None, (width, width), queries),
+            (None, (2 * width, width), keys),
+        ]
         layer = state.layer_of(packed)
     else:
         names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")

@@ -24,7 +24,7 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
     if right.ndim == 2 and state.name_of(right) is not None:
         return [dense(state, left, right, 0, 1, left.ndim - 1, left.ndim - 1)]
     batch = ascii_letters[: call.out.ndim - 2]
-    rows, inner, columns = ascii_letters[-3:]
+    rows, inner, columns = tuple(ascii_letters[-3:])
     left_batch, right_batch = (batch[len(batch) + 2 - tensor.ndim :] for tensor in (left, right))
     terms = [left_batch + rows + inner, right_batch + inner + columns]
     return [contract(state, [left, right], terms, batch + rows + columns)]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from coronet_plugin.propagation import IMAGE, Layout, NotUnderstood, Propagation, Rule
 
+AnyRule = TypeVar("AnyRule", bound=Rule)
+
 RULES: dict[str, Rule] = {}
 """Rule by name of the torch function, without the underscore of its in-place form."""
 
 
-def rule(names: str, counts: bool = False) -> Callable[[Rule], Rule]:
+def rule(names: str, counts: bool = False) -> Callable[[AnyRule], AnyRule]:
     """Register a function as the rule for the torch functions ``names``, separated by spaces.
 
     ``counts``: it is asked even where no channels are known, because the function costs MACs.
     """
 
-    def add(function: Rule) -> Rule:
+    def add(function: AnyRule) -> AnyRule:
         function.counts = counts  # type: ignore[attr-defined]
         for name in names.split():
             RULES[name] = function

@@ -37,12 +37,18 @@ class GeneratedSearch(Search):
         self._weights = [parameters[name] for name in self.plan.kernels()]
         self._optimizer: torch.optim.Optimizer | None = None
 
+    @property
+    def _network(self) -> Hypernetwork:
+        """The hypernetwork of a search that has not been released."""
+        assert self.hypernetwork is not None
+        return self.hypernetwork
+
     def attach(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         """The hypernetwork gets an optimizer of the same class and settings."""
         self._host, self._group = optimizer, group  # by index: loading a state makes new group objects
-        groups = [
-            {"params": list(self.hypernetwork.kernels.parameters())},
-            {"params": list(self.hypernetwork.latents.parameters()), "weight_decay": 0.0},
+        groups: list[dict[str, Any]] = [
+            {"params": list(self._network.kernels.parameters())},
+            {"params": list(self._network.latents.parameters()), "weight_decay": 0.0},
         ]
         self._optimizer = _companion(optimizer, optimizer.param_groups[group], groups)
         self.synchronise_()
@@ -50,11 +56,11 @@ class GeneratedSearch(Search):
     @torch.enable_grad()
     def take_gradients(self) -> None:
         """Send the gradients of generated weights on to the hypernetwork."""
-        z = self.hypernetwork.z()
+        z = self._network.z()
         leaf = z.detach().requires_grad_()
         for index, weight in enumerate(self._weights):
             if weight.grad is not None:
-                self.hypernetwork.weight(index, leaf).backward(weight.grad)
+                self._network.weight(index, leaf).backward(weight.grad)
                 weight.grad = None  # the host's optimizer leaves parameters without gradient alone
         if leaf.grad is not None:
             z.backward(leaf.grad)
@@ -79,34 +85,34 @@ class GeneratedSearch(Search):
         else:
             self.shrinkage = self.goal.threshold(step / self.steps)
         floors = [int(self.goal.protected(self)[s.slice].sum()) for s in self.plan.prunable]
-        shrink_(list(self.hypernetwork.latents), self.shrinkage, floors)
+        shrink_(list(self._network.latents), self.shrinkage, floors)
 
     @torch.no_grad()
     def write_weights_(self) -> None:
         """Write the generated weights into the generator. In place."""
         self._follow_device()
-        z = self.hypernetwork.z()
+        z = self._network.z()
         for index, weight in enumerate(self._weights):
-            weight.copy_(self.hypernetwork.weight(index, z))
+            weight.copy_(self._network.weight(index, z))
 
     @torch.no_grad()
     def adopt_weights_(self) -> None:
         self._follow_device()
-        self.hypernetwork.adopt_([weight.detach() for weight in self._weights])
+        self._network.adopt_([weight.detach() for weight in self._weights])
 
     def synchronise_(self) -> None:
         self._follow_device()
-        broadcast_(self.hypernetwork.parameters())
+        broadcast_(self._network.parameters())
         self.write_weights_()
 
     def _follow_device(self) -> None:
-        self.hypernetwork.to(self._weights[0].device)  # a host may have moved the generator
+        self._network.to(self._weights[0].device)  # a host may have moved the generator
 
     def score(self) -> np.ndarray:
         """Size of every unit's latent, ``(units,)``."""
         if self.hypernetwork is None:
             return self._last_score
-        return self.hypernetwork.z().detach()[1:].abs().double().cpu().numpy()
+        return self._network.z().detach()[1:].abs().double().cpu().numpy()
 
     def alive(self) -> np.ndarray:
         """Units whose latents are above the threshold, at least a set's floor."""
@@ -119,11 +125,11 @@ class GeneratedSearch(Search):
     def state_dict(self) -> dict[str, Any]:
         if self._optimizer is None:
             return {}
-        return {"hypernetwork": self.hypernetwork.state_dict(), "optimizer": self._optimizer.state_dict()}
+        return {"hypernetwork": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         try:
-            self.hypernetwork.load_state_dict(state["hypernetwork"])
+            self._network.load_state_dict(state["hypernetwork"])
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(
                 "the saved search used another hypernetwork; continue with the same "
