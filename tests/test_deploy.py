@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,26 +63,47 @@ def test_the_snippet_for_ones_own_code(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("True Difference(")
 
 
+def built(name: str, folder, flags: list[str], libraries: list[Path]) -> Path:
+    """The C++ program ``name`` of the document, linked against ``libraries``."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    (folder / "main.cpp").write_text(SNIPPETS[f"cpp {name}"])
+    run_path = f"-Wl,-rpath,{libraries[0].parent}"
+    files = ["-Wl,--no-as-needed", *(str(library) for library in libraries), run_path]
+    command = ["g++", "-std=c++20", *flags, str(folder / "main.cpp"), *files, "-o", str(folder / "main")]
+    subprocess.run(command, check=True)
+    return folder / "main"
+
+
+def check_mean(program: Path, file: str, folder) -> None:
+    """The program says shape and mean of what it makes of a ramp."""
+    done = subprocess.run([str(program), str(folder / file)], capture_output=True, text=True, check=True)
+    torch.manual_seed(0)
+    generator = build_generator(3, 3, 4, "resnet_6blocks", "instance")
+    with torch.no_grad():
+        mean = generator(torch.linspace(-1, 1, 3 * 256 * 256).reshape(1, 3, 256, 256)).mean()
+    shape, found = done.stdout.rsplit(" ", 1)
+    assert re.findall(r"\d+", shape) == ["1", "3", "256", "256"]
+    assert float(found) == pytest.approx(float(mean), abs=1e-5)
+
+
 @pytest.mark.slow
 def test_the_program_for_libtorch(tmp_path):
     """Compiled against the headers and libraries of the installed torch."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
-    if shutil.which("g++") is None:
-        pytest.skip("no g++")
     exported("torchscript", tmp_path)
-    (tmp_path / "main.cpp").write_text(SNIPPETS["cpp libtorch"])
-    paths = [*(f"-I{path}" for path in include_paths()), *(f"-L{path}" for path in library_paths())]
-    flags = ["-std=c++20", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
-    libraries = ["-ltorch", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{library_paths()[0]}", "-Wl,--no-as-needed"]
-    subprocess.run(
-        ["g++", *flags, str(tmp_path / "main.cpp"), *paths, *libraries, "-o", str(tmp_path / "main")],
-        check=True,
-    )
-    done = subprocess.run(
-        [str(tmp_path / "main"), str(tmp_path / "G_fp32.pt")], capture_output=True, text=True, check=True
-    )
-    with torch.no_grad():
-        mean = torch.jit.load(str(tmp_path / "G_fp32.pt"))(torch.zeros(1, 3, 256, 256)).mean()
-    assert done.stdout.startswith("[1, 3, 256, 256] ")
-    assert float(done.stdout.split()[-1]) == pytest.approx(float(mean), abs=1e-5)
+    flags = [f"-I{path}" for path in include_paths()]
+    flags.append(f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}")
+    libraries = [Path(library_paths()[0], f"lib{name}.so") for name in ("torch", "torch_cpu", "c10")]
+    check_mean(built("libtorch", tmp_path, flags, libraries), "G_fp32.pt", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_program_for_openvino(tmp_path):
+    """Compiled against the headers and libraries of the installed package."""
+    openvino = pytest.importorskip("openvino")
+    exported("openvino", tmp_path)
+    package = Path(openvino.__file__).parent
+    libraries = sorted((package / "libs").glob("libopenvino.so*"))
+    check_mean(built("openvino", tmp_path, [f"-I{package / 'include'}"], libraries), "G_fp32.xml", tmp_path)

@@ -77,12 +77,17 @@ class Target:
         """Versions of the distributions that are installed here."""
         return {package: _version(package) for name, package in self.packages.items() if _is_installed(name)}
 
+    @property
+    def missing_for_int8(self) -> list[str]:
+        """Distributions that int8 needs besides, and that are not installed here."""
+        return [package for name, package in self.int8_with.items() if not _is_installed(name)]
+
     def require(self, dtype: str = "") -> None:
         """Raises OptionError, with what to install, when a package is missing, for ``dtype`` if given."""
-        lacking = [package for name, package in self.int8_with.items() if not _is_installed(name)]
-        if lacking and dtype == "int8":
+        lacking = " and ".join(self.missing_for_int8)
+        if dtype == "int8" and lacking:
             raise OptionError(
-                f"--to {self.name} --dtype int8 needs {' and '.join(lacking)}, not installed here: "
+                f"--to {self.name} --dtype int8 needs {lacking}, not installed here: "
                 'pip install "coronet-plugin[quantization]"'
             )
         if self.missing:
