@@ -7,9 +7,13 @@ return a dictionary of one sample from ``__getitem__``.
 from __future__ import annotations
 
 import argparse
+import atexit
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -60,7 +64,7 @@ class Loader:
             shuffle=not opt.serial_batches,
             num_workers=min(int(opt.num_threads), _processors()),
             collate_fn=_collate,
-            worker_init_fn=_leave_signals_to_the_main_process,
+            worker_init_fn=partial(_leave_signals_to_the_main_process, _leaving()),
         )
         self._begun: torch.Tensor | None = None
         self._taken = 0
@@ -161,10 +165,27 @@ def loading_error(error: RuntimeError) -> Exception:
     )
 
 
-def _leave_signals_to_the_main_process(_: int) -> None:
+@cache
+def _leaving() -> Any:
+    """A flag shared with loading processes, set when this process ends.
+
+    Then it waits for those that are left, and ends them by SIGTERM.
+    """
+    flag = multiprocessing.Value("b", 0, lock=False)
+    atexit.register(setattr, flag, "value", 1)
+    return flag
+
+
+def _leave_signals_to_the_main_process(leaving: Any, _: int) -> None:
     """Ctrl-C reaches all processes of a terminal; only the main one knows when the step is over."""
+
+    def unless_leaving(number: int, _: FrameType | None) -> None:
+        if leaving.value:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, unless_leaving)
 
 
 def _processors() -> int:

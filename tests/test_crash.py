@@ -177,7 +177,9 @@ def test_a_dense_training_saves_its_networks_too(tmp_path, run, monkeypatch, cap
     assert run_train(*arguments, "--no_html", "--continue_train", "--epoch_count", 1) == 0
 
 
-def test_a_second_signal_ends_at_once():
+def test_a_second_signal_ends_at_once(request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with Interruption() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.requested == signal.SIGINT and stop.code == 130

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import paired_folder, smooth_image, unpaired_folder
+from conftest import ROOT, paired_folder, smooth_image, unpaired_folder
 from PIL import Image
 
 import data
@@ -178,6 +182,32 @@ def test_what_is_wrong_with_an_image_is_one_line(tmp_path, threads):
     with pytest.raises(DataError, match="square.png cannot be read") as caught:
         list(data.create_dataset(options(root, num_threads=threads)))
     assert "\n" not in str(caught.value)
+
+
+KEPT = """
+import multiprocessing, os, signal, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import data
+from test_data import options
+loader = data.create_dataset(options({images!r}, num_threads=1))
+kept = iter(loader)
+next(kept)
+(worker,) = multiprocessing.active_children()
+for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal or a batch system sends them to all processes
+    os.kill(worker.pid, number)
+print(len(list(kept)), flush=True)
+kept = iter(loader)
+next(kept)
+raise SystemExit(3)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_loading_processes_leave_signals_to_the_main_process_and_end_with_it(tmp_path):
+    images = str(paired_folder(tmp_path, images=30))
+    program = KEPT.format(root=str(ROOT), tests=str(Path(__file__).parent), images=images)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and done.stdout.endswith("29\n"), done.stdout + done.stderr
 
 
 def test_truncated_image(tmp_path):
