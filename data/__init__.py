@@ -88,12 +88,15 @@ class Loader:
         """
         batches = -(-len(self) // self.opt.batch_size)
         iterator = self._rest_of_epoch() if self._resumed else self._new_epoch()
-        while self._taken < batches:
-            batch = _next(iterator)
-            if isinstance(batch, UserError):
-                raise batch
-            self._taken += 1
-            yield batch
+        try:
+            while self._taken < batches:
+                batch = _next(iterator)
+                if isinstance(batch, UserError):
+                    raise batch
+                self._taken += 1
+                yield batch
+        finally:
+            del iterator  # which ends loading processes: left to garbage collection, they do not hear of it
 
     def _new_epoch(self) -> Iterator[Any]:
         self._begun, self._taken = torch.get_rng_state(), 0
