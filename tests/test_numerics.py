@@ -237,6 +237,15 @@ def test_a_collapse_in_the_search_is_said_once(train, monkeypatch, capsys):
 
 
 # -- mixed precision ----------------------------------------------------------
+def check_precision(state):
+    """All numbers of a search, however deep, are finite and in full precision."""
+    if isinstance(state, dict):
+        for value in state.values():
+            check_precision(value)
+    elif isinstance(state, torch.Tensor) and state.is_floating_point():
+        assert state.isfinite().all() and state.dtype in (torch.float32, torch.float64)
+
+
 @pytest.mark.parametrize("form", ["exact", "published", "folded"])
 def test_a_search_under_bf16_autocast(form):
     """Latents and importance stay in full precision and finite, and the cut meets the budget."""
@@ -251,9 +260,33 @@ def test_a_search_under_bf16_autocast(form):
             (generator(x) - x).abs().mean().backward()
             optimizer.step()
             compression.step()
-        tensors = [t for t in compression.search.state_dict().values() if isinstance(t, torch.Tensor)]
-        floating = [t for t in tensors if t.is_floating_point()]
-        assert all(t.isfinite().all() and t.dtype in (torch.float32, torch.float64) for t in floating)
+        check_precision(compression.search.state_dict())
+    compression.slim()
+    assert compression.remaining <= 0.4 and generator(x).isfinite().all()
+
+
+@pytest.mark.parametrize("form", ["exact", "folded", "published"])
+def test_a_search_under_fp16_autocast_with_a_scaler(form):
+    """The scale is so large at first that gradients overflow and the optimizer leaves steps out."""
+    if not hasattr(torch.amp, "GradScaler"):
+        pytest.skip("torch before 2.3 scales gradients on GPUs alone")
+    torch.manual_seed(0)
+    generator = build_generator(3, 3, 8, "resnet_6blocks", "instance")
+    x = example_input(generator, 16)
+    optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
+    compression = Compression(generator, x, search_steps=12, budget=0.4, hypernetwork=form).attach(optimizer)
+    scaler, scales = torch.amp.GradScaler("cpu", init_scale=2.0**24), []
+    for _ in range(12):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = (generator(x) - x).abs().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        compression.step()
+        scales.append(scaler.get_scale())
+        check_precision(compression.search.state_dict())
+    assert scales[0] < 2.0**24 and scales[-1] == scales[-2]  # left out at first, and not at last
     compression.slim()
     assert compression.remaining <= 0.4 and generator(x).isfinite().all()
 
