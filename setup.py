@@ -14,7 +14,8 @@ HOST = [*REPORT, "tqdm>=4.60"]
 ONNXRUNTIME = ["onnx>=1.14", "onnxruntime>=1.16"]
 LIKENESS = METRICS  # every export is compared with torch
 ONNX = [*ONNXRUNTIME, "onnxscript>=0.1", *LIKENESS]
-TEST = [*HOST, *ONNX, "pytest>=7", "hypothesis>=6.80", "torch-pruning>=1.5", "ruff>=0.4"]
+CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "hypothesis>=6.80", "ruff>=0.4", "mypy>=1.10"]
+TEST = [*HOST, *ONNX, "torch-pruning>=1.5", *CHECKS]
 
 setup(
     name="coronet-plugin",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tests in a fresh environment: makes .venv-test, installs the package, runs ruff and pytest.
+# The tests in a fresh environment: makes .venv-test, installs the package, runs ruff, mypy and pytest.
 # Arguments go to pytest. PYTHON chooses the interpreter (default: python3).
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,4 +11,5 @@ fi
 echo "installing coronet-plugin and what its tests need"
 .venv-test/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 .venv-test/bin/python -m ruff check .
-exec .venv-test/bin/python -m pytest "$@"
+.venv-test/bin/python -m mypy
+exec .venv-test/bin/python -m pytest -n auto --dist worksteal "$@"

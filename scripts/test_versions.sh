@@ -3,7 +3,8 @@
 #
 #     scripts/test_versions.sh python3.9=2.1.0 python3.13=2.13.0 [-- PYTEST ARGUMENTS]
 #
-# constraints.txt is not used; NumPy stays below 2 for torch below 2.3. Prints one line for each pair.
+# constraints.txt is not used; NumPy stays below 2 for torch below 2.3. What other libraries deprecate is
+# no error here, what this one does is. Prints one line for each pair.
 set -u
 cd "$(dirname "$0")/.."
 pairs=""
@@ -13,13 +14,15 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$pairs" ] || { echo "name at least one pair such as python3.9=2.1.0" >&2; exit 2; }
 failed=0
+warnings="-W default::DeprecationWarning -W default::FutureWarning"
+warnings="$warnings -W error::DeprecationWarning:coronet_plugin -W error::FutureWarning:coronet_plugin"
 for pair in $pairs; do
     python=${pair%%=*}; torch=${pair#*=}
     folder=.venv-versions/$(basename "$python")-$torch
     case $torch in 2.1.*|2.2.*) numpy="numpy<2" ;; *) numpy="numpy" ;; esac
     [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || { failed=1; continue; }
     if "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "torch==$torch" "$numpy" -e ".[test]" \
-        && "$folder/bin/python" -W error::DeprecationWarning:coronet_plugin -m pytest -q "$@"; then
+        && "$folder/bin/python" -m pytest -n auto --dist worksteal $warnings "$@"; then
         echo "$pair: passed"
     else
         echo "$pair: FAILED"; failed=1

@@ -165,7 +165,12 @@ def int8(net: nn.Module, target: str, folder: Path, **settings: object):
     )
 
 
-NEEDED = {"onnx": ("onnx", "onnxruntime"), "openvino": ("nncf",), "executorch": ("executorch",)}
+NEEDED = {
+    "onnx": ("onnx", "onnxruntime"),
+    "openvino": ("nncf",),
+    "executorch": ("executorch",),
+    "litert": ("ai_edge_quantizer",),
+}
 
 
 @pytest.fixture(params=list(TOOLS))

@@ -204,6 +204,8 @@ TARGETS: dict[str, Target] = {
             {"litert_torch": "litert-torch"},
             {"ai_edge_litert": "ai-edge-litert"},
             extra="litert",
+            dtypes=ALL_DTYPES,
+            int8_with={"ai_edge_quantizer": "ai-edge-quantizer"},
             fp16="storage",
             rewrite=EDGE_REWRITE,
         ),

@@ -61,6 +61,7 @@ Begin = Callable[[Quantization, Path], Write]
 """What every runtime's module has under the name ``begin``: it may keep files in the folder it is given."""
 TOOLS = {
     "onnx": ("onnx", "onnxruntime.quantization, static QDQ: u8 activations, s8 weights per channel"),
+    "litert": ("litert", "ai-edge-quantizer, static: s8 activations, s8 weights per channel"),
     "openvino": ("openvino", "NNCF, mixed preset: u8 or s8 activations, s8 weights per channel"),
     "executorch": (
         "executorch",
@@ -113,7 +114,7 @@ def quantize(
             "left_in_float": [name for name in layers if name in floats],
             "max_drop": limit,
             "calibration": {"pictures": len(kept.values), "from": calibration.source},
-            "ranges_from_training": bool(job.ranges),
+            "ranges_from_training": bool(job.ranges) and getattr(module, "TAKES_RANGES", False),
             "loss": found.as_dict(),
             "loss_with_all_layers": before.as_dict(),
         }
