@@ -37,7 +37,8 @@ TRAIN = (
 run.mkdir(parents=True, exist_ok=True)
 with (run / "calls").open("a") as file:
     file.write(f"{options.coronet_budget} {options.coronet_method} {options.seed} {options.continue_train}\\n")
-(run / "latest_coronet_state.pth").write_text("")
+if options.coronet_method != "magnitude":
+    (run / "latest_coronet_state.pth").write_text("")
 if options.coronet_method == "random":
     sys.exit("one went wrong")
 if options.slow and not options.continue_train:
@@ -159,6 +160,13 @@ def test_done_runs_are_skipped_and_one_failure_stops_nobody(host: Path, tmp_path
     assert list(again) == list(failures) and said.count("coronet_0.1_s0: done before") == 1
     assert calls(plan, "coronet_0.1_s0") == ["0.1 None 0 False"]
     assert calls(plan, "random_0.1_s0") == ["0.1 random 0 False", "0.1 random 0 True"]
+
+
+def test_a_training_that_saved_nothing_is_not_done(host: Path, tmp_path: Path) -> None:
+    """Upstream saves every fifth epoch unless told otherwise."""
+    plan, setting = Plan.of(tmp_path / "out", host, [], 7), Setting("magnitude", "0.1", 0)
+    assert "--save_epoch_freq 1" in work(plan).all([setting])[setting]
+    assert read_record(plan, setting) == {}
 
 
 @pytest.mark.parametrize("lost", ["results", "record"])

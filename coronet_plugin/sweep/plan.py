@@ -91,13 +91,17 @@ class Plan:
     def results(self) -> Path:
         return self.folder / "results"
 
+    def state(self, setting: Setting) -> Path:
+        """What a run that has been saved can go on from."""
+        return self.checkpoints / setting.name / "latest_coronet_state.pth"
+
     def train(self, setting: Setting, interpreter: str = "python") -> list[str]:
         """The command that trains a run, or goes on with one that has all that takes."""
         words = [*self._begin(interpreter, self.script), *self.options, *self._where(setting)]
         words += setting.options()
         if self.takes_seed:
             words += ["--seed", str(setting.seed)]
-        if (self.checkpoints / setting.name / "latest_coronet_state.pth").is_file():
+        if self.state(setting).is_file():
             words.append("--continue_train")
         return words
 

@@ -76,7 +76,7 @@ class Work:
         """Whatever a run still lacks.
 
         Raises:
-            Failed: its program ended with an error, or another one is at it.
+            Failed: its program ended with an error or saved nothing, or another one is at it.
             Stopped: the sweep was asked to stop.
         """
         if self.stop.requested:
@@ -91,6 +91,8 @@ class Work:
                 words = self.plan.train(setting, sys.executable)
                 self.say(f"{setting.name}: training{' goes on' if '--continue_train' in words else ''}")
                 self._call(words, setting, lock)
+                if not self.plan.state(setting).is_file():
+                    raise Failed("its training saved nothing: give --save_epoch_freq 1 after --")
                 record = {"trained": ["python", *words[1:]], "seconds": time.monotonic() - began}
                 write_record(self.plan, setting, record)
             self.say(f"{setting.name}: testing")
