@@ -35,6 +35,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from coronet_plugin.evaluation.distances import frechet_distance, squared_mmd  # noqa: E402
 from coronet_plugin.evaluation.paired import paired_metrics, read_image  # noqa: E402
 from coronet_plugin.spec import Spec  # noqa: E402
 from scripts import records as records_of  # noqa: E402
@@ -202,7 +203,7 @@ def measure(task: str, images: Path, data: Path, size: int) -> dict[str, float]:
         extra = {}
         real = real_features(data / TASKS[task]["real"], size)
     made = features([read_image(path) for path in fakes])
-    return {"fid": frechet_distance(made, real), "kid": kernel_distance(made, real), **extra}
+    return {"fid": frechet_distance(made, real), "kid": squared_mmd(made, real), **extra}
 
 
 _REAL: dict[tuple[str, int], np.ndarray] = {}
@@ -241,25 +242,6 @@ def features(pictures: list[np.ndarray]) -> np.ndarray:
         x = torch.nn.functional.interpolate(x, size=(299, 299), mode="bilinear", antialias=True)
         rows.append(inception()((x - 128) / 128).flatten().numpy())
     return np.stack(rows).astype(np.float64)
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Between Gaussians of the rows (Heusel et al., 2017, arXiv 1706.08500, eq. (6))."""
-    x, y = (f - f.mean(0) for f in (a, b))
-    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum() / np.sqrt((len(a) - 1) * (len(b) - 1))
-    spread = (x**2).sum() / (len(a) - 1) + (y**2).sum() / (len(b) - 1)
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + spread - 2 * cross)
-
-
-def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD with the cubic kernel (Binkowski et al., 2018, arXiv 1801.01401)."""
-
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
-
-    n, m = len(a), len(b)
-    own = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel(a, a), kernel(b, b))]
-    return float(own[0] + own[1] - 2 * kernel(a, b).sum() / (n * m))
 
 
 # -- tables ------------------------------------------------------------------
