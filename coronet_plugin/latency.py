@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from coronet_plugin.bench import inference
 from coronet_plugin.channels import ChannelPlan
 from coronet_plugin.errors import OptionError
+from coronet_plugin.export.onnx import has_dynamo_exporter
 from coronet_plugin.propagation import LayerCall, Runner, call, tensors_in
 from coronet_plugin.slim import copy_with, on_device
 
@@ -50,7 +51,8 @@ def _onnxruntime(module: nn.Module, inputs: tuple[Any, ...], threads: int) -> Ca
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter without further packages is an old one
-        torch.onnx.export(module, inputs, file, dynamo=False)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"dynamo": False} if has_dynamo_exporter() else {}
+        torch.onnx.export(module, inputs, file, **settings)  # type: ignore[arg-type]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])

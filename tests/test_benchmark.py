@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def test_command(tmp_path, capsys):
     assert "realised" in said and "slim: fastest in" in said and "Conv2d" in said
     data = json.loads((output / "benchmark.json").read_text())
     assert [g["name"] for g in data["generators"]] == ["dense", "slim"]
-    assert data["circumstances"]["versions"]["torch"] == torch.__version__
+    assert data["circumstances"]["versions"]["torch"] == metadata.version("torch")
     layers = data["profiles"]["slim"]["layers"]
     assert {layer["kind"] for layer in layers} >= {"Conv2d", "ConvTranspose2d", "InstanceNorm2d"}
     with open(output / "benchmark.csv", newline="") as file:

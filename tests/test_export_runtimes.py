@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coronet_plugin.export import onnx as onnx_files
-from coronet_plugin.export.normalisation import reference
+from coronet_plugin.export.normalisation import reference, why_not_fp16
 from coronet_plugin.export.pictures import noise
 from coronet_plugin.export.pipeline import Request, export_generator
 from coronet_plugin.export.targets import TARGETS
@@ -51,8 +51,12 @@ ONNX_CASES = [
 @pytest.mark.parametrize(("dtype", "dynamic", "dynamo"), ONNX_CASES)
 def test_onnx(dtype, dynamic, dynamo, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
+    if dtype == "fp16" and why_not_fp16():
+        pytest.skip(why_not_fp16())
     if dynamo:
         pytest.importorskip("onnxscript")
+        if not onnx_files.has_dynamo_exporter():
+            pytest.skip("this torch has the former exporter alone")
     else:
         monkeypatch.setattr(onnx_files, "can_use_dynamo", lambda: False)
     request = Request(TARGETS["onnx"], dtype, (32, 32), dynamic, multiple=4)

@@ -111,6 +111,16 @@ class Fp16Generator(nn.Module):
         return self.generator(input.to(torch.float16)).float()
 
 
+def why_not_fp16() -> str:
+    """Why this torch cannot calculate fp16 on the CPU, or nothing."""
+    try:
+        layers = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(1, 1, 1), nn.ConvTranspose2d(1, 1, 1))
+        layers.half()(torch.zeros(1, 1, 2, 2, dtype=torch.float16))
+    except RuntimeError as error:
+        return f"torch {torch.__version__} cannot calculate fp16 on a CPU ({str(error).splitlines()[0]})"
+    return ""
+
+
 def in_fp16(generator: nn.Module, norms: tuple[type, ...] = (_BatchNorm, _InstanceNorm)) -> nn.Module:
     """A copy of ``generator`` that computes in fp16, except for modules of the types ``norms``."""
     halved = copy_with(generator).half()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from coronet_plugin._version import __version__
 from coronet_plugin.errors import ExportError, OptionError
-from coronet_plugin.export.normalisation import in_fp16, normalised, reference
+from coronet_plugin.export.normalisation import in_fp16, normalised, reference, why_not_fp16
 from coronet_plugin.export.pictures import Pictures, noise
 from coronet_plugin.export.rewrite import rewritten
 from coronet_plugin.export.targets import Job, Target, one_line
@@ -51,7 +51,7 @@ class Request:
     quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raises OptionError where the target cannot do it."""
+        """Raises OptionError where the target, or this torch, cannot do it."""
         target = self.target
         if self.dtype not in target.dtypes:
             offered = ", ".join(target.dtypes)
@@ -67,6 +67,8 @@ class Request:
                 f"height and width must be multiples of {self.multiple}"
             )
         target.require(self.dtype)
+        if self.dtype == "fp16" and target.fp16 == "compute" and (why := why_not_fp16()):
+            raise OptionError(f"--to {target.name} --dtype fp16: {why}; update torch, or take another target")
         if importlib.util.find_spec("skimage") is None:
             extra = target.extra or "export"
             raise OptionError(
