@@ -279,11 +279,9 @@ def write_table(work: Path, output: Path) -> str:
     )
     text = table(header, [cells(row) for row in rows])
     done = sum(row_path(work, *case).is_file() for case in cases())
-    note = (
-        ""
-        if done == len(cases())
-        else f"{done} of {len(cases())} combinations; the others were not run yet.\n\n"
-    )
+    note = ""
+    if done < len(cases()):
+        note = f"{done} of {len(cases())} combinations; the others were not run yet.\n\n"
     (output / "exports.md").write_text(ABOUT + note + text + "\n", encoding="utf-8")
     return text
 

@@ -250,6 +250,9 @@ def test_a_missing_quantizer_is_named(monkeypatch, tmp_path):
     with pytest.raises(OptionError, match=r"needs nncf.*coronet-plugin\[quantization\]"):
         Request(TARGETS["openvino"], "int8", (32, 32)).check()
     Request(TARGETS["openvino"], "fp32", (32, 32)).check()
+    monkeypatch.setattr(targets, "_is_installed", lambda name: name != "ai_edge_quantizer")
+    with pytest.raises(OptionError, match=r"needs ai-edge-quantizer.*coronet-plugin\[litert\]"):
+        Request(TARGETS["litert"], "int8", (32, 32)).check()
 
 
 def test_command_tells_the_loss(tmp_path, capsys):

@@ -82,7 +82,10 @@ def test_a_malicious_pickle_is_not_executed(tmp_path, weights, legacy):
 
 def test_the_line_says_what_a_file_asked_for(tmp_path, weights):
     torch.save({"x": Malicious(tmp_path / "executed")}, weights)
-    refused(load_generator, weights, match="asks for .*nothing but tensors|holds more than tensors")
+    said = "asks for .*nothing but tensors and plain values is accepted"
+    if torch.__version__.startswith("2.1."):  # whose own error does not name it
+        said = "it holds more than tensors and plain values"
+    refused(load_generator, weights, match=said)
 
 
 def test_no_code_of_the_package_reads_pickles_otherwise():
@@ -267,7 +270,7 @@ def test_only_what_a_spec_may_say_becomes_an_option(weights, tmp_path):
 
 
 # -- names and paths ----------------------------------------------------------
-@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/tmp/outside", "..", "", "a\nb"])
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/outside", "..", "", "a\nb"])
 def test_a_run_stays_in_its_folder(tmp_path, run, capsys, name):
     arguments = run(name, paired_folder(tmp_path, 1), "pix2pix")
     before = sorted(tmp_path.rglob("*"))

@@ -47,7 +47,8 @@ class Target:
     ``converts_with`` and ``runs_with``: distributions needed, by import name. ``extra``: what installs them.
     ``dtypes``: what it offers. ``fp16``: ``compute`` if the generator itself is made to calculate in fp16,
     ``storage`` if the runtime's own tool stores fp16 weights. ``dynamic``: whether batch, height and width
-    can stay free. ``rewrite``: pieces of :mod:`~coronet_plugin.export.rewrite` it needs.
+    can stay free. ``rewrite``: pieces of :mod:`~coronet_plugin.export.rewrite` it needs. ``int8_with``: what
+    int8 needs besides, installed by ``int8_extra``, or by ``extra``.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Target:
     dynamic: bool = False
     rewrite: tuple[str, ...] = ()
     int8_with: Mapping[str, str] = field(default_factory=dict)
+    int8_extra: str = ""
 
     @property
     def packages(self) -> dict[str, str]:
@@ -88,7 +90,7 @@ class Target:
         if dtype == "int8" and lacking:
             raise OptionError(
                 f"--to {self.name} --dtype int8 needs {lacking}, not installed here: "
-                'pip install "coronet-plugin[quantization]"'
+                f'pip install "coronet-plugin[{self.int8_extra or self.extra}]"'
             )
         if self.missing:
             raise OptionError(
@@ -251,6 +253,7 @@ TARGETS: dict[str, Target] = {
             extra="openvino",
             dtypes=ALL_DTYPES,
             int8_with={"nncf": "nncf"},
+            int8_extra="quantization",
             fp16="storage",
             dynamic=True,
         ),

@@ -59,16 +59,23 @@ Write = Callable[[Path, frozenset[str]], None]
 """Writes the quantized file to a path, with the layers named left in floats."""
 Begin = Callable[[Quantization, Path], Write]
 """What every runtime's module has under the name ``begin``: it may keep files in the folder it is given."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What quantizes for a target. ``takes_ranges``: whether it uses those of quantization-aware training."""
+
+    scheme: str
+    takes_ranges: bool = False
+
+
 TOOLS = {
-    "onnx": ("onnx", "onnxruntime.quantization, static QDQ: u8 activations, s8 weights per channel"),
-    "litert": ("litert", "ai-edge-quantizer, static: s8 activations, s8 weights per channel"),
-    "openvino": ("openvino", "NNCF, mixed preset: u8 or s8 activations, s8 weights per channel"),
-    "executorch": (
-        "executorch",
-        "torchao PT2E with XNNPACK's quantizer: s8 activations, s8 weights per channel",
-    ),
+    "onnx": Tool("onnxruntime.quantization, static QDQ: u8 activations, s8 weights per channel", True),
+    "litert": Tool("ai-edge-quantizer, static: s8 activations, s8 weights per channel"),
+    "openvino": Tool("NNCF, mixed preset: u8 or s8 activations, s8 weights per channel"),
+    "executorch": Tool("torchao PT2E with XNNPACK's quantizer: s8 activations, s8 weights per channel"),
 }
-"""By target: the module of this package, and what it does in words."""
+"""By target, which is also the name of the module of this package that uses it."""
 
 
 def quantize(
@@ -85,7 +92,7 @@ def quantize(
     """
     settings = request.quantization
     limit = check_drop(float(settings.get("max_drop", MAX_DROP)))
-    module, scheme = _tool(request.target)
+    tool, module = _tool(request.target)
     kept, held_out = split(calibration)
     layers = layers_in_order(prepared, example)
     job = Quantization(
@@ -109,12 +116,12 @@ def quantize(
         floats, found, before = fewest_in_floats(job, limit, try_without)
     return {
         "quantization": {
-            "scheme": scheme,
+            "scheme": tool.scheme,
             "layers": len(layers),
             "left_in_float": [name for name in layers if name in floats],
             "max_drop": limit,
             "calibration": {"pictures": len(kept.values), "from": calibration.source},
-            "ranges_from_training": bool(job.ranges) and getattr(module, "TAKES_RANGES", False),
+            "ranges_from_training": bool(job.ranges) and tool.takes_ranges,
             "loss": found.as_dict(),
             "loss_with_all_layers": before.as_dict(),
         }
@@ -181,12 +188,12 @@ def fewest_in_floats(
     return floats, tried[enough], all_quantized
 
 
-def _tool(target: Target) -> tuple[Any, str]:
+def _tool(target: Target) -> tuple[Tool, Any]:
+    """What quantizes for ``target``, and the module that uses it."""
     if target.name not in TOOLS:
         raise OptionError(f"--dtype int8 is not offered for {target.name}; choose one of {', '.join(TOOLS)}")
-    module, scheme = TOOLS[target.name]
     target.require("int8")
-    return importlib.import_module(f"{__name__}.{module}"), scheme
+    return TOOLS[target.name], importlib.import_module(f"{__name__}.{target.name}")
 
 
 def _guarded(write: Write, target: Target) -> Write:

@@ -27,17 +27,17 @@ def begin(job: Quantization, folder: Path) -> Write:
     runtime.convert(Job(job.generator, job.example), graph_file)
     with silenced():
         names = names_of_layers(graph_file, job)
-        ranges = _tool(graph_file, []).calibrate(_given(graph_file, job.pictures), num_threads=1)
+        ranges = _quantizer(graph_file, []).calibrate(_given(graph_file, job.pictures), num_threads=1)
 
     def write(path: Path, floats: frozenset[str]) -> None:
         with silenced():
-            tool = _tool(graph_file, [scope for scope, layer in names.items() if layer in floats])
+            tool = _quantizer(graph_file, [scope for scope, layer in names.items() if layer in floats])
             tool.quantize(ranges).export_model(str(path), overwrite=True)
 
     return write
 
 
-def _tool(graph_file: Path, floats: list[str]) -> Any:
+def _quantizer(graph_file: Path, floats: list[str]) -> Any:
     """The quantizer of ``graph_file``, for all convolutions but those whose scopes are ``floats``."""
     from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName

@@ -14,8 +14,6 @@ from coronet_plugin.export.silence import silenced
 from coronet_plugin.export.targets import Job
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-TAKES_RANGES = True
-"""Whether ranges of quantization-aware training are used."""
 
 
 def begin(job: Quantization, folder: Path) -> Write:
