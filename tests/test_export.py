@@ -278,6 +278,7 @@ def test_export_of_a_slim_run(tmp_path, capsys):
     assert out.splitlines() == [str(tmp_path / "out" / name) for name in ("G_fp32.pt", "G_fp32.pt.json")]
     assert "difference to torch on 3 test pictures of the run small: at most" in err
     assert "as test.py does; dropout is off" in err
+    assert "ms a picture here on one thread, the median of 2" in err  # of three, the first warms up
     record = json.loads((tmp_path / "out" / "G_fp32.pt.json").read_text())
     assert record["input"] == {
         "name": "input",
@@ -286,6 +287,7 @@ def test_export_of_a_slim_run(tmp_path, capsys):
         "dtype": "float32",
         "range": [-1, 1],
     }
+    assert record["latency"]["median_ms"] > 0 and record["latency"]["calls"] == 2
     assert record["norm_mode"] == "batch" and record["dropout"] == "off" and record["dtype"] == "fp32"
     assert record["files"] == {"G_fp32.pt": (tmp_path / "out" / "G_fp32.pt").stat().st_size}
     assert record["versions"]["torch"] == metadata.version("torch")

@@ -25,7 +25,14 @@ from coronet_plugin.export.normalisation import in_fp16, normalised, reference, 
 from coronet_plugin.export.pictures import Pictures, noise
 from coronet_plugin.export.rewrite import rewritten
 from coronet_plugin.export.targets import Job, Target, one_line
-from coronet_plugin.export.verify import TOLERANCES, Difference, Tolerance, difference, torch_runner
+from coronet_plugin.export.verify import (
+    TOLERANCES,
+    Difference,
+    Stopwatch,
+    Tolerance,
+    difference,
+    torch_runner,
+)
 from coronet_plugin.planning import example_input
 
 FORMAT, VERSION = "coronet-export", 1
@@ -147,11 +154,12 @@ def export_generator(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         path = Path(temporary) / names[0]
         facts = convert(request, prepared, example, path, calibration)
-        measured = _measure(generator, request, path, pictures)
+        measured, latency = _measure(generator, request, path, pictures)
         limit = tolerance or TOLERANCES[request.dtype]
         accepted = measured is None or measured.within(limit)
         made = [Path(temporary) / each for each in names]
         record = _record(request, example, facts, made, measured, limit, accepted, pictures)
+        record["latency"] = latency
         files = _put_in_place(made, folder, "" if accepted else REJECTED, record)
     return Result(files, record, accepted, measured)
 
@@ -171,18 +179,24 @@ def convert(
     return facts
 
 
-def _measure(generator: nn.Module, request: Request, path: Path, pictures: Pictures) -> Difference | None:
-    """The difference to torch; of a dynamic file the larger of that, and that on noise of another size."""
+def _measure(
+    generator: nn.Module, request: Request, path: Path, pictures: Pictures
+) -> tuple[Difference | None, dict[str, Any] | None]:
+    """The difference to torch, and how long a picture took.
+
+    The difference of a dynamic file is the larger of that, and that on noise of another size.
+    """
     if request.target.why_not_run():
-        return None
-    run = request.target.load(path)
+        return None, None
+    run = Stopwatch(request.target.load(path))
     original = torch_runner(reference(generator, request.norm_mode).cpu().float())
     measured = difference(run, original, pictures.values)
+    latency = run.as_dict()
     if not request.dynamic:
-        return measured
+        return measured, latency
     height, width = request.size
     other = noise(1, pictures.values.shape[1], (height + request.multiple, width + 2 * request.multiple))
-    return measured.or_worse(difference(run, original, other.values))
+    return measured.or_worse(difference(run, original, other.values)), latency
 
 
 # -- files ------------------------------------------------------------------------

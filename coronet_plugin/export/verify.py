@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,25 @@ def torch_runner(net: nn.Module) -> Runner:
             return output
 
     return run
+
+
+@dataclass
+class Stopwatch:
+    """``run``, which notes the wall-clock seconds of every call."""
+
+    run: Runner
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        start = time.perf_counter()
+        output = self.run(values)
+        self.seconds.append(time.perf_counter() - start)
+        return output
+
+    def as_dict(self) -> dict[str, Any]:
+        """Median of a call in milliseconds; the first is left out if there are others."""
+        counted = self.seconds[1:] or self.seconds
+        return {"median_ms": 1e3 * statistics.median(counted), "calls": len(counted), "threads": 1}
 
 
 def difference(run: Runner, reference: Runner, pictures: np.ndarray) -> Difference:
