@@ -34,6 +34,7 @@ from coronet_plugin.export.verify import (
     difference,
     torch_runner,
 )
+from coronet_plugin.measure.machine import instruction_set
 
 FORMAT, VERSION = "coronet-export", 1
 REJECTED = ".rejected"
@@ -253,6 +254,7 @@ def _record(
         "ran": measured is not None,
         "accepted": accepted,
         "pictures_from": pictures.source,
+        "instruction_set": instruction_set(),
     }
     check["difference_to_torch"] = measured.as_dict() if measured else None
     check["tolerance"] = asdict(limit)
