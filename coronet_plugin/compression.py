@@ -24,11 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.average import Average, average_path
 from coronet_plugin.budget import LATENCY, Budget, JointPlan, meter_of
 from coronet_plugin.checkpoint import save_generator
 from coronet_plugin.cost import Cost
 from coronet_plugin.distributed import agreed, broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
+from coronet_plugin.files import together
 from coronet_plugin.goal import Goal
 from coronet_plugin.latency import Clock, LatencyTable
 from coronet_plugin.planning import find_channels
@@ -69,6 +71,9 @@ class Compression:
         keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
             baselines always do.
         run: how the generator is run, as for :func:`~coronet_plugin.planning.find_channels`.
+        average: decay of averaged weights, such as 0.999; 0 for none. They are saved beside the others, and
+            in the generator while ``with compression.average.in_place():`` lasts. :meth:`step` has to be
+            called to the end of the training then.
         architecture: what the spec says of the generator; see :class:`~coronet_plugin.spec.Spec`.
 
     Raises:
@@ -95,6 +100,7 @@ class Compression:
         gradual: bool | None = None,
         keep_weights: bool = False,
         run: Runner = call,
+        average: float = 0.0,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
         if search_steps < 1:
@@ -112,6 +118,7 @@ class Compression:
         self.phase = SEARCH
         self.steps = 0
         self.gradual = world_size() == 1 if gradual is None else gradual
+        self.average = Average(generator, average) if average else None
         self.resized = False
         """Whether the last step replaced parameters of the generator."""
         self._present = self.plan
@@ -187,19 +194,30 @@ class Compression:
         """After the optimizer's step: the search's own, with its proximal step.
 
         Returns True when the search is over and the generator waits for :meth:`slim`.
-        Does nothing in the compact phase, or if the optimizer did not step.
+        Does nothing in the compact phase but to average weights, and nothing if the optimizer did not step.
         """
         self.resized = False
-        if self.phase == COMPACT:
+        if self.phase == COMPACT and self.average is None:
             return False
         if self._host is None:
             raise OptionError("attach(optimizer) comes before step()")
         if self._stepped:
             self._stepped = False
-            self.steps += 1
-            self.search.advance(self.steps)
-            self._remove_dead()
+            if self.phase == SEARCH:
+                self.steps += 1
+                self._advance()
+            if self.average is not None:
+                self.average.update_()
+            if self.phase == SEARCH:
+                self._remove_dead()
         return self.finished
+
+    def _advance(self) -> None:
+        gates = self.search.gates()
+        self.search.advance(self.steps)
+        if self.average is not None:
+            ratio = np.divide(self.search.gates(), gates, out=np.zeros_like(gates), where=gates != 0)
+            self.average.scale_(self._present, ratio)
 
     def _remove_dead(self) -> None:
         """Remove what is dead already now, if nothing is lost and it is worth the trouble."""
@@ -258,7 +276,7 @@ class Compression:
         self._remove(alive)
         self.search.release_()
         self.phase = COMPACT
-        if self._hook is not None:
+        if self._hook is not None and self.average is None:
             self._hook.remove()
 
     def _remove(self, alive: np.ndarray) -> None:
@@ -269,6 +287,8 @@ class Compression:
         self._present = self.plan.without(~alive)
         self.resized = True
         self.search.follow_(self._present)
+        if self.average is not None:
+            self.average.follow_(before, alive)
         if self._host is not None:
             update_optimizer_(self._host, parameters, replaced, before, alive)
 
@@ -296,8 +316,13 @@ class Compression:
         )
 
     def save(self, path: str | Path, options: Mapping[str, Any] | None = None) -> None:
-        """Write the generator's state_dict to ``path`` and its spec beside it."""
-        save_generator(self.generator, path, self.spec(options))
+        """Write the generator's state_dict to ``path`` and its spec beside it; averaged weights as well."""
+        spec = self.spec(options)
+        with together():
+            save_generator(self.generator, path, spec)
+            if self.average is not None:
+                with self.average.in_place():
+                    save_generator(self.generator, average_path(path), spec)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-equal continuation needs, besides the generator and the host's optimizer."""
@@ -310,6 +335,8 @@ class Compression:
             state["search"] = {"method": self.method, **self.search.state_dict()}
         if self.latencies is not None:
             state["latencies"] = self.latencies.as_dict()
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -318,6 +345,11 @@ class Compression:
         Raises:
             CheckpointError: the state is of a generator with other channel sets.
         """
+        self._take_up(state)
+        if self.average is not None and "average" in state:
+            self.average.load_state_dict(state["average"])
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
         kept = state["kept"].numpy()
         if kept.shape != self._kept.shape:
             raise CheckpointError(

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from coronet_plugin import host, provenance, training_state
+from coronet_plugin.average import SUFFIX, average_path
 from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
 from coronet_plugin.comparison.watch import Watch
 from coronet_plugin.compression import Compression, share_budget
@@ -73,6 +74,8 @@ class CompressedModel:
         settings = self._settings
         self._steps_per_epoch = host.steps_per_epoch(self.opt)
         steps = max(1, round(settings.search_epochs * self._steps_per_epoch))
+        optimizers = {name: host.optimizer_of(self, network) for name, network in networks.items()}
+        host.scale_learning_rates_(optimizers.values(), settings.lr_factor)
         for name, network in networks.items():
             compression = Compression(
                 network,
@@ -88,10 +91,11 @@ class CompressedModel:
                 method=settings.method,
                 hypernetwork=settings.hypernetwork,
                 embedding=settings.embedding,
+                average=settings.average,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
-            self.compressions[name] = compression.attach(host.optimizer_of(self, network))
+            self.compressions[name] = compression.attach(optimizers[name])
             dense = compression.plan.cost()
             say(
                 f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
@@ -237,9 +241,11 @@ class CompressedModel:
                 network = host.unwrap(getattr(self, "net" + name))
                 path = self._path(f"{epoch}_net_{name}.pth")
                 if name in self.compressions:
-                    with self._rounding.in_files(name) as facts:
-                        spec = self.compressions[name].spec(remember(self.opt))
-                        save_generator(network, path, dataclasses.replace(spec, quantization=facts))
+                    self._save_generator(name, network, path)
+                    average = self.compressions[name].average
+                    if average is not None:
+                        with average.in_place():
+                            self._save_generator(name, network, average_path(path))
                 else:
                     save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
             if str(epoch) == "latest":
@@ -247,16 +253,30 @@ class CompressedModel:
         if str(epoch) == "latest":
             self._guard.saved()
 
+    def _save_generator(self, name: str, network: torch.nn.Module, path: Path) -> None:
+        with self._rounding.in_files(name) as facts:
+            spec = self.compressions[name].spec(remember(self.opt))
+            save_generator(network, path, dataclasses.replace(spec, quantization=facts))
+
     def load_networks(self, epoch: Any) -> None:
-        """Load every network; a compact generator is made small first."""
+        """Load every network; a compact generator is made small first.
+
+        Networks that are not compressed have no averaged weights: of those the others are loaded.
+        """
         settle(self.save_dir)
         for name in self.model_names:
             network = host.unwrap(getattr(self, "net" + name))
-            path = self._path(f"{epoch}_net_{name}.pth")
+            path = self._weights_path(str(epoch), name)
             resized = bool(self.compressions)  # while training, the training state has made it small
             beside = spec_path(path)
             spec = Spec.read(beside) if not resized and name in self._compressed and beside.exists() else None
             load_into(network, path, spec)
+
+    def _weights_path(self, epoch: str, name: str) -> Path:
+        path = self._path(f"{epoch}_net_{name}.pth")
+        if not path.exists() and epoch.endswith(SUFFIX) and any(path.parent.glob(f"{epoch}_net_*.pth")):
+            return self._path(f"{epoch[: -len(SUFFIX)]}_net_{name}.pth")
+        return path
 
     def _state_path(self, epoch: str) -> Path:
         return self._path(f"{epoch}_coronet_state.pth")

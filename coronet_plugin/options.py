@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "activations of convolutions are rounded as an int8 file rounds them (default: 0, not at all)",
     )
     group.add_argument(
+        "--coronet_average",
+        type=float,
+        default=0.0,
+        metavar="DECAY",
+        help="also keep an exponential moving average of the generators' weights, such as 0.999 (about the "
+        "last 1000 steps) or 0.99 for a short training; it is saved beside the weights, and used with "
+        "--epoch latest_average when testing (default: 0, none)",
+    )
+    group.add_argument(
+        "--coronet_lr_factor",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="multiply the learning rate of the generators, and of whatever else their optimizer trains, by "
+        "this; discriminators keep --lr, and schedules work as ever (default: %(default)s)",
+    )
+    group.add_argument(
         "--coronet_embedding",
         type=int,
         default=8,
@@ -179,6 +197,8 @@ class Settings:
     init_from: str
     on_nan: str
     qat_epochs: float
+    average: float
+    lr_factor: float
 
     @property
     def goal(self) -> str:
@@ -209,6 +229,12 @@ class Settings:
                 f"--coronet_qat {opt.coronet_qat:g} must be at least 0 and at most {epochs - search:g}, what "
                 "is left of the training after the search: only small generators are trained for int8"
             )
+        if not 0 <= opt.coronet_average < 1:
+            raise OptionError(
+                f"--coronet_average {opt.coronet_average:g} must be at least 0 and below 1, such as 0.999"
+            )
+        if not 0 < opt.coronet_lr_factor < math.inf:
+            raise OptionError(f"--coronet_lr_factor must be a number above 0, not {opt.coronet_lr_factor:g}")
         if opt.coronet_embedding < 1:
             raise OptionError(f"--coronet_embedding must be at least 1, not {opt.coronet_embedding}")
         return cls(
@@ -228,6 +254,8 @@ class Settings:
             init_from=opt.coronet_init_from,
             on_nan=opt.coronet_on_nan,
             qat_epochs=opt.coronet_qat,
+            average=opt.coronet_average,
+            lr_factor=opt.coronet_lr_factor,
         )
 
 

@@ -53,6 +53,10 @@ class Search:
         """Units that still work, ``(units,)``."""
         return np.ones(self.plan.units, dtype=bool)
 
+    def gates(self) -> np.ndarray:
+        """What the search multiplies the readers of every unit by, ``(units,)``."""
+        return np.ones(self.plan.units)
+
     def chosen(self) -> np.ndarray:
         """Units that stay at the cut, ``(units,)``; by default the best-scored that fit."""
         return self.goal.choose(self)

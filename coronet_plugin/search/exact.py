@@ -117,6 +117,9 @@ class ExactSearch(Search):
             ratio = torch.where(before > 0, self.latents / before, 0.0)
             scale_(self._parameters, self._readers, ratio.numpy())
 
+    def gates(self) -> np.ndarray:
+        return self.latents.numpy().copy()
+
     def alive(self) -> np.ndarray:
         return (self.latents > 0).numpy()
 
