@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.channels.cut import readers, scale_, sliced
+from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.errors import CheckpointError, OptionError
-from coronet_plugin.slim import readers, scale_, sliced
 
 SUFFIX = "_average"
 """``latest_average`` is the name of the epoch whose weights are those of ``latest``, averaged."""

@@ -12,7 +12,7 @@ from conftest import paired_folder, run_test, run_train, unpaired_folder
 import train
 from coronet_plugin import Compression, OptionError, load_generator
 from coronet_plugin.average import Average
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 
 SIZE = 32
 ARCHITECTURE = {"netG": "resnet_6blocks", "input_nc": 3, "output_nc": 3, "ngf": 6, "use_dropout": False}
