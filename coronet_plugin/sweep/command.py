@@ -11,16 +11,17 @@ from coronet_plugin.comparison.command import add_quality_options, extractor_of
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    from coronet_plugin.sweep.plan import CHOICES
+    from coronet_plugin.sweep.plan import CHOICES, method_named
 
     parser.usage = "coronet sweep [OPTIONS] --output FOLDER -- OPTIONS OF TRAIN.PY"
     parser.add_argument(
         "--methods",
         nargs="+",
         default=["dense", "uniform", "coronet"],
-        choices=CHOICES,
+        type=method_named,
         metavar="METHOD",
-        help=f"of {', '.join(CHOICES)} (default: dense uniform coronet)",
+        help=f"of {', '.join(CHOICES)}; or a method with a form of the hypernetwork, such as uniform+FORM "
+        "(default: dense uniform coronet)",
     )
     parser.add_argument(
         "--budgets", nargs="+", default=["0.1"], help="as --coronet_budget takes them (default: 0.1)"
@@ -36,6 +37,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_test", type=positive, default=10**6, help="test pictures to translate (default: all)"
     )
+    parser.add_argument("--phase", default="test", help="pictures to judge by (default: %(default)s)")
+    parser.add_argument(
+        "--epoch", default="latest", help="weights to judge, such as latest_average (default: %(default)s)"
+    )
     add_quality_options(parser)
     parser.add_argument("options", nargs="*", metavar="OPTION", help="after --: what all trainings share")
 
@@ -50,7 +55,9 @@ def _run(options: argparse.Namespace) -> int:
     from coronet_plugin.sweep.work import Work, begin, is_done, read_record
 
     new_figure(1, 1)  # what is missing to draw with is said now, not after the trainings
-    plan = Plan.of(options.output, options.script, options.options, options.num_test)
+    plan = Plan.of(
+        options.output, options.script, options.options, options.num_test, options.phase, options.epoch
+    )
     wanted = settings(options.methods, options.budgets, options.seeds)
     extractor, missing = extractor_of(options)
     measuring = Measuring(
@@ -67,7 +74,11 @@ def _run(options: argparse.Namespace) -> int:
     begin(plan)
     work = Work(plan, lambda setting: figures(plan, setting, measuring), _say)
     failures = work.all(wanted, options.jobs)
-    done = {setting: read_record(plan, setting) for setting in wanted if is_done(plan, setting)}
+    done = {
+        setting: {"figures": read_record(plan, setting)["figures"][plan.look]}
+        for setting in wanted
+        if is_done(plan, setting)
+    }
     table.write(done, plan.folder)
     if done:
         print((plan.folder / "sweep.md").read_text(encoding="utf-8"))

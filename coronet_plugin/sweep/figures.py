@@ -18,7 +18,7 @@ def figures(plan: Plan, setting: Setting, measuring: Measuring) -> dict[str, Any
 
     Raises UserError where weights or pictures cannot be read.
     """
-    run = find_run(setting.name, plan.checkpoints, plan.results)
+    run = find_run(setting.name, plan.checkpoints, plan.results, plan.phase, plan.epoch)
     quality = evaluated([run], measuring)
     return {name: _cost(run, name) | _quality(quality.get((run.name, name))) for name in run.weights}
 

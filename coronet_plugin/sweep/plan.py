@@ -7,7 +7,7 @@ can be continued exactly after an interruption, which hosts' own models cannot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,10 @@ OWNED = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run differs in. ``budget`` is what ``--coronet_budget`` takes; the dense one has ``1.0``."""
+    """What a run differs in. ``budget`` is what ``--coronet_budget`` takes; the dense one has ``1.0``.
+
+    ``method``: one of :data:`CHOICES`, or ``uniform+FORM``: that method with that form of the hypernetwork.
+    """
 
     method: str
     budget: str
@@ -35,17 +38,34 @@ class Setting:
     @property
     def name(self) -> str:
         """The run's name."""
-        middle = "" if self.method == DENSE else f"_{self.budget}"
+        middle = "" if is_dense(self.method) else f"_{self.budget}"
         return f"{self.method}{middle}_s{self.seed}"
 
     def options(self) -> list[str]:
         """The options of ``train.py`` that make it."""
         words = ["--coronet_budget", self.budget]
-        if self.method in METHODS and self.method != CORONET:
-            words += ["--coronet_method", self.method]
-        if self.method in FORMS:
-            words += ["--coronet_hypernetwork", self.method]
+        for word in self.method.split("+"):
+            if word in METHODS and word != CORONET:
+                words += ["--coronet_method", word]
+            if word in FORMS:
+                words += ["--coronet_hypernetwork", word]
         return words
+
+
+def is_dense(method: str) -> bool:
+    """Whether it trains the dense generator, with whatever form of the hypernetwork."""
+    return method.split("+")[0] == DENSE
+
+
+def method_named(text: str) -> str:
+    """``text`` if it is one of :data:`CHOICES`, or such a one and a form of the hypernetwork, as ``A+B``.
+
+    Raises ValueError.
+    """
+    method, plus, form = text.partition("+")
+    if method not in CHOICES or (plus and (method in FORMS or form not in FORMS)):
+        raise ValueError(text)
+    return text
 
 
 def settings(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[int]) -> tuple[Setting, ...]:
@@ -54,7 +74,7 @@ def settings(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[int
     for seed in seeds:
         for budget in budgets:
             for method in methods:
-                found[Setting(method, "1.0" if method == DENSE else budget, seed)] = None
+                found[Setting(method, "1.0" if is_dense(method) else budget, seed)] = None
     return tuple(found)
 
 
@@ -62,7 +82,8 @@ def settings(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[int
 class Plan:
     """Where and how runs are made. ``script``: the host's ``train.py``; ``options``: the user's for it.
 
-    ``takes_seed``: whether the host has ``--seed``. ``images``: how many pictures ``test.py`` translates.
+    ``takes_seed``: whether the host has ``--seed``. ``images``: how many pictures of ``phase`` ``test.py``
+    translates, with the weights of ``epoch``.
     """
 
     folder: Path
@@ -70,9 +91,19 @@ class Plan:
     options: tuple[str, ...]
     takes_seed: bool
     images: int
+    phase: str = "test"
+    epoch: str = "latest"
 
     @classmethod
-    def of(cls, folder: Path, script: Path, options: Sequence[str], images: int) -> Plan:
+    def of(
+        cls,
+        folder: Path,
+        script: Path,
+        options: Sequence[str],
+        images: int,
+        phase: str = "test",
+        epoch: str = "latest",
+    ) -> Plan:
         """Raises OptionError for a script that is not there, or options that a sweep sets itself."""
         for name in ("", "test.py"):
             path = script.with_name(name) if name else script
@@ -81,7 +112,8 @@ class Plan:
         for word in options:
             if word.startswith("--") and word[2:].partition("=")[0] in OWNED:
                 raise OptionError(f"{word} is for the sweep to set; leave it out of the options after --")
-        return cls(folder.resolve(), script.resolve(), tuple(_with_model(options)), _has_seed(script), images)
+        shared = tuple(_with_model(options))
+        return cls(folder.resolve(), script.resolve(), shared, _has_seed(script), images, phase, epoch)
 
     @property
     def checkpoints(self) -> Path:
@@ -90,6 +122,15 @@ class Plan:
     @property
     def results(self) -> Path:
         return self.folder / "results"
+
+    @property
+    def look(self) -> str:
+        """What runs are judged by, the name of the folder of their pictures: ``test_latest``."""
+        return f"{self.phase}_{self.epoch}"
+
+    def pictures(self, setting: Setting) -> Path:
+        """Where the pictures of a tested run lie."""
+        return self.results / setting.name / self.look / "images"
 
     def state(self, setting: Setting) -> Path:
         """What a run that has been saved can go on from."""
@@ -109,7 +150,13 @@ class Plan:
         """The command that translates the test pictures; the trained run knows its other options."""
         words = [*self._begin(interpreter, self.script.with_name("test.py")), "--model", "coronet"]
         words += [*self._where(setting), "--results_dir", str(self.results), "--num_test", str(self.images)]
+        if self.look != "test_latest":
+            epoch = "which_epoch" if "which_epoch" in self._values(setting) else "epoch"
+            words += ["--phase", self.phase, f"--{epoch}", self.epoch]
         return words + self._data(setting)
+
+    def _values(self, setting: Setting) -> Mapping[str, str]:
+        return read_options(self.checkpoints / setting.name).values
 
     def _where(self, setting: Setting) -> list[str]:
         return ["--name", setting.name, "--checkpoints_dir", str(self.checkpoints)]
@@ -119,7 +166,7 @@ class Plan:
         words = [
             word for name in ("dataroot", "gpu_ids", "num_threads") for word in given(self.options, name)
         ]
-        values = read_options(self.checkpoints / setting.name).values
+        values = self._values(setting)
         for crop, load in (("crop_size", "load_size"), ("fineSize", "loadSize")):
             if crop in values:
                 words += [f"--{crop}", values[crop], f"--{load}", values[crop]]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
 from coronet_plugin.files import write_atomically, write_text
-from coronet_plugin.sweep.plan import DENSE, Setting
+from coronet_plugin.sweep.plan import Setting, is_dense
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,7 +153,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> list[str]:
     cells = [group.method, group.budget, str(len(group.seeds))]
-    rivals = [row for row in rows if row.budget == group.budget and row.method != DENSE]
+    rivals = [row for row in rows if row.budget == group.budget and not is_dense(row.method)]
     for column in columns:
         if column.key not in group.values:
             cells.append("")
@@ -166,7 +166,7 @@ def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> li
 def _is_best(group: Group, rivals: Sequence[Group], column: Column) -> bool:
     """Whether a quality is the best of several at the same budget."""
     means = [row.mean(column.key) for row in rivals if column.key in row.values]
-    if column.key.endswith("_share") or group.method == DENSE or len(set(means)) < 2:
+    if column.key.endswith("_share") or is_dense(group.method) or len(set(means)) < 2:
         return False
     best = max if column.higher_is_better else min
     return group.mean(column.key) == best(means)

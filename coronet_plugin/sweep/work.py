@@ -1,8 +1,8 @@
 """Do what a sweep still lacks: train, test, measure, several runs at a time; stop and go on at any point.
 
-What is done is on disk: ``runs/NAME.json`` says that a run is trained, and holds its figures once it is
-tested and measured. Whoever works on a run holds a lock that its children inherit, so that a training
-which outlived a killed sweep is not begun a second time beside itself.
+What is done is on disk: ``runs/NAME.json`` says that a run is trained, and holds its figures, by phase and
+epoch, once it is tested and measured. Whoever works on a run holds a lock that its children inherit, so
+that a training which outlived a killed sweep is not begun a second time beside itself.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Work:
             with self._measuring:
                 self.say(f"{setting.name}: measuring")
                 figures = self.measure(setting)
-            write_record(self.plan, setting, {**record, "figures": figures})
+            known = {**record.get("figures", {}), self.plan.look: figures}
+            write_record(self.plan, setting, {**record, "figures": known})
 
     def _call(self, words: list[str], setting: Setting, lock: IO[str]) -> None:
         """Run a program in the host's folder; its words go to ``logs/NAME.log``."""
@@ -186,8 +187,9 @@ def write_record(plan: Plan, setting: Setting, record: dict[str, Any]) -> None:
 
 def is_done(plan: Plan, setting: Setting) -> bool:
     """Whether a run has figures, and the test results that they are about."""
-    images = plan.results / setting.name / "test_latest" / "images"
-    return "figures" in read_record(plan, setting) and any(images.glob("*.png"))
+    return plan.look in read_record(plan, setting).get("figures", {}) and any(
+        plan.pictures(setting).glob("*.png")
+    )
 
 
 def last_line(path: Path) -> str:
