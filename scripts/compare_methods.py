@@ -54,7 +54,7 @@ FACTORS = ("1", "2.5", "5")
 HELD_OUT = "val_latest_average"
 AVERAGED, RAW = "test_latest_average", "test_latest"
 SAVE_EVERY, LAST = 100, 3
-"""Steps between saves, and how many saves of the plain weights are judged."""
+"""Steps between saves, and how many of them are kept."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class Task:
         words += ["--display_id", "-1", "--display_freq", "1000000", "--print_freq", "100"]
         return [*words, "--save_epoch_freq", "1000", "--save_latest_freq", str(SAVE_EVERY), "--save_by_iter"]
 
-    def looks(self) -> list[str]:
-        """What the runs at the best rate are judged by."""
-        earlier = range(self.steps - SAVE_EVERY * (LAST - 1), self.steps, SAVE_EVERY)
-        return [AVERAGED, RAW, *(f"test_iter_{number}" for number in earlier)]
+    def looks(self, saves: int = LAST) -> list[str]:
+        """What runs at the best rate are judged by: averaged weights, and so many saves of the plain ones."""
+        earlier = range(self.steps - SAVE_EVERY, self.steps - SAVE_EVERY * saves, -SAVE_EVERY)
+        return [AVERAGED, *([RAW] if saves else []), *(f"test_iter_{number}" for number in earlier)]
 
 
 UNET = "--model pix2pix --netG unet_128 --norm batch --ngf 16 --ndf 16"
@@ -162,6 +162,7 @@ class Comparison:
     output: Path
     data: dict[str, Path]
     gpu: str = ""
+    saves: int = LAST
 
     def record(self, job: Job) -> dict[str, Any]:
         path = self.output / "records" / f"{job.name}.json"
@@ -225,7 +226,7 @@ class Comparison:
         }
         best = min(tried, key=lambda factor: float(tried[factor]["looks"][HELD_OUT]["kid"]))
         for seed in seeds:
-            self.done(Job(task, row, budget, best, seed, tuple(TASKS[task].looks())))
+            self.done(Job(task, row, budget, best, seed, tuple(TASKS[task].looks(self.saves))))
 
 
 def _tidy(folder: Path, job: Job) -> None:
@@ -356,6 +357,13 @@ def main() -> int:
         "--factors", nargs="+", default=list(FACTORS), help="of the generators' learning rate"
     )
     parser.add_argument("--jobs", type=int, default=2, help="rows at a time (default: %(default)s)")
+    parser.add_argument(
+        "--saves",
+        type=int,
+        default=LAST,
+        choices=range(LAST + 1),
+        help="also judge so many of the last saves of the plain weights (default: %(default)s)",
+    )
     parser.add_argument("--default", default="implicit", help="the row that others are compared with")
     parser.add_argument("--gpu", default="", metavar="ID", help="train on this GPU (default: the CPU)")
     parser.add_argument(
@@ -368,7 +376,7 @@ def main() -> int:
         return 0
     pairs = (item.split("=", 1) for item in options.data)
     data = {name: prepared(name, Path(path).resolve(), output / "data") for name, path in pairs}
-    comparison, failed = Comparison(output, data, options.gpu), []
+    comparison, failed = Comparison(output, data, options.gpu, options.saves), []
 
     def one(task: str, budget: str, row: str) -> None:
         try:
