@@ -33,8 +33,9 @@ from coronet_plugin.goal import Goal
 from coronet_plugin.latency import Clock, LatencyTable
 from coronet_plugin.planning import find_channels
 from coronet_plugin.propagation import Runner, call
-from coronet_plugin.search import CORONET, EXACT, default_schedule, make_search
+from coronet_plugin.search import CORONET, IMPLICIT, NONE, default_schedule, form_named, make_search
 from coronet_plugin.search.base import Subject
+from coronet_plugin.search.implicit import Rates, StepMultipliers
 from coronet_plugin.slim import slim_, update_optimizer_
 from coronet_plugin.spec import COMPACT, SEARCH, Spec, versions
 
@@ -54,10 +55,13 @@ class Compression:
         runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
         search_steps: optimizer steps until the budget is met.
         method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
-        hypernetwork: of the method ``coronet``: ``"exact"`` (:mod:`coronet_plugin.search.exact`),
+        hypernetwork: of the method ``coronet``: ``"none"`` (:mod:`coronet_plugin.search.exact`),
             ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.hypernetwork`); the last two replace the
-            generator's weights by generated ones at once.
-        embedding: embedding size of the published form.
+            generator's weights by generated ones at once. ``"implicit"`` multiplies the optimizer's steps
+            during the search (:mod:`coronet_plugin.search.implicit`); it goes with every method, and with a
+            budget of 1.
+        rates: how far the implicit form's steps go.
+        embedding: embedding size of the published form and of the implicit one.
         schedule: how the cost falls, one of :data:`~coronet_plugin.goal.SCHEDULES`; the published and the
             folded form can also shrink ``"steady"``, by equal amounts, and do by default.
         round_to: widths in the end are multiples of this many channels.
@@ -87,7 +91,8 @@ class Compression:
         kind: str = "macs",
         runtime: str = "torch",
         method: str = CORONET,
-        hypernetwork: str = EXACT,
+        hypernetwork: str = NONE,
+        rates: Rates | None = None,
         embedding: int = 8,
         schedule: str = "",
         round_to: int = 1,
@@ -108,6 +113,7 @@ class Compression:
         if kind == LATENCY:
             measured = LatencyTable.measure(generator, self.plan, self.inputs, run, Clock(runtime))
             self.latencies = LatencyTable(**agreed(measured.as_dict()))  # times differ, decisions must not
+        hypernetwork = form_named(hypernetwork)
         self.method = method if method != CORONET else hypernetwork
         self.phase = SEARCH
         self.steps = 0
@@ -124,6 +130,11 @@ class Compression:
         self._check_possible()
         subject = Subject(generator, self.inputs, self.plan)
         self.search = make_search(subject, self.goal, search_steps, method, hypernetwork, embedding)
+        self.multipliers: StepMultipliers | None = None
+        if hypernetwork == IMPLICIT:
+            self.multipliers = StepMultipliers(
+                generator, self.plan, search_steps, rates or Rates(), embedding
+            )
         self._host: torch.optim.Optimizer | None = None
         self._hook: Any = None
         self._stepped = False
@@ -148,6 +159,8 @@ class Compression:
         if self.phase == SEARCH:
             self.search.write_weights_()
             self.search.synchronise_()
+        if self.multipliers is not None:
+            self.multipliers.synchronise_()
 
     def meter(self, alive: np.ndarray | None = None) -> float:
         """Cost of the units ``alive`` in the unit of the budget."""
@@ -166,7 +179,8 @@ class Compression:
         first; gradients averaged by DistributedDataParallel keep them equal.
 
         Raises:
-            OptionError: the optimizer does not hold the generator's weights.
+            OptionError: the optimizer does not hold the generator's weights, or is none that the hypernetwork
+                ``implicit`` can go with.
         """
         held = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
         parameters = dict(self.generator.named_parameters())
@@ -176,6 +190,8 @@ class Compression:
         self._host = optimizer
         self.search.attach(optimizer, held[id(weights[0])] if weights else 0)
         self._hook = optimizer.register_step_pre_hook(self._take_gradients)
+        if self.multipliers is not None:
+            self.multipliers.attach(optimizer)
         return self
 
     def _take_gradients(self, *_: Any) -> None:
@@ -269,6 +285,8 @@ class Compression:
         self._present = self.plan.without(~alive)
         self.resized = True
         self.search.follow_(self._present)
+        if self.multipliers is not None:
+            self.multipliers.follow_(self._present)
         if self._host is not None:
             update_optimizer_(self._host, parameters, replaced, before, alive)
 
@@ -308,6 +326,8 @@ class Compression:
         }
         if self.phase == SEARCH:
             state["search"] = {"method": self.method, **self.search.state_dict()}
+        if self.multipliers is not None:
+            state["multipliers"] = self.multipliers.state_dict()
         if self.latencies is not None:
             state["latencies"] = self.latencies.as_dict()
         return state
@@ -324,6 +344,11 @@ class Compression:
                 f"the saved search has {len(kept)} latents, this generator {len(self._kept)}; "
                 "continue with the options of the first run (--netG, --ngf)"
             )
+        if ("multipliers" in state) != (self.multipliers is not None):
+            raise CheckpointError(
+                f"the saved training {'had' if self.multipliers is None else 'did not have'} the "
+                "hypernetwork 'implicit'; continue with the --coronet_hypernetwork of the first run"
+            )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
             if self.phase == SEARCH:
@@ -333,14 +358,20 @@ class Compression:
                     "the saved generator has other widths; continue with the --coronet_budget and "
                     "--coronet_method of the first run"
                 )
-            return
+        else:
+            self._continue_search(state, kept)
+        if self.multipliers is not None:
+            self.multipliers.load_state_dict(state["multipliers"])
+
+    def _continue_search(self, state: Mapping[str, Any], kept: np.ndarray) -> None:
         if not kept.all():
             self._remove(kept)
         if "latencies" in state and self.latencies is not None:
             self.latencies = LatencyTable(**state["latencies"])
-        if state["search"]["method"] != self.method:
+        method = form_named(state["search"]["method"])
+        if method != self.method:
             raise CheckpointError(
-                f"the saved search is {state['search']['method']}, this one {self.method}; continue with the "
+                f"the saved search is {method}, this one {self.method}; continue with the "
                 "--coronet_method and --coronet_hypernetwork of the first run"
             )
         self.search.load_state_dict(state["search"])

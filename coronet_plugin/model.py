@@ -87,6 +87,7 @@ class CompressedModel:
                 gradual=True,
                 method=settings.method,
                 hypernetwork=settings.hypernetwork,
+                rates=settings.rates,
                 embedding=settings.embedding,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),

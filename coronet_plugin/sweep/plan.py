@@ -13,10 +13,10 @@ from pathlib import Path
 
 from coronet_plugin.errors import OptionError
 from coronet_plugin.run import read_options
-from coronet_plugin.search import CORONET, FORMS, METHODS
+from coronet_plugin.search import CORONET, FORMS, METHODS, NONE
 
 DENSE = "dense"
-CHOICES = (DENSE, *METHODS, *(form for form in FORMS if form != "exact"))
+CHOICES = (DENSE, *METHODS, *(form for form in FORMS if form != NONE))
 OWNED = (
     *("name", "seed", "checkpoints_dir", "results_dir", "continue_train"),
     *("coronet_budget", "coronet_method", "coronet_hypernetwork", "coronet_widths_from"),
