@@ -37,8 +37,9 @@ from coronet_plugin.checkpoint.storage import save_generator
 from coronet_plugin.distributed import agreed, broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
 from coronet_plugin.files import together
-from coronet_plugin.methods import CORONET, EXACT, default_schedule, make_search
+from coronet_plugin.methods import CORONET, IMPLICIT, NONE, default_schedule, form_named, make_search
 from coronet_plugin.methods.base import Subject
+from coronet_plugin.methods.implicit import Rates, StepMultipliers
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
@@ -47,38 +48,41 @@ WORTHWHILE = 0.1
 class Compression:
     """The search, the budget and the cut of one generator.
 
-    Args:
-        generator: any module with convolutions; it is changed in place.
-        example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
-        budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
-        kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
-            one image on this machine's CPU, measured once per layer
-            (:mod:`coronet_plugin.budget.latency_table`).
-        runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
-        search_steps: optimizer steps until the budget is met.
-        method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
-        hypernetwork: of the method ``coronet``: ``"exact"`` (:mod:`coronet_plugin.methods.exact`),
-            ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.methods.hypernetwork`); the last two replace
-            the generator's weights by generated ones at once.
-        embedding: embedding size of the published form.
-        schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; the published
-            and the folded form can also shrink ``"steady"``, by equal amounts, and do by default.
-        round_to: widths in the end are multiples of this many channels.
-        widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
-        gradual: remove dead channels for good already during the search, whenever that saves enough
-            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
-            are then replaced during the search: after a step that did, ``resized`` is true, and
-            DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
-        keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
-            baselines always do.
-from coronet_plugin.average import Average, average_path
-        run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
-        architecture: what the spec says of the generator; see :class:`~coronet_plugin.checkpoint.spec.Spec`.
+        Args:
+            generator: any module with convolutions; it is changed in place.
+            example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
+            budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
+            kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
+                one image on this machine's CPU, measured once per layer
+                (:mod:`coronet_plugin.budget.latency_table`).
+            runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
+            search_steps: optimizer steps until the budget is met.
+            method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
+            hypernetwork: of the method ``coronet``: ``"none"`` (:mod:`coronet_plugin.methods.exact`),
+                ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.methods.hypernetwork`); the last two replace
+                the generator's weights by generated ones at once. ``"implicit"`` multiplies the optimizer's steps
+                during the search (:mod:`coronet_plugin.methods.implicit`); it goes with every method, and with a
+                budget of 1.
+            rates: how far the implicit form's steps go.
+            embedding: embedding size of the published form and of the implicit one.
+            schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; the published
+                and the folded form can also shrink ``"steady"``, by equal amounts, and do by default.
+            round_to: widths in the end are multiples of this many channels.
+            widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
+            gradual: remove dead channels for good already during the search, whenever that saves enough
+                (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
+                are then replaced during the search: after a step that did, ``resized`` is true, and
+                DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
+            keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
+                baselines always do.
+    from coronet_plugin.average import Average, average_path
+            run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
+            architecture: what the spec says of the generator; see :class:`~coronet_plugin.checkpoint.spec.Spec`.
 
-    Raises:
-        BudgetError: the budget cannot be read or reached.
-        PlanError: the generator does not run, or none of its channels can be removed.
-        OptionError: another argument is out of range.
+        Raises:
+            BudgetError: the budget cannot be read or reached.
+            PlanError: the generator does not run, or none of its channels can be removed.
+            OptionError: another argument is out of range.
     """
 
     def __init__(
@@ -91,7 +95,8 @@ from coronet_plugin.average import Average, average_path
         kind: str = "macs",
         runtime: str = "torch",
         method: str = CORONET,
-        hypernetwork: str = EXACT,
+        hypernetwork: str = NONE,
+        rates: Rates | None = None,
         embedding: int = 8,
         schedule: str = "",
         round_to: int = 1,
@@ -113,6 +118,7 @@ from coronet_plugin.average import Average, average_path
         if kind == LATENCY:
             measured = LatencyTable.measure(generator, self.plan, self.inputs, run, Clock(runtime))
             self.latencies = LatencyTable(**agreed(measured.as_dict()))  # times differ, decisions must not
+        hypernetwork = form_named(hypernetwork)
         self.method = method if method != CORONET else hypernetwork
         self.phase = SEARCH
         self.steps = 0
@@ -130,6 +136,11 @@ from coronet_plugin.average import Average, average_path
         self._check_possible()
         subject = Subject(generator, self.inputs, self.plan)
         self.search = make_search(subject, self.goal, search_steps, method, hypernetwork, embedding)
+        self.multipliers: StepMultipliers | None = None
+        if hypernetwork == IMPLICIT:
+            self.multipliers = StepMultipliers(
+                generator, self.plan, search_steps, rates or Rates(), embedding
+            )
         self._host: torch.optim.Optimizer | None = None
         self._hook: Any = None
         self._stepped = False
@@ -154,6 +165,8 @@ from coronet_plugin.average import Average, average_path
         if self.phase == SEARCH:
             self.search.write_weights_()
             self.search.synchronise_()
+        if self.multipliers is not None:
+            self.multipliers.synchronise_()
 
     def meter(self, alive: np.ndarray | None = None) -> float:
         """Cost of the units ``alive`` in the unit of the budget."""
@@ -172,7 +185,8 @@ from coronet_plugin.average import Average, average_path
         first; gradients averaged by DistributedDataParallel keep them equal.
 
         Raises:
-            OptionError: the optimizer does not hold the generator's weights.
+            OptionError: the optimizer does not hold the generator's weights, or is none that the hypernetwork
+                ``implicit`` can go with.
         """
         held = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
         parameters = dict(self.generator.named_parameters())
@@ -182,6 +196,8 @@ from coronet_plugin.average import Average, average_path
         self._host = optimizer
         self.search.attach(optimizer, held[id(weights[0])] if weights else 0)
         self._hook = optimizer.register_step_pre_hook(self._take_gradients)
+        if self.multipliers is not None:
+            self.multipliers.attach(optimizer)
         return self
 
     def _take_gradients(self, *_: Any) -> None:
@@ -288,6 +304,8 @@ from coronet_plugin.average import Average, average_path
         self.search.follow_(self._present)
         if self.average is not None:
             self.average.follow_(before, alive)
+        if self.multipliers is not None:
+            self.multipliers.follow_(self._present)
         if self._host is not None:
             update_optimizer_(self._host, parameters, replaced, before, alive)
 
@@ -332,6 +350,8 @@ from coronet_plugin.average import Average, average_path
         }
         if self.phase == SEARCH:
             state["search"] = {"method": self.method, **self.search.state_dict()}
+        if self.multipliers is not None:
+            state["multipliers"] = self.multipliers.state_dict()
         if self.latencies is not None:
             state["latencies"] = self.latencies.as_dict()
         if self.average is not None:
@@ -355,6 +375,11 @@ from coronet_plugin.average import Average, average_path
                 f"the saved search has {len(kept)} latents, this generator {len(self._kept)}; "
                 "continue with the options of the first run (--netG, --ngf)"
             )
+        if ("multipliers" in state) != (self.multipliers is not None):
+            raise CheckpointError(
+                f"the saved training {'had' if self.multipliers is None else 'did not have'} the "
+                "hypernetwork 'implicit'; continue with the --coronet_hypernetwork of the first run"
+            )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
             if self.phase == SEARCH:
@@ -364,14 +389,20 @@ from coronet_plugin.average import Average, average_path
                     "the saved generator has other widths; continue with the --coronet_budget and "
                     "--coronet_method of the first run"
                 )
-            return
+        else:
+            self._continue_search(state, kept)
+        if self.multipliers is not None:
+            self.multipliers.load_state_dict(state["multipliers"])
+
+    def _continue_search(self, state: Mapping[str, Any], kept: np.ndarray) -> None:
         if not kept.all():
             self._remove(kept)
         if "latencies" in state and self.latencies is not None:
             self.latencies = LatencyTable(**state["latencies"])
-        if state["search"]["method"] != self.method:
+        method = form_named(state["search"]["method"])
+        if method != self.method:
             raise CheckpointError(
-                f"the saved search is {state['search']['method']}, this one {self.method}; continue with the "
+                f"the saved search is {method}, this one {self.method}; continue with the "
                 "--coronet_method and --coronet_hypernetwork of the first run"
             )
         self.search.load_state_dict(state["search"])

@@ -43,7 +43,7 @@ ROWS = {
     "uniform, multipliers": "uniform+implicit",
     "magnitude": "magnitude",
     "random": "random",
-    "none": "coronet+exact",
+    "none": "coronet+none",
     "published": "published",
     "implicit": "implicit",
     "gated": "gated",

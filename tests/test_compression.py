@@ -203,8 +203,8 @@ def test_a_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, phase
 
 @pytest.mark.parametrize(
     ("saved", "method", "hypernetwork"),
-    [("exact", "coronet", "published"), ("exact", "random", "exact"), ("random", "coronet", "exact"),
-     ("published", "coronet", "exact"), ("published", "coronet", "folded")],
+    [("none", "coronet", "published"), ("none", "random", "none"), ("random", "coronet", "none"),
+     ("published", "coronet", "none"), ("published", "coronet", "folded")],
 )  # fmt: skip
 def test_a_search_of_another_kind_is_not_continued(saved, method, hypernetwork):
     _, compression, _ = started(method=method, hypernetwork=hypernetwork)

@@ -16,11 +16,17 @@ from coronet_plugin.methods.generated import GeneratedSearch
 from coronet_plugin.methods.hypernetwork import KERNELS
 
 CORONET = "coronet"
-EXACT = "exact"
+NONE, IMPLICIT = "none", "implicit"
 BASELINES = {"uniform": UniformSearch, "random": RandomSearch, "magnitude": MagnitudeSearch}
 METHODS = (CORONET, *BASELINES)
-FORMS = (EXACT, *KERNELS)
-"""Forms of the hypernetwork, for the method ``coronet``."""
+FORMS = (NONE, IMPLICIT, *KERNELS)
+"""Forms of the hypernetwork, for the method ``coronet``; ``implicit`` goes with every method."""
+EARLIER_NAMES = {"exact": NONE}
+
+
+def form_named(name: str) -> str:
+    """The form of the hypernetwork that ``name`` means; names of earlier versions are understood."""
+    return EARLIER_NAMES.get(name, name)
 
 
 def make_search(subject: Subject, goal: Goal, steps: int, method: str, form: str, embedding: int) -> Search:
@@ -37,7 +43,7 @@ def make_search(subject: Subject, goal: Goal, steps: int, method: str, form: str
         raise OptionError("the schedule 'steady' is for the published and folded hypernetworks alone")
     if method in BASELINES:
         return BASELINES[method](subject, goal, steps)
-    if form == EXACT:
+    if form in (NONE, IMPLICIT):
         return ExactSearch(subject, goal, steps)
     return GeneratedSearch(subject, goal, steps, form, embedding)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coronet_plugin.errors import OptionError
-from coronet_plugin.methods import CORONET, FORMS, METHODS
+from coronet_plugin.methods import CORONET, FORMS, METHODS, NONE
 from coronet_plugin.runs.run import read_options
 
 DENSE = "dense"
-CHOICES = (DENSE, *METHODS, *(form for form in FORMS if form != "exact"))
+CHOICES = (DENSE, *METHODS, *(form for form in FORMS if form != NONE))
 OWNED = (
     *("name", "seed", "checkpoints_dir", "results_dir", "continue_train"),
     *("coronet_budget", "coronet_method", "coronet_hypernetwork", "coronet_widths_from"),

@@ -91,6 +91,7 @@ class CompressedModel:
                 gradual=True,
                 method=settings.method,
                 hypernetwork=settings.hypernetwork,
+                rates=settings.rates,
                 embedding=settings.embedding,
                 average=settings.average,
                 run=host.runner(self, name),

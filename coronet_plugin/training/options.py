@@ -15,7 +15,8 @@ from coronet_plugin.budget.latency_table import RUNTIMES
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
-from coronet_plugin.methods import CORONET, EXACT, FORMS, METHODS
+from coronet_plugin.methods import CORONET, FORMS, METHODS, NONE, form_named
+from coronet_plugin.methods.implicit import AFTERWARDS, DROP, Rates
 from coronet_plugin.training import host
 from coronet_plugin.training.numerics import ON_NAN, STOP
 
@@ -107,11 +108,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--coronet_hypernetwork",
-        default=EXACT,
+        default=NONE,
+        type=form_named,
         choices=FORMS,
-        help="form of the hypernetwork: 'exact' (no cost, no loss at the cut), 'published' (three layers, "
-        "about 11 numbers per weight) or 'folded' (the published map multiplied out, about 2 per weight) "
+        help="form of the hypernetwork: 'none' (no cost, no loss at the cut), 'implicit' (the same, and "
+        "every connection's steps are multiplied by a number of its own, as the published form's are; goes "
+        "with every --coronet_method, and with --coronet_budget 1.0), 'published' (three layers, about 11 "
+        "numbers per weight) or 'folded' (the published map multiplied out, about 2 per weight) "
         "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--coronet_rate",
+        type=float,
+        default=None,
+        metavar="FACTOR",
+        help="mean of the multipliers of the implicit hypernetwork: 1 keeps the learning rate and only "
+        "spreads it over the connections (default: what the published map gives, about 5)",
+    )
+    group.add_argument(
+        "--coronet_rate_after",
+        default=DROP,
+        choices=AFTERWARDS,
+        help="what becomes of those multipliers after --coronet_search_epochs: 'drop' to one at once, "
+        "'keep', or 'fade' to one over as many epochs again (default: %(default)s)",
     )
     group.add_argument(
         "--coronet_init_from",
@@ -150,7 +169,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--coronet_embedding",
         type=int,
         default=8,
-        help="embedding size of the published hypernetwork (default: %(default)s)",
+        help="embedding size of the published and the implicit hypernetwork (default: %(default)s)",
     )
     group.add_argument(
         "--coronet_watch",
@@ -193,6 +212,7 @@ class Settings:
     schedule: str
     method: str
     hypernetwork: str
+    rates: Rates
     embedding: int
     init_from: str
     on_nan: str
@@ -250,6 +270,7 @@ class Settings:
             schedule=opt.coronet_schedule or "",
             method=opt.coronet_method,
             hypernetwork=opt.coronet_hypernetwork,
+            rates=Rates(mean=opt.coronet_rate, after=opt.coronet_rate_after),
             embedding=opt.coronet_embedding,
             init_from=opt.coronet_init_from,
             on_nan=opt.coronet_on_nan,
