@@ -48,41 +48,43 @@ WORTHWHILE = 0.1
 class Compression:
     """The search, the budget and the cut of one generator.
 
-        Args:
-            generator: any module with convolutions; it is changed in place.
-            example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
-            budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
-            kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
-                one image on this machine's CPU, measured once per layer
-                (:mod:`coronet_plugin.budget.latency_table`).
-            runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
-            search_steps: optimizer steps until the budget is met.
-            method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
-            hypernetwork: of the method ``coronet``: ``"none"`` (:mod:`coronet_plugin.methods.exact`),
-                ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.methods.hypernetwork`); the last two replace
-                the generator's weights by generated ones at once. ``"implicit"`` multiplies the optimizer's steps
-                during the search (:mod:`coronet_plugin.methods.implicit`); it goes with every method, and with a
-                budget of 1.
-            rates: how far the implicit form's steps go.
-            embedding: embedding size of the published form and of the implicit one.
-            schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; the published
-                and the folded form can also shrink ``"steady"``, by equal amounts, and do by default.
-            round_to: widths in the end are multiples of this many channels.
-            widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
-            gradual: remove dead channels for good already during the search, whenever that saves enough
-                (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
-                are then replaced during the search: after a step that did, ``resized`` is true, and
-                DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
-            keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
-                baselines always do.
-    from coronet_plugin.average import Average, average_path
-            run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
-            architecture: what the spec says of the generator; see :class:`~coronet_plugin.checkpoint.spec.Spec`.
+    Args:
+        generator: any module with convolutions; it is changed in place.
+        example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
+        budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
+        kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
+            one image on this machine's CPU, measured once per layer
+            (:mod:`coronet_plugin.budget.latency_table`).
+        runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
+        search_steps: optimizer steps until the budget is met.
+        method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
+        hypernetwork: of the method ``coronet``: ``"none"`` (:mod:`coronet_plugin.methods.exact`),
+            ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.methods.hypernetwork`); the last two replace
+            the generator's weights by generated ones at once. ``"implicit"`` multiplies the optimizer's steps
+            during the search (:mod:`coronet_plugin.methods.implicit`); it goes with every method, and with a
+            budget of 1.
+        rates: how far the implicit form's steps go.
+        embedding: embedding size of the published form and of the implicit one.
+        schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; the published
+            and the folded form can also shrink ``"steady"``, by equal amounts, and do by default.
+        round_to: widths in the end are multiples of this many channels.
+        widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
+        gradual: remove dead channels for good already during the search, whenever that saves enough
+            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
+            are then replaced during the search: after a step that did, ``resized`` is true, and
+            DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
+        keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
+            baselines always do.
+        average: decay of averaged weights, such as 0.999; 0 for none. They are saved beside the others, and
+            in the generator while ``with compression.average.in_place():`` lasts; :meth:`step` has to be called
+            to the end of the training for them.
+        run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
+        architecture: what the spec says of the generator; see :class:`~coronet_plugin.checkpoint.spec.Spec`.
 
-        Raises:
-            BudgetError: the budget cannot be read or reached.
-            PlanError: the generator does not run, or none of its channels can be removed.
-            OptionError: another argument is out of range.
+    Raises:
+        BudgetError: the budget cannot be read or reached.
+        PlanError: the generator does not run, or none of its channels can be removed.
+        OptionError: another argument is out of range.
     """
 
     def __init__(
