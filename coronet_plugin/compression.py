@@ -76,8 +76,8 @@ class Compression:
         keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
             baselines always do.
         average: decay of averaged weights, such as 0.999; 0 for none. They are saved beside the others, and
-            in the generator while ``with compression.average.in_place():`` lasts; :meth:`step` has to be called
-            to the end of the training for them.
+            the generator has them while ``with compression.average.in_place():`` lasts; :meth:`step` has to
+            be called to the end of the training for them.
         run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
         architecture: what the spec says of the generator; see :class:`~coronet_plugin.checkpoint.spec.Spec`.
 
