@@ -19,13 +19,13 @@ from coronet_plugin import cli
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.runs.run import find_run
 from coronet_plugin.sweep import table
-from coronet_plugin.sweep.plan import Plan, Setting, given, settings
+from coronet_plugin.sweep.plan import Plan, Setting, given, method_named, settings
 from coronet_plugin.sweep.work import Work, begin, is_done, last_line, read_record
 
 HOST = """
 import argparse, pathlib, sys, time
 parser = argparse.ArgumentParser()
-for name in "name checkpoints_dir results_dir model num_test seed coronet_base coronet_budget coronet_method slow".split():
+for name in "name checkpoints_dir results_dir model num_test seed coronet_base coronet_budget coronet_method slow phase epoch".split():
     parser.add_argument("--" + name)
 parser.add_argument("--continue_train", action="store_true")
 options = parser.parse_args()
@@ -53,7 +53,8 @@ if options.slow and not options.continue_train:
 TEST = (
     HOST
     + """
-images = pathlib.Path(options.results_dir, options.name, "test_latest", "images")
+look = f"{options.phase or 'test'}_{options.epoch or 'latest'}"
+images = pathlib.Path(options.results_dir, options.name, look, "images")
 images.mkdir(parents=True, exist_ok=True)
 (images / "a_fake_B.png").write_text(options.num_test)
 """
@@ -223,6 +224,38 @@ def test_a_stopped_sweep_lets_its_training_save_and_goes_on_later(
 def test_the_reason_of_a_failure_is_the_last_line(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("one\ntwo\n\n")
     assert last_line(tmp_path / "log") == "two"
+
+
+def test_a_run_is_judged_by_other_pictures_and_weights_without_training_again(
+    host: Path, tmp_path: Path
+) -> None:
+    setting, measured = Setting("uniform", "0.1", 0), {"test_latest": 0.5, "val_latest_average": 0.7}
+    for look, quality in measured.items():
+        phase, _, epoch = look.partition("_")
+        plan = Plan.of(tmp_path / "out", host, [], 5, phase, epoch)
+        assert not is_done(plan, setting)
+        work(plan, quality=quality).run(setting)
+        assert is_done(plan, setting) and (plan.pictures(setting) / "a_fake_B.png").is_file()
+    found = read_record(plan, setting)["figures"]
+    assert {look: figures["G"]["ssim"] for look, figures in found.items()} == measured
+    assert len(calls(plan, setting.name)) == 1
+
+
+def test_a_method_goes_with_a_form_of_the_hypernetwork(host: Path, tmp_path: Path) -> None:
+    plan = Plan.of(tmp_path / "out", host, [], 5)
+    dense, narrow = settings([method_named("dense+implicit"), method_named("uniform+implicit")], ["0.1"], [0])
+    assert (dense.name, narrow.name) == ("dense+implicit_s0", "uniform+implicit_0.1_s0")
+    words = [plan.train(setting) for setting in (dense, narrow)]
+    assert [given(w, "coronet_budget")[1] for w in words] == ["1.0", "0.1"]
+    assert [given(w, "coronet_method")[1:] for w in words] == [[], ["uniform"]]
+    assert all(given(w, "coronet_hypernetwork")[1] == "implicit" for w in words)
+
+
+@pytest.mark.parametrize("text", ["dens", "uniform+", "uniform+dense", "published+implicit"])
+def test_a_method_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", "--methods", text, "--"])
+    assert "--methods" in capsys.readouterr().err
 
 
 # -- the table -------------------------------------------------------------------
