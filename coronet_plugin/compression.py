@@ -17,6 +17,7 @@ may stay at each step in :mod:`coronet_plugin.budget.goal`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from coronet_plugin.errors import CheckpointError, OptionError, PlanError
 from coronet_plugin.files import together
 from coronet_plugin.methods import CORONET, IMPLICIT, NONE, default_schedule, form_named, make_search
 from coronet_plugin.methods.base import Subject
+from coronet_plugin.methods.exact import ExactSearch
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 
 WORTHWHILE = 0.1
@@ -140,9 +142,10 @@ class Compression:
         self.search = make_search(subject, self.goal, search_steps, method, hypernetwork, embedding)
         self.multipliers: StepMultipliers | None = None
         if hypernetwork == IMPLICIT:
-            self.multipliers = StepMultipliers(
-                generator, self.plan, search_steps, rates or Rates(), embedding
-            )
+            rates = rates or Rates()
+            self.multipliers = StepMultipliers(generator, self.plan, search_steps, rates, embedding)
+            if rates.discount and isinstance(self.search, ExactSearch):
+                self.search.discount = self.multipliers.of_units
         self._host: torch.optim.Optimizer | None = None
         self._hook: Any = None
         self._stepped = False
@@ -329,6 +332,7 @@ class Compression:
                 "of": self.search.steps,
                 "method": self.method,
                 "schedule": self.goal.schedule,
+                **({"rates": asdict(self.multipliers.rates)} if self.multipliers is not None else {}),
             },
             options=dict(options or {}),
             versions=versions(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from run_helpers import ARCHITECTURE
@@ -13,7 +14,7 @@ from torch.func import functional_call
 from coronet_plugin import Compression, OptionError, example_input, find_channels
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.methods.hypernetwork import Hypernetwork
-from coronet_plugin.methods.implicit import Rates, StepMultipliers, draw
+from coronet_plugin.methods.implicit import SPREADS, Rates, StepMultipliers, draw
 
 ADAM, SGD = torch.optim.Adam, torch.optim.SGD
 
@@ -169,8 +170,8 @@ def train(compression, optimizer, steps: int, seed: int = 1) -> list[float]:
 
 def moves(generator, compression, optimizer) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """How far the next step takes each parameter, with multipliers and without."""
-    alone, plain = copy.deepcopy(generator), []
-    state = optimizer.state_dict()
+    alone = copy.deepcopy(generator)
+    state = copy.deepcopy(optimizer.state_dict())
     before = {name: p.detach().clone() for name, p in generator.named_parameters()}
     train(compression, optimizer, 1)
     other = ADAM(alone.parameters(), lr=1e-3)
@@ -205,3 +206,91 @@ def test_the_mean_is_what_was_asked_and_the_spread_stays():
     assert found[None].min() >= 1
     with pytest.raises(OptionError, match="above 0, not 0"):
         Rates(mean=0)
+
+
+PLAN = find_channels(build_generator(**{**ARCHITECTURE, "ngf": 24}), torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("exponent", [1, 2])
+def test_every_spread_has_the_mean_of_the_published_one(exponent):
+    means, deviations = {}, {}
+    for spread in SPREADS:
+        draws = [draw(PLAN, Rates(spread=spread), 8, exponent, seed).values() for seed in range(8)]
+        found = torch.cat([value.flatten() for values in draws for value in values])
+        means[spread], deviations[spread] = float(found.mean()), float(found.log().std())
+    assert means["constant"] == pytest.approx(5.41 if exponent == 1 else 9, abs=0.01)
+    assert means["published"] == pytest.approx(means["constant"], rel=0.1)
+    assert means["lognormal"] == pytest.approx(means["constant"], rel=0.05)
+    assert deviations["constant"] < 1e-6 and deviations["lognormal"] == pytest.approx(0.8, rel=0.02)
+    if exponent == 1:
+        assert deviations["published"] == pytest.approx(0.8, rel=0.1)
+
+
+def test_multipliers_are_of_connections_filters_or_layers():
+    for per, numbers in (("connection", 24 * 96), ("filter", 96), ("layer", 1)):
+        drawn = draw(PLAN, Rates(per=per), 8, 1, seed=0)
+        assert len(drawn["model.10.conv_block.1.weight"].unique()) == pytest.approx(min(numbers * 4, 96 * 96) if per == "connection" else numbers, rel=0.01)
+    by_filter = draw(PLAN, Rates(per="filter"), 8, 1, seed=0)
+    convolution, transposed = by_filter["model.4.weight"], by_filter["model.16.weight"]
+    assert torch.equal(convolution, convolution[:, :1].expand_as(convolution))
+    assert torch.equal(transposed, transposed[:1].expand_as(transposed))
+
+
+def test_they_are_drawn_without_taking_random_numbers_from_the_training():
+    torch.manual_seed(5)
+    generators = [build_generator(**ARCHITECTURE) for _ in range(2)]
+    plans = [find_channels(g, torch.rand(1, 3, 32, 32)) for g in generators]
+    before = torch.get_rng_state()
+    several = [StepMultipliers(g, p, 5, Rates()).attach(ADAM(g.parameters())) for g, p in zip(generators, plans)]
+    assert torch.equal(torch.get_rng_state(), before)
+    first, second = (m.values["model.1.weight"] for m in several)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("after", "strengths"), [("drop", [1, 1, 0, 0, 0]), ("keep", [1, 1, 1, 1, 1]),
+                                                  ("fade", [1, 1, 1, 0.5, 0])])  # fmt: skip
+def test_what_becomes_of_them_after_the_search(after, strengths):
+    generator, compression, optimizer = started(steps=2, budget=1.0, rates=Rates(spread="constant", after=after))
+    for strength in strengths:
+        multiplied, plain = moves(generator, compression, optimizer)
+        name = "model.10.conv_block.1.weight"
+        ratio = float((multiplied[name] / plain[name]).nanmedian())
+        assert ratio == pytest.approx(1 + 4.41 * strength, rel=1e-2)
+    kept = compression.multipliers
+    train(compression, optimizer, 1)
+    assert bool(kept.values) == (after == "keep") == bool(kept.state_dict()["values"]), "memory is free"
+
+
+def test_they_are_drawn_again_as_often_as_asked_and_for_the_channels_that_are_left():
+    generator, compression, optimizer = started(steps=30, rates=Rates(redraw=4))
+    seen = []
+    for _ in range(29):
+        train(compression, optimizer, 1)
+        values = compression.multipliers.values["model.10.conv_block.1.weight"]
+        assert values.shape[:2] == generator.get_parameter("model.10.conv_block.1.weight").shape[:2]
+        seen.append(float(values[0, 0]))
+    changes = [k + 1 for k in range(1, 29) if seen[k] != seen[k - 1]]
+    assert [k for k in range(4, 30, 4)] == [k for k in changes if k % 4 == 0]
+
+
+def test_an_angle_is_held_in_every_layer_and_follows_the_learning_rate():
+    generator, compression, optimizer = started(steps=9, budget=1.0, rates=Rates(angle=0.01))
+    for factor in (1, 0.5):
+        optimizer.param_groups[0]["lr"] = 1e-3 * factor
+        before = {name: generator.get_parameter(name).detach().clone() for name in compression.multipliers.values}
+        train(compression, optimizer, 1)
+        for name, weight in before.items():
+            step = generator.get_parameter(name).detach() - weight
+            assert float(step.norm() / weight.norm()) == pytest.approx(0.01 * factor, rel=1e-3)
+
+
+def test_importance_can_be_divided_by_the_rate():
+    plain, discounted = started(steps=400)[1:], started(steps=400, rates=Rates(discount=True))[1:]
+    for compression, optimizer in (plain, discounted):
+        train(compression, optimizer, 5)
+    rates = discounted[0].multipliers.of_units()
+    assert rates.min() > 1 and rates.std() > 0.5
+    assert torch.allclose(plain[0].search._importance, discounted[0].search._importance)
+    for channel_set in plain[0].plan.prunable:
+        worth = plain[0].search._importance[channel_set.slice].numpy() / rates[channel_set.slice] ** 2
+        assert np.array_equal(worth.argsort().argsort(), discounted[0].search.score()[channel_set.slice].argsort().argsort())

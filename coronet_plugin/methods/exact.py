@@ -17,7 +17,7 @@ multiplies the weights that read its channel by ``b / a``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class ExactSearch(Search):
         """How much each proximal step takes off a latent; above zero for what is given up."""
         self._importance = torch.zeros(self.plan.units + 1)  # the last entry gathers what is pinned
         self._seen = 0
+        self.discount: Callable[[], np.ndarray] | None = None
+        """Rates ``(units,)`` to divide the derivatives by, if any."""
         self.follow_(self.plan)
 
     def follow_(self, plan: ChannelPlan) -> None:
@@ -93,6 +95,8 @@ class ExactSearch(Search):
         better widths (docs/results.md).
         """
         importance = self._importance[:-1].double().cpu().numpy()
+        if self.discount is not None:
+            importance = importance / self.discount() ** 2
         kept = (self._shrinkage == 0).numpy()
         score = np.where(kept, importance, -np.inf)
         for channel_set in self.plan.prunable:

@@ -14,6 +14,7 @@ with dense training too.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.channels.cut import readers
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import LayerCall
 from coronet_plugin.distributed import agreed
@@ -50,6 +52,8 @@ class Rates:
     :data:`SPREADS`, all of one mean. ``per``: of :data:`SHARED_BY`. ``redraw``: draw new ones every so many
     steps, 0 for never. ``angle``: if not 0, every layer's step is scaled so that its norm is this fraction of
     the norm of the layer's weight, times the fraction of its first learning rate that the optimizer is at.
+    ``discount``: divide the importance of every channel by the rates of what reads it. ``seed``: what is drawn
+    comes from it; None for one that torch's seed and the generator's weights give.
 
     Raises:
         OptionError: a value is out of range.
@@ -61,6 +65,8 @@ class Rates:
     per: str = CONNECTION
     redraw: int = 0
     angle: float = 0.0
+    discount: bool = False
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.mean is not None and not 0 < self.mean < math.inf:
@@ -80,7 +86,7 @@ def draw(plan: ChannelPlan, rates: Rates, embedding: int, exponent: int, seed: i
     """
     chance = torch.Generator().manual_seed(seed)
     z = torch.cat([torch.randn(plan.units, generator=chance), torch.ones(1)])  # the last is that of PINNED
-    expected = 1 + (embedding if exponent == 2 else embedding * math.sqrt(3) / math.pi)
+    expected = 1.0 + (embedding if exponent == 2 else embedding * math.sqrt(3) / math.pi)
     values = {}
     for name, call in _layers(plan).items():
         shape = _shape(call, rates.per)
@@ -126,6 +132,12 @@ def _latents(plan: ChannelPlan, name: str, call: LayerCall, axis: int, z: Tensor
     return z[torch.from_numpy(units)]
 
 
+def _seed(generator: nn.Module) -> int:
+    """A seed that differs between generators and torch's seeds, and takes no random number from torch."""
+    first = next(generator.parameters(), torch.zeros(1)).detach().float().cpu().contiguous()
+    return (torch.initial_seed() ^ zlib.crc32(first.numpy().tobytes())) % 2**63
+
+
 class StepMultipliers:
     """Multiply every step of a generator's layers by numbers of their own; see the module's text.
 
@@ -140,7 +152,7 @@ class StepMultipliers:
         self.dense = self._plan = plan
         self.steps, self.done = steps, 0
         self._embedding, self._exponent = embedding, 1
-        self._seed = agreed(int(torch.randint(2**62, ()).item()))
+        self._seed = agreed(_seed(generator) if rates.seed is None else rates.seed)
         self._draws = 0
         self._first_rate = 0.0
         self.values: dict[str, Tensor] = {}
@@ -217,10 +229,20 @@ class StepMultipliers:
         factor = torch.where((size > 0) & (step > 0), self.rates.angle * progress * size / step, 1.0)
         torch.lerp(before, weight, factor, out=weight)
 
+    def of_units(self) -> np.ndarray:
+        """Mean multiplier of what reads each unit, ``(units,)``; 1 for what nobody reads."""
+        total, count = np.zeros(self.dense.units + 1), np.zeros(self.dense.units + 1)  # the last is of PINNED
+        for name, axis, units in readers(self._plan):
+            if name in self.values:
+                values = self.values[name].double().flatten(1).movedim(axis, 0).cpu().numpy()
+                np.add.at(total, units, values.sum(1))
+                np.add.at(count, units, values.shape[1])
+        return np.where(count > 0, total / np.maximum(count, 1), 1.0)[:-1]
+
     def _draw(self) -> None:
         """Draw the next multipliers, of the layers as they are now."""
         self.values = draw(
-            self.dense, self.rates, self._embedding, self._exponent, (self._seed + self._draws) % 2**62
+            self.dense, self.rates, self._embedding, self._exponent, (self._seed + self._draws) % 2**63
         )
         self._draws += 1
         self._copies = {}
