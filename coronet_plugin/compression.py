@@ -58,22 +58,22 @@ class Compression:
         search_steps: optimizer steps until the budget is met.
         method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
         hypernetwork: of the method ``coronet``: ``"none"`` (:mod:`coronet_plugin.search.exact`),
-            ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.hypernetwork`); the last two replace the
-            generator's weights by generated ones at once. ``"implicit"`` multiplies the optimizer's steps
-            during the search (:mod:`coronet_plugin.search.implicit`); it goes with every method, and with a
-            budget of 1.
+            ``"gated"`` (:mod:`coronet_plugin.search.gated`), ``"published"`` or ``"folded"``
+            (:mod:`coronet_plugin.hypernetwork`); the last three replace the generator's weights by generated
+            ones at once. ``"implicit"`` multiplies the optimizer's steps during the search
+            (:mod:`coronet_plugin.search.implicit`); it goes with every method, and with a budget of 1.
         rates: how far the implicit form's steps go.
-        embedding: embedding size of the published form and of the implicit one.
+        embedding: embedding size of the forms published, gated and implicit.
         schedule: how the cost falls, one of :data:`~coronet_plugin.goal.SCHEDULES`; the published and the
             folded form can also shrink ``"steady"``, by equal amounts, and do by default.
         round_to: widths in the end are multiples of this many channels.
         widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
         gradual: remove dead channels for good already during the search, whenever that saves enough
-            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
-            are then replaced during the search: after a step that did, ``resized`` is true, and
+            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the forms with a lossless cut can.
+            Parameters are then replaced during the search: after a step that did, ``resized`` is true, and
             DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
-        keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
-            baselines always do.
+        keep_weights: begin with the weights the generator has, to the last bit; what generates no weights
+            always does.
         run: how the generator is run, as for :func:`~coronet_plugin.planning.find_channels`.
         architecture: what the spec says of the generator; see :class:`~coronet_plugin.spec.Spec`.
 
