@@ -60,23 +60,23 @@ class Compression:
         runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
         search_steps: optimizer steps until the budget is met.
         method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
-        hypernetwork: of the method ``coronet``: ``"none"`` (:mod:`coronet_plugin.methods.exact`),
-            ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.methods.hypernetwork`); the last two replace
-            the generator's weights by generated ones at once. ``"implicit"`` multiplies the optimizer's steps
-            during the search (:mod:`coronet_plugin.methods.implicit`); it goes with every method, and with a
-            budget of 1.
+        hypernetwork: of the method ``coronet``: ``"none"`` (:mod:`coronet_plugin.methods.exact`), ``"gated"``
+            (:mod:`coronet_plugin.methods.gated`), ``"published"`` or ``"folded"``
+            (:mod:`coronet_plugin.methods.hypernetwork`); the last three replace the generator's weights by
+            generated ones at once. ``"implicit"`` multiplies the optimizer's steps during the search
+            (:mod:`coronet_plugin.methods.implicit`); it goes with every method, and with a budget of 1.
         rates: how far the implicit form's steps go.
-        embedding: embedding size of the published form and of the implicit one.
-        schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; the published
-            and the folded form can also shrink ``"steady"``, by equal amounts, and do by default.
+        embedding: embedding size of the forms published, gated and implicit.
+        schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; the published and
+            the folded form can also shrink ``"steady"``, by equal amounts, and do by default.
         round_to: widths in the end are multiples of this many channels.
         widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
         gradual: remove dead channels for good already during the search, whenever that saves enough
-            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
-            are then replaced during the search: after a step that did, ``resized`` is true, and
+            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the forms with a lossless cut can.
+            Parameters are then replaced during the search: after a step that did, ``resized`` is true, and
             DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
-        keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
-            baselines always do.
+        keep_weights: begin with the weights the generator has, to the last bit; what generates no weights
+            always does.
         average: decay of averaged weights, such as 0.999; 0 for none. They are saved beside the others, and
             the generator has them while ``with compression.average.in_place():`` lasts; :meth:`step` has to
             be called to the end of the training for them.

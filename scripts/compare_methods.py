@@ -46,6 +46,7 @@ ROWS = {
     "none": "coronet+none",
     "published": "published",
     "implicit": "implicit",
+    "gated": "gated",
 }
 """Rows of the tables, as ``coronet sweep`` calls them."""
 DENSE_BUDGET = "1.0"

@@ -2,10 +2,11 @@
 
     python scripts/study_multipliers.py --data facades=PATH --output multipliers --seeds 0 1 2
 
-Trains one task of scripts/compare_methods.py at a budget of 0.1, by its protocol, with multipliers that differ
-in one thing: how they are distributed at equal mean, what has one, whether they are drawn again, what becomes
-of them after the cut, and which numbers were drawn while everything else is the same. Of every run it also
-keeps how well a unit's multiplier tells whether it survives (AUC; 0.5 is chance): the mean over what reads it.
+Trains one task of scripts/compare_methods.py at a budget of 0.1, by its protocol, with multipliers that
+differ in one thing: how they are distributed at equal mean, what has one, whether they are drawn again, what
+becomes of them after the cut, and which numbers were drawn while everything else is the same. Of every run it
+also keeps how well a unit's multiplier, the mean over what reads it, tells whether it survives (AUC; 0.5 is
+chance).
 ``OUTPUT/records`` gets a file for every run, as it comes; ``multipliers.jsonl`` and ``multipliers.md`` are
 made of them.
 """
@@ -169,7 +170,7 @@ def _rates(arguments: dict[str, Any], **asked: Any) -> implicit.Rates:
 
 
 def _auc(multipliers: Any, first: dict[str, torch.Tensor]) -> float | None:
-    """Of the first multipliers of what reads a unit, for its survival, mean over sets; None if all are equal."""
+    """How well a unit's first multipliers tell its survival, mean over sets; None if all are equal."""
     from coronet_plugin.channels.cut import readers
 
     dense, present = multipliers.dense, multipliers._plan

@@ -1,8 +1,9 @@
 """Ways from all channels of a generator to those its budget allows.
 
 :mod:`~coronet_plugin.methods.exact` is the default; :mod:`~coronet_plugin.methods.generated` holds the
-published hypernetwork and its folded form; :mod:`~coronet_plugin.methods.baselines` what they are
-measured against.
+published hypernetwork and its folded form; :mod:`~coronet_plugin.methods.gated` has the exact search's gates
+before the published map; :mod:`~coronet_plugin.methods.implicit` makes steps of that map's size without it;
+:mod:`~coronet_plugin.methods.baselines` has what they are measured against.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.base import Search, Subject
 from coronet_plugin.methods.baselines import MagnitudeSearch, RandomSearch, UniformSearch
 from coronet_plugin.methods.exact import ExactSearch
+from coronet_plugin.methods.gated import GatedSearch
 from coronet_plugin.methods.generated import GeneratedSearch
 from coronet_plugin.methods.hypernetwork import KERNELS
 
 CORONET = "coronet"
-NONE, IMPLICIT = "none", "implicit"
+NONE, IMPLICIT, GATED = "none", "implicit", "gated"
 BASELINES = {"uniform": UniformSearch, "random": RandomSearch, "magnitude": MagnitudeSearch}
 METHODS = (CORONET, *BASELINES)
-FORMS = (NONE, IMPLICIT, *KERNELS)
+FORMS = (NONE, IMPLICIT, GATED, *KERNELS)
 """Forms of the hypernetwork, for the method ``coronet``; ``implicit`` goes with every method."""
 EARLIER_NAMES = {"exact": NONE}
 
@@ -45,6 +47,8 @@ def make_search(subject: Subject, goal: Goal, steps: int, method: str, form: str
         return BASELINES[method](subject, goal, steps)
     if form in (NONE, IMPLICIT):
         return ExactSearch(subject, goal, steps)
+    if form == GATED:
+        return GatedSearch(subject, goal, steps, embedding)
     return GeneratedSearch(subject, goal, steps, form, embedding)
 
 

@@ -52,8 +52,8 @@ class Rates:
     :data:`SPREADS`, all of one mean. ``per``: of :data:`SHARED_BY`. ``redraw``: draw new ones every so many
     steps, 0 for never. ``angle``: if not 0, every layer's step is scaled so that its norm is this fraction of
     the norm of the layer's weight, times the fraction of its first learning rate that the optimizer is at.
-    ``discount``: divide the importance of every channel by the rates of what reads it. ``seed``: what is drawn
-    comes from it; None for one that torch's seed and the generator's weights give.
+    ``discount``: divide the importance of every channel by the rates of what reads it. ``seed``: what they
+    are drawn from; None for one that torch's seed and the generator's weights give.
 
     Raises:
         OptionError: a value is out of range.

@@ -113,8 +113,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=FORMS,
         help="form of the hypernetwork: 'none' (no cost, no loss at the cut), 'implicit' (the same, and "
         "every connection's steps are multiplied by a number of its own, as the published form's are; goes "
-        "with every --coronet_method, and with --coronet_budget 1.0), 'published' (three layers, about 11 "
-        "numbers per weight) or 'folded' (the published map multiplied out, about 2 per weight) "
+        "with every --coronet_method, and with --coronet_budget 1.0), 'gated' (the published map behind "
+        "gates that close without a loss), 'published' (three layers, about 11 numbers per weight) or "
+        "'folded' (the published map multiplied out, about 2 per weight) "
         "(default: %(default)s)",
     )
     group.add_argument(
@@ -169,7 +170,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--coronet_embedding",
         type=int,
         default=8,
-        help="embedding size of the published and the implicit hypernetwork (default: %(default)s)",
+        help="embedding size of the hypernetworks published, gated and implicit (default: %(default)s)",
     )
     group.add_argument(
         "--coronet_watch",
