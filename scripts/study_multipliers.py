@@ -14,13 +14,11 @@ made of them.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +28,35 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from coronet_plugin.channels.cut import readers  # noqa: E402
+from coronet_plugin.channels.find import example_input, find_channels  # noqa: E402
+from coronet_plugin.checkpoint.spec import Spec  # noqa: E402
 from coronet_plugin.evaluation.evaluate import evaluate_run  # noqa: E402
 from coronet_plugin.evaluation.features import load_extractor  # noqa: E402
-from coronet_plugin.methods import implicit  # noqa: E402
+from coronet_plugin.generators.stock import build_generator  # noqa: E402
+from coronet_plugin.methods.implicit import Rates, draw  # noqa: E402
 from coronet_plugin.runs.run import find_run  # noqa: E402
 from scripts import records as records_of  # noqa: E402
 from scripts.compare_methods import TASKS, prepared  # noqa: E402
 
-MEAN = 5.4
-"""Mean of the published map's multipliers for Adam."""
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as the map gives them": {},
-    "constant": {"spread": implicit.CONSTANT, "mean": MEAN},
-    "lognormal": {"spread": implicit.LOGNORMAL, "mean": MEAN},
-    "one a filter": {"per": implicit.FILTER, "mean": MEAN},
-    "one a layer": {"per": implicit.LAYER, "mean": MEAN},
-    "drawn again every 50 steps": {"redraw": 50},
-    "mean 1": {"mean": 1.0},
-    "mean 2.5": {"mean": 2.5},
-    "kept after the cut": {"after": implicit.KEEP},
-    "fading after the cut": {"after": implicit.FADE},
-    "other numbers": {"seed": 1},
-    "still other numbers": {"seed": 2},
+SEED = 1000
+"""Of the multipliers of a run with seed 0, so that they can be drawn again; the next run's is one more."""
+VARIANTS: dict[str, tuple[str, str]] = {
+    "as the map gives them": ("", ""),
+    "constant": ("--spread constant", ""),
+    "lognormal": ("--spread lognormal", ""),
+    "one a filter": ("--per filter", ""),
+    "one a layer": ("--per layer", ""),
+    "drawn again every 50 steps": ("--redraw 50", ""),
+    "importance by rate": ("--discount", ""),
+    "mean 1": ("", "--coronet_rate 1"),
+    "mean 2.5": ("", "--coronet_rate 2.5"),
+    "kept after the cut": ("", "--coronet_rate_after keep"),
+    "fading after the cut": ("", "--coronet_rate_after fade"),
+    "other numbers": ("--rate_seed 2000", ""),
+    "still other numbers": ("--rate_seed 3000", ""),
 }
-"""Arguments of ``Rates``; ``seed``: of the multipliers alone, the run's is the same."""
+"""Options of scripts/train_with_rates.py and of train.py."""
 
 
 def main() -> int:
@@ -63,17 +66,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT")
     parser.add_argument("--factor", default="1", help="of the generators' learning rate (default: 1)")
-    parser.add_argument("--train", metavar="VARIANT", choices=VARIANTS, help=argparse.SUPPRESS)
-    parser.add_argument("options", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.train:
-        return train(options.train, options.output, options.options)
-    name, path = options.data.split("=", 1)
+    task, path = options.data.split("=", 1)
     output = options.output.resolve()
-    data = prepared(name, Path(path).resolve(), output / "data")
+    data = prepared(task, Path(path).resolve(), output / "data")
+    torch.set_num_threads(1)
     for seed in options.seeds:
         for variant in options.variants:
-            run(name, data, variant, seed, options.factor, output)
+            run(task, data, variant, seed, options.factor, output)
     write(output)
     return 0
 
@@ -84,14 +84,13 @@ def run(task: str, data: Path, variant: str, seed: int, factor: str, output: Pat
     kept = output / "records" / f"{name}.json"
     if kept.exists():
         return
-    where = ["--name", name, "--checkpoints_dir", str(output / "checkpoints")]
+    rates, options = (words.split() for words in VARIANTS[variant])
+    where = ["--name", name, "--checkpoints_dir", str(output / "checkpoints"), "--gpu_ids", "-1"]
     words = [*TASKS[task].words(data, factor), *where, "--seed", str(seed), "--coronet_budget", "0.1"]
     base = words[words.index("--model") + 1]
     words[words.index("--model") + 1] = "coronet"
-    words += ["--coronet_base", base, "--coronet_hypernetwork", implicit_name(), "--gpu_ids", "-1"]
-    survival = output / "records" / f"{name}.survival"
-    survival.parent.mkdir(parents=True, exist_ok=True)
-    call(__file__, "--data", "-", "--output", str(survival), "--train", variant, "--", *words)
+    words += ["--coronet_base", base, "--coronet_hypernetwork", "implicit", *options]
+    call("scripts/train_with_rates.py", "--rate_seed", str(SEED + seed), *rates, "--", *words)
     size = str(TASKS[task].size)
     test = [
         "--model",
@@ -103,8 +102,7 @@ def run(task: str, data: Path, variant: str, seed: int, factor: str, output: Pat
         "latest_average",
     ]
     test += ["--dataroot", str(data), "--crop_size", size, "--load_size", size, "--num_test", "1000000"]
-    call("test.py", *test, "--gpu_ids", "-1")
-    torch.set_num_threads(1)
+    call("test.py", *test)
     found = find_run(name, output / "checkpoints", output / "results", epoch="latest_average")
     (evaluation, *_) = evaluate_run(found, extractor=load_extractor(), cache_dir=output / "cache")
     assert evaluation.distance is not None
@@ -112,17 +110,11 @@ def run(task: str, data: Path, variant: str, seed: int, factor: str, output: Pat
     record |= {"kid": evaluation.distance.kid, "fid": evaluation.distance.fid}
     if evaluation.paired is not None:
         record |= {"ssim": evaluation.paired.ssim, "l1": evaluation.paired.l1}
-    record["auc"] = json.loads(survival.read_text())
+    if variant == "as the map gives them":
+        record["auc"] = auc(found.specs[TASKS[task].generator], size=TASKS[task].size, seed=SEED + seed)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(record, indent=1) + "\n")
-    survival.unlink()
     print(json.dumps(record), flush=True)
-
-
-def implicit_name() -> str:
-    """The form's name among ``--coronet_hypernetwork``'s."""
-    from coronet_plugin.methods import IMPLICIT
-
-    return IMPLICIT
 
 
 def call(script: str, *words: str) -> None:
@@ -134,63 +126,24 @@ def call(script: str, *words: str) -> None:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
 
 
-# -- the training, in a process of its own -------------------------------------
-def train(variant: str, survival: Path, words: list[str]) -> int:
-    """``train.py`` with the variant's multipliers; writes how well they tell who survives."""
-    import train as host
-    from coronet_plugin import compression
-    from coronet_plugin.training import options
-
-    arguments = dict(VARIANTS[variant])
-    seed = arguments.pop("seed", None)
-    options.Rates = functools.partial(_rates, arguments)  # type: ignore[misc,assignment]
-    made: list[tuple[Any, Any]] = []
-
-    class Watched(implicit.StepMultipliers):
-        def __init__(self, generator: Any, plan: Any, *rest: Any) -> None:
-            super().__init__(generator, plan, *rest)
-            if seed is not None:
-                self._seed = seed
-            made.append((self, None))
-
-        def attach(self, optimizer: torch.optim.Optimizer) -> implicit.StepMultipliers:
-            super().attach(optimizer)
-            made[-1] = (self, {name: value.clone() for name, value in self.values.items()})
-            return self
-
-    compression.StepMultipliers = Watched  # type: ignore[misc]
-    code = host.main(words)
-    (multipliers, first), *_ = made
-    survival.write_text(json.dumps(_auc(multipliers, first)))
-    return code
-
-
-def _rates(arguments: dict[str, Any], **asked: Any) -> implicit.Rates:
-    return replace(implicit.Rates(**asked), **arguments)
-
-
-def _auc(multipliers: Any, first: dict[str, torch.Tensor]) -> float | None:
-    """How well a unit's first multipliers tell its survival, mean over sets; None if all are equal."""
-    from coronet_plugin.channels.cut import readers
-
-    dense, present = multipliers.dense, multipliers._plan
-    total, count = np.zeros(dense.units + 1), np.zeros(dense.units + 1)
-    for name, axis, units in readers(dense):
-        if name in first:
-            values = first[name].transpose(0, axis).flatten(1).mean(1).numpy()
-            np.add.at(total, units, values)
+def auc(spec: Spec, size: int, seed: int) -> float:
+    """How well the multipliers of what reads a unit, drawn again, tell that it survives: mean over sets."""
+    dense = build_generator(**spec.architecture)
+    plan = find_channels(dense, (example_input(dense, size),))
+    values = draw(plan, Rates(), embedding=8, exponent=1, seed=seed)
+    total, count = np.zeros(plan.units + 1), np.zeros(plan.units + 1)
+    for name, axis, units in readers(plan):
+        if name in values:
+            np.add.at(total, units, values[name].transpose(0, axis).flatten(1).mean(1).numpy())
             np.add.at(count, units, 1)
-    rate = total / np.maximum(count, 1)
-    alive = np.zeros(dense.units + 1, dtype=bool)
-    for axes in present.slices.values():
-        for units in axes.values():
-            alive[units] = True
+    kept = {entry["name"]: entry["kept"] for entry in spec.sets}
     found = []
-    for channel_set in dense.prunable:
-        lives, values = alive[channel_set.slice], rate[channel_set.slice]
-        if 0 < lives.sum() < len(lives) and np.ptp(values) > 0:
-            found.append(float((values[lives][:, None] > values[~lives]).mean()))
-    return statistics.mean(found) if found else None
+    for channel_set in plan.prunable:
+        rate = (total / np.maximum(count, 1))[channel_set.slice]
+        lives = np.isin(np.arange(len(rate)), kept[channel_set.name])
+        if 0 < lives.sum() < len(lives):
+            found.append(float((rate[lives][:, None] > rate[~lives]).mean()))
+    return statistics.mean(found)
 
 
 # -- tables ----------------------------------------------------------------------
