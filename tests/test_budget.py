@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from coronet_plugin import BudgetError, example_input, find_channels
-from coronet_plugin.budget.budget import (
-    TOLERANCE,
-    Budget,
-    choose_alive,
-    floor_of,
-    meter_of,
-    protected,
-    threshold,
-)
+from coronet_plugin.budget.budget import Budget, CountMeter
+from coronet_plugin.budget.widths import TOLERANCE, choose_alive, floor_of, protected, threshold
 from coronet_plugin.generators.stock import build_generator
 
 SIZES = {"unet_256": 256, "unet_128": 128}
@@ -57,8 +50,8 @@ def test_every_budget_is_met_from_below_within_half_a_percent(plans, netG, kind)
     dense = plan.cost().of_kind(kind)
     for seed, fraction in enumerate((0.9, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02)):
         score = np.abs(np.random.default_rng(seed).normal(size=plan.units))
-        target = Budget.parse(fraction, kind).target(meter_of(plan, kind), protected(plan, score))
-        cost = plan.cost(choose_alive(plan, score, meter_of(plan, kind), target)).of_kind(kind)
+        target = Budget.parse(fraction, kind).target(CountMeter(plan, kind), protected(plan, score))
+        cost = plan.cost(choose_alive(plan, score, CountMeter(plan, kind), target)).of_kind(kind)
         assert (1 - TOLERANCE) * fraction * dense <= cost <= fraction * dense, (fraction, cost / dense)
 
 
@@ -66,8 +59,8 @@ def test_the_best_units_are_kept_and_every_set_keeps_its_floor(plans):
     plan = plans["resnet_6blocks"]
     score = np.abs(np.random.default_rng(0).normal(size=plan.units))
     score[plan.prunable[0].slice] *= 1e-6  # a set that would die out
-    target = Budget.parse("0.1").target(meter_of(plan, "macs"), protected(plan, score))
-    alive = choose_alive(plan, score, meter_of(plan, "macs"), target)
+    target = Budget.parse("0.1").target(CountMeter(plan, "macs"), protected(plan, score))
+    alive = choose_alive(plan, score, CountMeter(plan, "macs"), target)
     assert alive[plan.prunable[0].slice].sum() >= floor_of(plan.prunable[0]) == 4
     floors = protected(plan, score)
     free = ~floors
@@ -78,7 +71,7 @@ def test_the_best_units_are_kept_and_every_set_keeps_its_floor(plans):
 
 def test_the_threshold_is_the_best_score_that_has_to_go(plans):
     plan = plans["unet_128"]
-    meter, score = meter_of(plan, "macs"), np.random.default_rng(0).random(plan.units)
+    meter, score = CountMeter(plan, "macs"), np.random.default_rng(0).random(plan.units)
     floors, target = protected(plan, score), 0.2 * plan.cost().macs
     cut = threshold(plan, score, meter, target)
     assert meter((score > cut) | floors) <= target < meter((score >= cut) | floors)
@@ -89,14 +82,14 @@ def test_an_unreachable_budget_names_the_smallest_reachable(plans):
     plan = plans["resnet_9blocks"]
     floors = protected(plan, np.ones(plan.units))
     with pytest.raises(BudgetError, match="smallest possible is 0.00") as caught:
-        Budget.parse("0.001").target(meter_of(plan, "macs"), floors)
+        Budget.parse("0.001").target(CountMeter(plan, "macs"), floors)
     smallest = float(str(caught.value).split("smallest possible is ")[1].split(" ")[0])
-    assert Budget.parse(smallest).target(meter_of(plan, "macs"), floors) >= plan.cost(floors).macs
+    assert Budget.parse(smallest).target(CountMeter(plan, "macs"), floors) >= plan.cost(floors).macs
 
 
 def test_a_budget_above_the_dense_cost_is_refused(plans):
     with pytest.raises(BudgetError, match="more than the dense"):
         Budget.parse("900G").target(
-            meter_of(plans["unet_128"], "macs"),
+            CountMeter(plans["unet_128"], "macs"),
             protected(plans["unet_128"], np.ones(plans["unet_128"].units)),
         )

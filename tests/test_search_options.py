@@ -34,7 +34,7 @@ def test_every_method_trains_is_tested_and_meets_the_budget(trained, run, method
     assert (
         spec.phase == "compact" and 0.3 * spec.dense["macs"] < spec.slim["macs"] <= 0.4 * spec.dense["macs"]
     )
-    assert spec.search["method"] == ("exact" if method == "coronet" else method)
+    assert spec.search["method"] == ("gates" if method == "coronet" else method)
     assert run_test(*run("m", trained.root, "coronet", testing=True), "--ngf", 8) == 0
 
 

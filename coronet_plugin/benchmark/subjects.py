@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from coronet_plugin.channels.cost import Cost, cost_of
-from coronet_plugin.channels.find import example_input
+from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.find import cost_of, example_input
 from coronet_plugin.compression import Compression
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.export.pipeline import example_for

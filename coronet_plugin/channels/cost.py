@@ -15,9 +15,6 @@ ResNet-9 at 256x256 has 49.55 G and 56.80 G, U-Net-256 6.05 G and 18.14 G.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
 
 
 @dataclass(frozen=True)
@@ -38,17 +35,6 @@ class Cost:
             "macs_literature": self.macs_literature,
             "parameters": self.parameters,
         }
-
-
-def cost_of(generator: nn.Module, example: Any) -> Cost:
-    """Count what ``generator`` costs on ``example`` by running it once.
-
-    ``example``: an input tensor ``(1, C, H, W)`` or a tuple of inputs. The
-    generator's training flags, buffers and random state are left as they were.
-    """
-    from coronet_plugin.channels.find import trace
-
-    return trace(generator, example if isinstance(example, tuple) else (example,)).cost()
 
 
 def human(count: float) -> str:

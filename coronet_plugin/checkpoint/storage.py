@@ -50,6 +50,13 @@ def save_generator(generator: nn.Module, path: str | Path, spec: Spec) -> None:
         write_text(spec_path(path), spec.to_json())
 
 
+def version_path(path: str | Path, version: str) -> Path:
+    """Where a further version lies: ``latest_average_net_G.pth`` beside ``latest_net_G.pth``."""
+    path = Path(path)
+    epoch, net, name = path.name.rpartition("_net_")
+    return path.with_name(f"{epoch}_{version}{net}{name}" if net else f"{path.stem}_{version}{path.suffix}")
+
+
 def load_generator(
     path: str | Path,
     build: Callable[[], nn.Module] | None = None,

@@ -11,25 +11,33 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from coronet_plugin.budget.goal import STEADY, Goal
+from coronet_plugin.budget.goal import STEADY
 from coronet_plugin.distributed import broadcast_
-from coronet_plugin.errors import CheckpointError
-from coronet_plugin.methods.base import Search, Subject
+from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.methods.base import Method, Task
 from coronet_plugin.methods.hypernetwork import Hypernetwork
 from coronet_plugin.methods.proximal import DEAD_BELOW, shrink_
+from coronet_plugin.methods.registry import method
+from coronet_plugin.settings import setting
 
 
-class GeneratedSearch(Search):
-    """Search by the published hypernetwork or its folded form (docs/method.md eqs. (1) to (5))."""
+class Generated(Method):
+    """Search by a hypernetwork whose latents are shrunk (docs/method.md eqs. (1) to (5))."""
 
-    def __init__(self, subject: Subject, goal: Goal, steps: int, form: str, embedding: int) -> None:
-        super().__init__(subject, goal, steps)
-        self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, form, embedding)
+    schedule = STEADY
+    steady = True
+    embedding = 1
+    """Of each connection; the folded form has none."""
+
+    def __init__(self, task: Task, config: Any) -> None:
+        super().__init__(task, config)
+        self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, self.name, self.embedding)
         self._last_score = np.ones(self.plan.units)
         self.shrinkage = 0.0
         """How much the last proximal step took off every latent: lambda times learning rate."""
@@ -43,7 +51,7 @@ class GeneratedSearch(Search):
         assert self.hypernetwork is not None
         return self.hypernetwork
 
-    def attach(self, optimizer: torch.optim.Optimizer, group: int) -> None:
+    def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         """The hypernetwork gets an optimizer of the same class and settings."""
         self._host, self._group = optimizer, group  # by index: loading a state makes new group objects
         groups: list[dict[str, Any]] = [
@@ -54,7 +62,7 @@ class GeneratedSearch(Search):
         self.synchronise_()
 
     @torch.enable_grad()
-    def take_gradients(self) -> None:
+    def gradients(self) -> None:
         """Send the gradients of generated weights on to the hypernetwork."""
         z = self._network.z()
         leaf = z.detach().requires_grad_()
@@ -65,7 +73,7 @@ class GeneratedSearch(Search):
         if leaf.grad is not None:
             z.backward(leaf.grad)
 
-    def advance(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         assert self._optimizer is not None
         for group in self._optimizer.param_groups:
             group["lr"] = self._host.param_groups[self._group]["lr"]
@@ -84,7 +92,7 @@ class GeneratedSearch(Search):
             self.shrinkage = self.goal.threshold() / left
         else:
             self.shrinkage = self.goal.threshold(step / self.steps)
-        floors = [int(self.goal.protected(self)[s.slice].sum()) for s in self.plan.prunable]
+        floors = [int(self.goal.protected()[s.slice].sum()) for s in self.plan.prunable]
         shrink_(list(self._network.latents), self.shrinkage, floors)
 
     @torch.no_grad()
@@ -116,9 +124,9 @@ class GeneratedSearch(Search):
 
     def alive(self) -> np.ndarray:
         """Units whose latents are above the threshold, at least a set's floor."""
-        return (self.score() >= DEAD_BELOW) | self.goal.protected(self)
+        return (self.score() >= DEAD_BELOW) | self.goal.protected()
 
-    def release_(self) -> None:
+    def finish(self) -> None:
         self._last_score = self.score()
         self.hypernetwork = self._optimizer = None
 
@@ -132,12 +140,40 @@ class GeneratedSearch(Search):
             self._network.load_state_dict(state["hypernetwork"])
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(
-                "the saved search used another hypernetwork; continue with the same "
-                "--coronet_hypernetwork and --coronet_embedding as the first run"
+                "the saved search used another hypernetwork; continue with the same --coronet_method and "
+                "--coronet_embedding as the first run"
             ) from error
         if self._optimizer is not None:
             self._optimizer.load_state_dict(state["optimizer"])
         self.write_weights_()
+
+
+@method("published", "the paper's hypernetwork of three layers, about 11 numbers per weight")
+class Published(Generated):
+    """Weights by three layers (docs/method.md eqs. (1) to (3)).
+
+    Raises:
+        OptionError: the embedding size is below one.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """What the paper leaves open."""
+
+        embedding: int = setting(8, "embedding size of the hypernetwork")
+
+        def __post_init__(self) -> None:
+            if self.embedding < 1:
+                raise OptionError(f"--coronet_embedding must be at least 1, not {self.embedding}")
+
+    def __init__(self, task: Task, config: Any) -> None:
+        self.embedding = config.embedding
+        super().__init__(task, config)
+
+
+@method("folded", "the published map multiplied out, about 2 numbers per weight")
+class Folded(Generated):
+    """Weights by the published map with its last two layers multiplied out."""
 
 
 def _companion(

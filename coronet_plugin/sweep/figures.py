@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coronet_plugin.channels.cost import cost_of
-from coronet_plugin.channels.find import example_input
+from coronet_plugin.channels.find import cost_of, example_input
 from coronet_plugin.comparison.measure import Settings as Measuring
 from coronet_plugin.comparison.measure import evaluated
 from coronet_plugin.evaluation.record import Evaluation, as_plain

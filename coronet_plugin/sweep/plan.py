@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coronet_plugin.errors import OptionError
-from coronet_plugin.methods import CORONET, FORMS, METHODS
+from coronet_plugin.methods import registry
 from coronet_plugin.runs.run import read_options
 
 DENSE = "dense"
-CHOICES = (DENSE, *METHODS, *(form for form in FORMS if form != "exact"))
+CHOICES = (DENSE, *registry.all_names())
 OWNED = (
     *("name", "seed", "checkpoints_dir", "results_dir", "continue_train"),
     *("coronet_budget", "coronet_method", "coronet_hypernetwork", "coronet_widths_from"),
@@ -41,11 +41,7 @@ class Setting:
     def options(self) -> list[str]:
         """The options of ``train.py`` that make it."""
         words = ["--coronet_budget", self.budget]
-        if self.method in METHODS and self.method != CORONET:
-            words += ["--coronet_method", self.method]
-        if self.method in FORMS:
-            words += ["--coronet_hypernetwork", self.method]
-        return words
+        return words if self.method == DENSE else [*words, "--coronet_method", self.method]
 
 
 def settings(methods: Sequence[str], budgets: Sequence[str], seeds: Sequence[int]) -> tuple[Setting, ...]:

@@ -1,7 +1,6 @@
-"""All that is known of hosts: upstream checkouts and the bundled one.
+"""Know hosts, upstream checkouts and the bundled one; nothing else in the package does.
 
-Nothing else in the package imports or inspects the host. Differences between
-versions are found by looking (does the option exist, is there a wrapper), not
+Differences between versions are found by looking (does the option exist, is there a wrapper), not
 by version numbers. Host modules are imported when a function runs, because
 outside a checkout there is no ``models`` package.
 """
@@ -14,7 +13,7 @@ import inspect
 import math
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +27,35 @@ from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.generators.stock import build_generator
 
 GENERATOR_PREFIX = "G"
+
+
+class HostModel(Protocol):
+    """What every host's model has; networks are attributes ``net`` and a name, losses ``loss_`` and a name.
+
+    ``optimizers`` and ``schedulers`` are lists, of the same order; ``device`` is where it trains.
+    """
+
+    opt: Any
+    isTrain: bool
+    save_dir: str
+    model_names: list[str]
+    loss_names: list[str]
+    visual_names: list[str]
+    optimizers: list[Any]
+    schedulers: list[Any]
+    device: Any
+
+    def set_input(self, input: Any) -> None:
+        """Take a batch of the data loader."""
+
+    def forward(self) -> None:
+        """Translate the batch."""
+
+    def optimize_parameters(self) -> None:
+        """Make one training step with the batch."""
+
+    def save_networks(self, epoch: Any) -> None:
+        """Write every network under the name of ``epoch``."""
 
 
 def option(opt: Any, *names: str, default: Any = None) -> Any:
@@ -189,6 +217,11 @@ def same_random_numbers() -> Iterator[None]:
         torch.set_rng_state(torch_state)
 
 
+def networks(model: HostModel) -> dict[str, nn.Module]:
+    """All networks of ``model``, unwrapped, by name."""
+    return {name: unwrap(getattr(model, "net" + name)) for name in model.model_names}
+
+
 def constructor(base_model: type) -> str:
     """The method that gets the options: ``initialize`` in checkouts of 2018 and their forks."""
     return "initialize" if "initialize" in vars(base_model) else "__init__"
@@ -229,18 +262,23 @@ def without_loading(model: Any, opt: Any) -> Iterator[None]:
             opt.continue_train = continued
 
 
-def rewrap_(model: Any, name: str) -> None:
-    """Put a generator whose parameters were replaced into a new DistributedDataParallel, if it is in one."""
+def rewrap_(model: Any, name: str, generator: nn.Module) -> None:
+    """Let ``generator``, which was resized or is another one, be ``name`` of ``model``, wrapped as before."""
     wrapper = getattr(model, "net" + name)
+    wrapped = generator
     if isinstance(wrapper, DistributedDataParallel):
-        fresh = DistributedDataParallel(
-            wrapper.module,
+        wrapped = DistributedDataParallel(
+            generator,
             device_ids=wrapper.device_ids,
             output_device=wrapper.output_device,
             broadcast_buffers=wrapper.broadcast_buffers,
             find_unused_parameters=wrapper.find_unused_parameters,
         )
-        setattr(model, "net" + name, fresh)
+    elif unwrap(wrapper) is generator:
+        return  # it was resized in place
+    elif isinstance(wrapper, nn.DataParallel):
+        wrapped = nn.DataParallel(generator, wrapper.device_ids, wrapper.output_device, wrapper.dim)
+    setattr(model, "net" + name, wrapped)
 
 
 def image_pools(model: Any) -> dict[str, Any]:
@@ -264,9 +302,3 @@ def progress(model: Any) -> dict[str, Any]:
 def observed(model: Any) -> list[torch.Tensor]:
     """What the bundled host's models noted this epoch for ``--lr_policy plateau``; to be changed in place."""
     return getattr(model, "observed", [])
-
-
-def construct_(model: Any, opt: Any) -> None:
-    """Build ``model`` anew from ``opt``, in place, as its host once did."""
-    base = importlib.import_module("models.base_model").BaseModel
-    getattr(model, constructor(base))(opt)
