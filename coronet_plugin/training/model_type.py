@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from coronet_plugin.channels.cost import human
-from coronet_plugin.channels.find import example_input
 from coronet_plugin.checkpoint.spec import Spec, spec_path, widths_of
 from coronet_plugin.checkpoint.storage import load_into, save_generator, save_tensors
 from coronet_plugin.compression import Compression, share_budget
@@ -108,9 +107,9 @@ class CompressedModel:
         self._report()
 
     def _example(self, name: str, network: torch.nn.Module) -> Any:
-        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or one image."""
+        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
         own = getattr(self, "coronet_example", None)
-        return own(name) if own else example_input(network, host.crop_size(self.opt))
+        return own(name) if own else host.example(network, self.opt)
 
     # -- training --------------------------------------------------------
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:

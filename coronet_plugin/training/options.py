@@ -14,6 +14,7 @@ from coronet_plugin.budget.latency_table import RUNTIMES
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
+from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.methods import CORONET, EXACT, FORMS, METHODS
 from coronet_plugin.training import host
 from coronet_plugin.training.numerics import ON_NAN, STOP
@@ -36,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="model type to compress, as --model takes it (default: %(default)s); "
         "when testing, the default is the one the run was trained with",
     )
+    add_family_option(group)
     group.add_argument(
         "--coronet_networks",
         default="",
