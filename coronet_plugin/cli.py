@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = int(options.run(options))
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader had enough, as in ``coronet inspect unet_256 | head``
+    except BrokenPipeError:  # the reader had enough, as in ``coronet inspect RUN | head``
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor complain on leaving
         return 0
     except (UserError, OSError) as error:

@@ -1,6 +1,6 @@
 """Networks of the bundled models: discriminators, adversarial losses, weights, schedules.
 
-Generators are in :mod:`coronet_plugin.generators.stock`, so that the package alone can
+Generators are in :mod:`coronet_plugin.generators`, so that the package alone can
 rebuild them, and are re-exported here.
 """
 
@@ -17,18 +17,10 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from coronet_plugin.errors import DataError, OptionError
-from coronet_plugin.generators.stock import (
-    RESNET_BLOCKS,
-    UNET_DOWNS,
-    NormLayer,
-    ResnetBlock,
-    ResnetGenerator,
-    UnetGenerator,
-    UnetSkipConnectionBlock,
-    build_generator,
-    get_norm_layer,
-    needs_bias,
-)
+from coronet_plugin.generators.registry import find_family
+from coronet_plugin.generators.resnet import ResnetBlock, ResnetFamily, ResnetGenerator
+from coronet_plugin.generators.stock import NormLayer, build_generator, get_norm_layer, needs_bias
+from coronet_plugin.generators.unet import UnetGenerator, UnetSkipConnectionBlock
 
 __all__ = [
     "GANLoss",
@@ -134,10 +126,13 @@ def check_image_size(netG: str, images: Tensor, is_train: bool) -> None:
     of its two halvings.
     """
     height, width = images.shape[-2:]
-    base = 2 ** UNET_DOWNS[netG] if netG in UNET_DOWNS else 4
-    if netG in RESNET_BLOCKS and min(height, width) < 5:
+    family = find_family(netG)
+    if family is None:
+        return
+    base = family.side_multiple(family.default_config())
+    if isinstance(family, ResnetFamily) and min(height, width) < 5:
         raise DataError(f"--netG {netG} takes images of at least 5 pixels a side, and got {width}x{height}")
-    if netG not in UNET_DOWNS and (netG not in RESNET_BLOCKS or not is_train):
+    if isinstance(family, ResnetFamily) and not is_train:
         return
     if height % base or width % base:
         raise DataError(

@@ -228,7 +228,7 @@ def test_the_same_input_again_is_no_collapse():
 
 def test_a_collapse_in_the_search_is_said_once(train, monkeypatch, capsys):
     import coronet_plugin.training.collapse as module
-    from coronet_plugin.generators.stock import ResnetGenerator
+    from coronet_plugin.generators.resnet import ResnetGenerator
 
     monkeypatch.setattr(module, "EVERY", 1)
     original = ResnetGenerator.forward

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.evaluation.pictures import Pictures, Reading, pictures_of
-from coronet_plugin.runs.run import Options, Run, Translation, parse_options
+from coronet_plugin.runs.options import Options, parse_options
+from coronet_plugin.runs.run import Run, Translation
 
 TRAIN, TEST = "train", "test"
 

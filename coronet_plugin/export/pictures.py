@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from coronet_plugin.errors import DataError
-from coronet_plugin.runs.run import Options, read_options
+from coronet_plugin.runs.options import Options, read_options
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 SOURCES = {"G_B": "B"}

@@ -16,13 +16,14 @@ under the entry-point group :data:`GROUP`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any, TypeVar
 
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.base import Method
 from coronet_plugin.settings import Setting, settings_of
+from coronet_plugin.user_code import load_entry_points
 
 GROUP = "coronet.methods"
 """Entry points of this group are loaded once, when a name is looked up."""
@@ -33,7 +34,6 @@ M = TypeVar("M", bound=Method)
 _methods: dict[str, type[Method]] = {}
 _aliases: dict[str, str] = {}
 _summaries: dict[str, str] = {}
-_loaded = False
 
 
 def method(name: str, summary: str, *aliases: str) -> Callable[[type[M]], type[M]]:
@@ -141,13 +141,6 @@ def settings() -> dict[str, tuple[Setting, tuple[str, ...]]]:
     return found
 
 
+@functools.cache
 def _load() -> None:
-    """Import the modules that other packages name."""
-    global _loaded
-    if _loaded:
-        return
-    _loaded = True
-    points: Any = metadata.entry_points()
-    chosen = points.select(group=GROUP) if hasattr(points, "select") else points.get(GROUP, ())
-    for point in chosen:
-        point.load()
+    load_entry_points(GROUP)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coronet_plugin.command import Command, positive
 from coronet_plugin.comparison.command import add_quality_options, extractor_of
+from coronet_plugin.generators.extension import import_families
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -46,10 +47,11 @@ def _run(options: argparse.Namespace) -> int:
     from coronet_plugin.evaluation.perceptual import load_lpips
     from coronet_plugin.sweep import table
     from coronet_plugin.sweep.figures import figures
-    from coronet_plugin.sweep.plan import Plan, settings
+    from coronet_plugin.sweep.plan import Plan, given, settings
     from coronet_plugin.sweep.work import Work, begin, is_done, read_record
 
     new_figure(1, 1)  # what is missing to draw with is said now, not after the trainings
+    import_families(*given(options.options, "coronet_family")[1:])
     plan = Plan.of(options.output, options.script, options.options, options.num_test)
     wanted = settings(options.methods, options.budgets, options.seeds)
     extractor, missing = extractor_of(options)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods import registry
-from coronet_plugin.runs.run import read_options
+from coronet_plugin.runs.options import read_options
 
 DENSE = "dense"
 CHOICES = (DENSE, *registry.all_names())
@@ -112,9 +112,8 @@ class Plan:
 
     def _data(self, setting: Setting) -> list[str]:
         """Data, machine, and pictures as large as the crops of the training, so that none is cropped."""
-        words = [
-            word for name in ("dataroot", "gpu_ids", "num_threads") for word in given(self.options, name)
-        ]
+        names = ("dataroot", "gpu_ids", "num_threads", "coronet_family")
+        words = [word for name in names for word in given(self.options, name)]
         values = read_options(self.checkpoints / setting.name).values
         for crop, load in (("crop_size", "load_size"), ("fineSize", "loadSize")):
             if crop in values:

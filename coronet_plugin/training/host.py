@@ -21,10 +21,13 @@ from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from coronet_plugin.channels.find import example_input
 from coronet_plugin.channels.propagation import Runner, call
+from coronet_plugin.checkpoint.upstream import recognise_generator
 from coronet_plugin.distributed import world_size
-from coronet_plugin.errors import OptionError, UserError
-from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.registry import Family
+from coronet_plugin.runs.options import Options
 
 GENERATOR_PREFIX = "G"
 
@@ -143,31 +146,33 @@ def optimizer_of(model: Any, network: nn.Module) -> Any:
 
 
 def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:
-    """What a spec says of ``network``: arguments of ``build_generator``, or just its class.
+    """Find what a spec says of ``network``: a registered family with its config, or just its class.
 
-    The arguments are given only if they really build a generator with the same
+    The family is given only if it really builds a generator of the same class and
     tensors, so that an edited checkout's generator is never taken for a stock one.
     """
-    own = {"class": type(network).__name__}
-    convolutions = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-    if not convolutions:
-        return own
-    arguments = {
-        "netG": option(opt, "netG", "which_model_netG"),
-        "input_nc": convolutions[0].in_channels,
-        "output_nc": convolutions[-1].out_channels,
-        "ngf": option(opt, "ngf"),
-        "norm": option(opt, "norm", "normG"),
-        "use_dropout": not option(opt, "no_dropout", default=False),
-    }
-    try:
-        with torch.device("meta"):
-            stock = build_generator(**arguments)
-    except UserError:
-        return own
-    same_class = type(stock).__name__ == type(network).__name__
-    same = same_class and _shapes(stock) == _shapes(network)
-    return arguments if same else own
+    found = _recognise(network, opt)
+    return {"class": type(network).__name__} if found is None else found[0].architecture(found[1])
+
+
+def example(network: nn.Module, opt: Any) -> Any:
+    """What ``network`` is run on once: the example of its family, or an image if it is of none."""
+    found, side = _recognise(network, opt), crop_size(opt)
+    if found is None:
+        return example_input(network, side)
+    device = next(network.parameters()).device
+    return tuple(x.to(device) for x in found[0].example(found[1], (side, side)))
+
+
+def _recognise(network: nn.Module, opt: Any) -> tuple[Family, Any] | None:
+    options = Options({name: str(value) for name, value in vars(opt).items()}, {})
+    found = recognise_generator(network.state_dict(), options.of_generators())
+    if found is None:
+        return None
+    with torch.device("meta"):
+        built = found[0].build(found[1])
+    same_class = type(built).__name__ == type(network).__name__
+    return found if same_class and _shapes(built) == _shapes(network) else None
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

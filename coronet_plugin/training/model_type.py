@@ -19,7 +19,6 @@ from torch import nn
 
 from coronet_plugin.budget.goal import Share
 from coronet_plugin.channels.cost import human
-from coronet_plugin.channels.find import example_input
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, widths_of
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
 from coronet_plugin.compression import Compression, shared_goal
@@ -148,9 +147,9 @@ class CompressedModel:
         return found
 
     def _example(self, name: str, network: nn.Module) -> Any:
-        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or one image."""
+        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
         own = getattr(self, "coronet_example", None)
-        return own(name) if own else example_input(network, host.crop_size(self.opt))
+        return own(name) if own else host.example(network, self.opt)
 
     # -- training --------------------------------------------------------
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,7 @@ from coronet_plugin.budget.latency_table import RUNTIMES
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
+from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.methods import registry
 from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
 from coronet_plugin.training import host
@@ -183,6 +184,7 @@ def add_coronet_options(parser: argparse.ArgumentParser) -> None:
     """Add every ``--coronet_*`` option; each help text gives unit, default and effect."""
     group = parser.add_argument_group("coronet: compress the generators while they train")
     add_options(group, settings_of(TrainingOptions))
+    add_family_option(group)
     methods = "; ".join(f"'{name}': {registry.summary(name)}" for name in registry.names())
     group.add_argument(
         "--coronet_method",
