@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from coronet_plugin import host, provenance, training_state
+from coronet_plugin.budget import Budget
 from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
 from coronet_plugin.comparison.watch import Watch
 from coronet_plugin.compression import Compression, share_budget
@@ -277,6 +278,7 @@ class CoronetOptions:
         if spec is not None:
             parser.set_defaults(coronet_base=str(spec.options.get("coronet_base", "cycle_gan")))
         known, _ = parser.parse_known_args()
+        Budget.parse(known.coronet_budget, known.coronet_budget_kind)  # a slip is said before data are read
         parser = host.base_class(known.coronet_base).modify_commandline_options(parser, is_train)
         if spec is not None and spec.options.get("coronet_base") == known.coronet_base:
             parser.set_defaults(**{k: v for k, v in spec.options.items() if k in REMEMBERED})

@@ -44,9 +44,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--coronet_budget",
         default="0.1",
-        help="what each generator may cost in the end: a fraction of the dense generator (0.1), a count "
-        "(2.6G, 350k), or a time (20ms), at --crop_size (default: %(default)s); 1.0 trains the base model "
-        "itself, bit for bit",
+        help="what each generator may cost in the end: a fraction of the dense generator (0.1, at most 1), a "
+        "count (2.6G, 350k, or a whole number from 1000), or a time (20ms), at --crop_size (default: "
+        "%(default)s); 1.0 trains the base model itself, bit for bit",
     )
     group.add_argument(
         "--coronet_budget_kind",

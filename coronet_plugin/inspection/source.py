@@ -188,9 +188,10 @@ def _inspect_spec(path: Path, spec: Spec, size: tuple[int, int] | None) -> Inspe
 
 
 def _asked(spec: Spec) -> str:
-    kind = "MACs" if spec.budget["kind"] == "macs" else "parameters"
+    kind = spec.budget["kind"]
+    of = {"macs": " of the MACs", "params": " of the parameters"}.get(kind, f" ({kind})")
     when = f", search at step {spec.search['steps']} of {spec.search['of']}" if spec.phase == SEARCH else ""
-    return f"budget {spec.budget['requested']} of the {kind}{when}"
+    return f"budget {spec.budget['requested']}{of}{when}"
 
 
 def _title(path: Path) -> str:

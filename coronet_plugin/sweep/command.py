@@ -41,16 +41,19 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from coronet_plugin.budget import Budget
     from coronet_plugin.comparison.measure import Settings as Measuring
     from coronet_plugin.drawing import new_figure
     from coronet_plugin.evaluation.perceptual import load_lpips
     from coronet_plugin.sweep import table
     from coronet_plugin.sweep.figures import figures
-    from coronet_plugin.sweep.plan import Plan, settings
+    from coronet_plugin.sweep.plan import Plan, given, settings
     from coronet_plugin.sweep.work import Work, begin, is_done, read_record
 
     new_figure(1, 1)  # what is missing to draw with is said now, not after the trainings
     plan = Plan.of(options.output, options.script, options.options, options.num_test)
+    for budget in options.budgets:  # and so is a slip
+        Budget.parse(budget, (given(plan.options, "coronet_budget_kind") or ["macs"])[-1])
     wanted = settings(options.methods, options.budgets, options.seeds)
     extractor, missing = extractor_of(options)
     measuring = Measuring(
