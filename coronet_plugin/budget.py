@@ -68,13 +68,18 @@ class Budget:
             raise BudgetError(f"budget {text!r} is not understood; give a fraction such as 0.1 or {example}")
         smallest = 1 if kind == LATENCY else SMALLEST_COUNT
         if amount > 1 and not match[2] and (amount < smallest or not amount.is_integer()):
-            raise BudgetError(
-                f"budget {text!r} is neither a fraction such as 0.1, at most 1, nor {example}"
-            )
+            raise BudgetError(f"budget {text!r} is neither a fraction such as 0.1, at most 1, nor {example}")
         return cls(str(text), kind, amount, absolute=amount > 1 or bool(match[2]))
 
-    def target(self, meter: Meter, floors: np.ndarray) -> float:
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing has to go."""
+        return self.amount == 1 and not self.absolute
+
+    def target(self, meter: Meter, floors: np.ndarray, why: str = "") -> float:
         """The largest cost allowed, in the unit of ``meter``; ``floors``: units that stay in any case.
+
+        ``why``: what to say of channels that never go, should the budget not be reached.
 
         Raises:
             BudgetError: it lies above the dense cost or below what the floors can reach.
@@ -91,6 +96,7 @@ class Budget:
             raise BudgetError(
                 f"budget {self.text} ({human(target)} {unit}) cannot be reached: the smallest possible is "
                 f"{math.ceil(smallest / dense * 1e4) / 1e4:.4g} ({human(smallest)} of {human(dense)} {unit})"
+                + (f"; what stays whole: {why}" if why else "")
             )
         return target if self.kind == LATENCY else int(target)
 

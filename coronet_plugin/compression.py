@@ -28,10 +28,10 @@ from coronet_plugin.budget import LATENCY, Budget, JointPlan, meter_of
 from coronet_plugin.checkpoint import save_generator
 from coronet_plugin.cost import Cost
 from coronet_plugin.distributed import agreed, broadcast_, world_size
-from coronet_plugin.errors import CheckpointError, OptionError, PlanError
-from coronet_plugin.goal import Goal
+from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.goal import Goal, check_removable
 from coronet_plugin.latency import Clock, LatencyTable
-from coronet_plugin.planning import find_channels
+from coronet_plugin.planning import find_channels, keep_frozen
 from coronet_plugin.propagation import Runner, call
 from coronet_plugin.search import CORONET, EXACT, default_schedule, make_search
 from coronet_plugin.search.base import Subject
@@ -66,6 +66,8 @@ class Compression:
             (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
             are then replaced during the search: after a step that did, ``resized`` is true, and
             DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
+        prune_frozen: remove channels of frozen layers (``requires_grad`` off), too. By default every set that
+            one makes or reads is pinned. The exact form and the baselines alone can.
         keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
             baselines always do.
         run: how the generator is run, as for :func:`~coronet_plugin.planning.find_channels`.
@@ -93,6 +95,7 @@ class Compression:
         round_to: int = 1,
         widths: Mapping[str, int] | None = None,
         gradual: bool | None = None,
+        prune_frozen: bool = False,
         keep_weights: bool = False,
         run: Runner = call,
         architecture: Mapping[str, Any] | None = None,
@@ -102,8 +105,12 @@ class Compression:
         self.generator = generator
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
-        self.plan = find_channels(generator, self.inputs, run)
         self.budget = Budget.parse(budget if widths is None else 1.0, kind)
+        if prune_frozen and method == CORONET and hypernetwork != EXACT:
+            raise OptionError(f"what is frozen is not generated: prune_frozen is not for {hypernetwork}")
+        found = find_channels(generator, self.inputs, run)
+        self.plan = found if prune_frozen else keep_frozen(found, generator)
+        check_removable([self.plan], self.budget)
         self.latencies: LatencyTable | None = None
         if kind == LATENCY:
             measured = LatencyTable.measure(generator, self.plan, self.inputs, run, Clock(runtime))
@@ -121,7 +128,6 @@ class Compression:
         self.goal = Goal([self.plan], self.budget, self.meter, schedule, round_to)
         if widths is not None:
             self.goal.fix_widths_(self.plan.units_for(widths))
-        self._check_possible()
         subject = Subject(generator, self.inputs, self.plan)
         self.search = make_search(subject, self.goal, search_steps, method, hypernetwork, embedding)
         self._host: torch.optim.Optimizer | None = None
@@ -130,14 +136,6 @@ class Compression:
         if keep_weights:
             self.search.adopt_weights_()
         self.search.write_weights_()
-
-    def _check_possible(self) -> None:
-        if self.goal.target < self.goal.dense and not self.plan.units:
-            reasons = "; ".join(f"{s.name}: {s.pinned}" for s in self.plan.sets[:3] if s.pinned)
-            raise PlanError(
-                f"no channel of {type(self.generator).__name__} can be removed ({reasons}); "
-                "'coronet inspect' shows all reasons"
-            )
 
     def adopt_weights_(self) -> None:
         """Go on from the weights the generator has now, to the last bit."""
@@ -166,15 +164,19 @@ class Compression:
         first; gradients averaged by DistributedDataParallel keep them equal.
 
         Raises:
-            OptionError: the optimizer does not hold the generator's weights.
+            OptionError: the optimizer does not hold all of the generator's weights but the frozen ones.
         """
         held = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
         parameters = dict(self.generator.named_parameters())
-        weights = [parameters[name] for name in self.plan.kernels()]
-        if any(id(weight) not in held for weight in weights):
-            raise OptionError("the optimizer does not hold the generator's weights; attach the one that does")
+        weights = {n: parameters[n] for n in self.plan.kernels() if parameters[n].requires_grad}
+        missing = [name for name, weight in weights.items() if id(weight) not in held]
+        if missing:
+            raise OptionError(
+                f"the optimizer does not hold the generator's weights ({missing[0]}); attach the one that "
+                "does, or freeze, before the compression is made, what is not trained: requires_grad_(False)"
+            )
         self._host = optimizer
-        self.search.attach(optimizer, held[id(weights[0])] if weights else 0)
+        self.search.attach(optimizer, min((held[id(weight)] for weight in weights.values()), default=0))
         self._hook = optimizer.register_step_pre_hook(self._take_gradients)
         return self
 
@@ -322,7 +324,7 @@ class Compression:
         if kept.shape != self._kept.shape:
             raise CheckpointError(
                 f"the saved search has {len(kept)} latents, this generator {len(self._kept)}; "
-                "continue with the options of the first run (--netG, --ngf)"
+                "continue with the options of the first run (--netG, --ngf, --coronet_prune_frozen)"
             )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
@@ -355,6 +357,7 @@ def share_budget(
 
     Raises:
         BudgetError: the budget cannot be read or reached.
+        PlanError: none of the generators' channels can be removed.
         OptionError: a generator's own budget is of another kind.
     """
     if any(compression.budget.kind != kind for compression in compressions):
@@ -362,6 +365,7 @@ def share_budget(
             f"the shared budget is about {kind}, a generator's own is not; choose one kind for all"
         )
     joint, parsed = JointPlan([c.plan for c in compressions]), Budget.parse(budget, kind)
+    check_removable(joint.plans, parsed)
 
     def meter(alive: np.ndarray | None) -> float:
         return sum(c.meter(part) for c, part in zip(compressions, joint.split(alive)))

@@ -9,7 +9,8 @@ import numpy as np
 
 from coronet_plugin.budget import Budget, JointPlan, Meter, Widths, choose_alive, protected, threshold
 from coronet_plugin.channels import ChannelPlan
-from coronet_plugin.errors import OptionError
+from coronet_plugin.errors import OptionError, PlanError
+from coronet_plugin.propagation import OUTPUT
 
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "linear": lambda progress, end: end + (1 - end) * (1 - progress),
@@ -30,6 +31,20 @@ class Member(Protocol):
 
     def alive(self) -> np.ndarray:
         """Units that still work, bool ``(units,)``."""
+
+
+def check_removable(plans: Sequence[ChannelPlan], budget: Budget) -> None:
+    """Raises PlanError, with the reasons, when something has to go and nothing can."""
+    if not any(plan.units for plan in plans) and not budget.is_everything:
+        why = _why_pinned(plans) or f"there is one layer alone, and {OUTPUT}"
+        raise PlanError(
+            f"none of the generator's channels can be removed, which budget {budget.text} asks for: {why} "
+            "('coronet inspect' shows all reasons)"
+        )
+
+
+def _why_pinned(plans: Sequence[ChannelPlan]) -> str:
+    return "; ".join(dict.fromkeys(why for plan in plans if (why := plan.why_pinned())))
 
 
 class Goal:
@@ -61,7 +76,7 @@ class Goal:
         self.widths = Widths.of(self.plan, round_to)
         self.fixed = False
         self.dense = meter(None)
-        self.target = budget.target(meter, self._smallest())
+        self.target = budget.target(meter, self._smallest(), _why_pinned(plans))
         self._decided: dict[int, np.ndarray] = {}
         self._decided_at = -1.0
 

@@ -28,7 +28,7 @@ from coronet_plugin.errors import CheckpointError, shown_in_one_line
 from coronet_plugin.files import settle, together
 from coronet_plugin.guard import Guard
 from coronet_plugin.options import REMEMBERED, Settings, add_options, recall, remember
-from coronet_plugin.planning import example_input
+from coronet_plugin.planning import FROZEN, example_input
 from coronet_plugin.qat import LateRounding
 from coronet_plugin.spec import Spec, spec_path, widths_of
 from coronet_plugin.start import start_from
@@ -89,15 +89,18 @@ class CompressedModel:
                 method=settings.method,
                 hypernetwork=settings.hypernetwork,
                 embedding=settings.embedding,
+                prune_frozen=settings.prune_frozen,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
             self.compressions[name] = compression.attach(host.optimizer_of(self, network))
             dense = compression.plan.cost()
+            frozen = sum(s.pinned == FROZEN for s in compression.plan.sets)
             say(
                 f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
                 f"literature's convention) and {human(dense.parameters)} parameters in "
-                f"{len(compression.plan.prunable)} channel sets; {settings.goal} "
+                f"{len(compression.plan.prunable)} channel sets"
+                f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {settings.goal} "
                 f"after {compression.search.steps} steps"
             )
         self._guard.watch(networks)

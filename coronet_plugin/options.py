@@ -113,6 +113,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     group.add_argument(
+        "--coronet_prune_frozen",
+        action="store_true",
+        help="remove channels of frozen layers (requires_grad off), too; not with generated weights "
+        "(default: what a frozen layer makes or reads stays whole)",
+    )
+    group.add_argument(
         "--coronet_init_from",
         default="",
         metavar="PATH",
@@ -176,6 +182,7 @@ class Settings:
     method: str
     hypernetwork: str
     embedding: int
+    prune_frozen: bool
     init_from: str
     on_nan: str
     qat_epochs: float
@@ -225,6 +232,7 @@ class Settings:
             method=opt.coronet_method,
             hypernetwork=opt.coronet_hypernetwork,
             embedding=opt.coronet_embedding,
+            prune_frozen=opt.coronet_prune_frozen,
             init_from=opt.coronet_init_from,
             on_nan=opt.coronet_on_nan,
             qat_epochs=opt.coronet_qat,

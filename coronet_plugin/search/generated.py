@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from coronet_plugin.distributed import broadcast_
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.goal import STEADY, Goal
 from coronet_plugin.hypernetwork import Hypernetwork
 from coronet_plugin.proximal import DEAD_BELOW, shrink_
@@ -29,12 +29,15 @@ class GeneratedSearch(Search):
 
     def __init__(self, subject: Subject, goal: Goal, steps: int, form: str, embedding: int) -> None:
         super().__init__(subject, goal, steps)
-        self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, form, embedding)
+        parameters = dict(self.generator.named_parameters())
+        frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+        self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, form, embedding, frozen)
+        if not self.hypernetwork.names:
+            raise OptionError(f"{form} generates weights of convolutions that are trained; here is none")
         self._last_score = np.ones(self.plan.units)
         self.shrinkage = 0.0
         """How much the last proximal step took off every latent: lambda times learning rate."""
-        parameters = dict(self.generator.named_parameters())
-        self._weights = [parameters[name] for name in self.plan.kernels()]
+        self._weights = [parameters[name] for name in self.hypernetwork.names]
         self._optimizer: torch.optim.Optimizer | None = None
 
     @property
