@@ -17,6 +17,7 @@ from coronet_plugin.export.normalisation import why_not_fp16
 from coronet_plugin.export.pictures import noise, noise_like
 from coronet_plugin.export.pipeline import Request, export_generator
 from coronet_plugin.export.ports import Flat, ports_of
+from coronet_plugin.export.quantization.quality import quality
 from coronet_plugin.export.targets import TARGETS, one_line
 
 SIZE = 24
@@ -269,3 +270,24 @@ def test_the_range_is_that_of_the_last_function_or_what_is_seen():
     assert verify.range_of([x], (-1, 1)) == (-1, 1)
     assert verify.range_of([x, 255 * x], (-1, 1)) == verify.range_of([x, 255 * x])  # changed in place since
     assert verify.range_of([np.full(4, 5.0)]) == (0, 10) and verify.range_of([np.zeros(4)]) == (-1, 1)
+
+
+def test_int8_is_judged_in_the_outputs_range():
+    """As pixels from -1 to 1, pictures from 0 to 255 are all white, and anything is as good as they are."""
+    pictures = noise(2, 3, (32, 32)).values
+
+    def at(scale: float, shift: float):
+        return lambda x: (x + 1) * 127.5 * scale + shift
+
+    same, worse = (quality(at(*how), at(1, 0), pictures, pictures, None) for how in ((1, 0), (0.5, 60)))
+    assert same.ssim == 1 and same.truth_ssim > 0.99 and worse.drop > 0.1
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_several_by_the_former_exporter_to_onnx(dynamic, tmp_path, monkeypatch):
+    needs("onnx")
+    monkeypatch.setattr("coronet_plugin.export.onnx.can_use_dynamo", lambda: False)
+    build, example, _, outputs = CASES["dictionary"]
+    request = Request(TARGETS["onnx"], dynamic=dynamic, multiple=2)
+    result = export_generator(build(), request, tmp_path, "G", example=example)
+    assert result.accepted and list(result.differences) == outputs
