@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.budget.budget import LATENCY, Budget, CountMeter, Meter
-from coronet_plugin.budget.goal import STEADY, Goal, Share
+from coronet_plugin.budget.goal import STEADY, Goal, Share, check_removable
 from coronet_plugin.budget.latency_table import Clock, LatencyMeter, LatencyTable
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import (
@@ -37,13 +37,13 @@ from coronet_plugin.channels.cut import (
     slim_,
     update_optimizer_,
 )
-from coronet_plugin.channels.find import find_channels
+from coronet_plugin.channels.find import find_channels, keep_frozen
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, versions
 from coronet_plugin.checkpoint.storage import save_generator, version_path
 from coronet_plugin.distributed import agreed, broadcast_, world_size
-from coronet_plugin.errors import CheckpointError, OptionError, PlanError
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import together
 from coronet_plugin.methods import Events, Method, Task
 from coronet_plugin.methods.events import Remaining
@@ -79,6 +79,8 @@ class Compression:
             (:data:`WORTHWHILE`), so that steps get cheaper as it goes; lossless methods alone can. Parameters
             are then replaced during the search: after a step that did, ``resized`` is true, and
             DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
+        prune_frozen: remove channels of frozen layers (``requires_grad`` off), too. By default every set that
+            one makes or reads is pinned. Methods that generate no weights alone can.
         keep_weights: begin with the weights the generator has, to the last bit; methods without generated
             weights always do.
         run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
@@ -106,6 +108,7 @@ class Compression:
         round_to: int = 1,
         widths: Mapping[str, int] | None = None,
         gradual: bool | None = None,
+        prune_frozen: bool = False,
         keep_weights: bool = False,
         run: Runner = call,
         architecture: Mapping[str, Any] | None = None,
@@ -116,16 +119,19 @@ class Compression:
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
         self.config = configure(method) if isinstance(method, str) else method
-        schedule = schedule or method_of(self.config).schedule
+        chosen = method_of(self.config)
+        if prune_frozen and chosen.generates:
+            raise OptionError(f"what is frozen is not generated: prune_frozen is not for {chosen.name}")
+        schedule = schedule or chosen.schedule
         if goal is None:
             budget = budget if widths is None else 1.0
             options = (budget, kind, runtime, schedule, round_to)
-            goal = shared_goal([generator], [self.inputs], *options, runs=[run]).shares[0]
+            own = shared_goal([generator], [self.inputs], *options, prune_frozen=prune_frozen, runs=[run])
+            goal = own.shares[0]
         self.goal = goal
         self.plan = goal.plan
         if widths is not None:
             self.goal.goal.fix_widths_(self.plan.units_for(widths))
-        _check_possible(generator, goal)
         self.phase = SEARCH
         self.steps = 0
         self.gradual = world_size() == 1 if gradual is None else gradual
@@ -182,15 +188,19 @@ class Compression:
         first; gradients averaged by DistributedDataParallel keep them equal.
 
         Raises:
-            OptionError: the optimizer does not hold the generator's weights.
+            OptionError: the optimizer does not hold all of the generator's weights but the frozen ones.
         """
         held = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
         parameters = dict(self.generator.named_parameters())
-        weights = [parameters[name] for name in self.plan.kernels()]
-        if any(id(weight) not in held for weight in weights):
-            raise OptionError("the optimizer does not hold the generator's weights; attach the one that does")
+        weights = {n: parameters[n] for n in self.plan.kernels() if parameters[n].requires_grad}
+        missing = [name for name, weight in weights.items() if id(weight) not in held]
+        if missing:
+            raise OptionError(
+                f"the optimizer does not hold the generator's weights ({missing[0]}); attach the one that "
+                "does, or freeze, before the compression is made, what is not trained: requires_grad_(False)"
+            )
         self._host, self._scaler = optimizer, scaler
-        self._group = held[id(weights[0])] if weights else 0
+        self._group = min((held[id(weight)] for weight in weights.values()), default=0)
         for part in self._parts():
             part.begin(optimizer, self._group)
         optimizer.register_step_pre_hook(self._before_the_optimizer)
@@ -407,7 +417,7 @@ class Compression:
         if kept.shape != self._kept.shape:
             raise CheckpointError(
                 f"the saved search has {len(kept)} latents, this generator {len(self._kept)}; "
-                "continue with the options of the first run (--netG, --ngf)"
+                "continue with the options of the first run (--netG, --ngf, --coronet_prune_frozen)"
             )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
@@ -445,15 +455,6 @@ class Compression:
         self.method.load_state_dict(state)
 
 
-def _check_possible(generator: nn.Module, share: Share) -> None:
-    if share.goal.target < share.goal.dense and not share.goal.plan.units:
-        reasons = "; ".join(f"{s.name}: {s.pinned}" for s in share.plan.sets[:3] if s.pinned)
-        raise PlanError(
-            f"no channel of {type(generator).__name__} can be removed ({reasons}); "
-            "'coronet inspect' shows all reasons"
-        )
-
-
 def shared_goal(
     generators: Sequence[nn.Module],
     examples: Sequence[Any],
@@ -462,6 +463,7 @@ def shared_goal(
     runtime: str = "torch",
     schedule: str = "cubic",
     round_to: int = 1,
+    prune_frozen: bool = False,
     runs: Sequence[Runner] | None = None,
 ) -> Goal:
     """One budget for what ``generators`` cost together, for which their channels compete.
@@ -471,16 +473,20 @@ def shared_goal(
 
     Raises:
         BudgetError: the budget cannot be read or reached.
-        PlanError: a generator does not run.
+        PlanError: a generator does not run, or none of the channels can be removed.
         OptionError: another argument is out of range.
     """
     asked = Budget.parse(budget, kind)
     plans: list[ChannelPlan] = []
     meters: list[Meter] = []
-    for generator, example, run in zip(generators, examples, runs or [call] * len(generators)):
+    runs = runs or [call] * len(generators)
+    for generator, example, run in zip(generators, examples, runs):
+        found = find_channels(generator, example, run)
+        plans.append(found if prune_frozen else keep_frozen(found, generator))
+    check_removable(plans, asked)
+    for generator, plan, example, run in zip(generators, plans, examples, runs):
         inputs = example if isinstance(example, tuple) else (example,)
-        plans.append(find_channels(generator, inputs, run))
-        meters.append(_meter(generator, plans[-1], inputs, asked.kind, runtime, run))
+        meters.append(_meter(generator, plan, inputs, asked.kind, runtime, run))
     return Goal(plans, meters, asked, schedule, round_to)
 
 

@@ -1,6 +1,6 @@
 """Networks of the bundled models: discriminators, adversarial losses, weights, schedules.
 
-Generators are in :mod:`coronet_plugin.generators`, so that the package alone can
+Generators are in :mod:`coronet_plugin.generators.stock`, so that the package alone can
 rebuild them, and are re-exported here.
 """
 

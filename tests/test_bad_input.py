@@ -113,6 +113,8 @@ CASES = [
     (compress, ["--coronet_budget", 0], "budget '0' is not understood", "0.1"),
     (compress, ["--coronet_budget", -1], "budget"),
     (compress, ["--coronet_budget", "lots"], "budget 'lots' is not understood"),
+    (compress, ["--coronet_budget", "1.7"], "at most 1", "350000"),
+    (compress, ["--coronet_budget", "1.7", "--dataroot", "nowhere"], "budget '1.7'"),
     (compress, ["--coronet_budget", "1e-9"], "cannot be reached", "smallest possible"),
     (compress, ["--coronet_budget", "900G"], "more than the dense generator's", "ask for less"),
     (compress, ["--coronet_budget_kind", "watts"], "--coronet_budget_kind", "params"),

@@ -24,7 +24,7 @@ def plans():
 
 @pytest.mark.parametrize(
     ("text", "amount", "absolute"),
-    [("0.1", 0.1, False), ("1", 1.0, False), (".5", 0.5, False), ("2.6G", 2.6e9, True), ("350k", 350e3, True),
+    [("0.1", 0.1, False), (".5", 0.5, False), ("2.6G", 2.6e9, True), ("350k", 350e3, True), ("1000", 1000.0, True), ("1", 1.0, False), (2e6, 2e6, True),
      ("1.5 m", 1.5e6, True), ("350000", 350000.0, True), (0.25, 0.25, False), ("5e-2", 0.05, False)],
 )  # fmt: skip
 def test_budgets_are_read(text, amount, absolute):
@@ -32,7 +32,7 @@ def test_budgets_are_read(text, amount, absolute):
     assert (budget.amount, budget.absolute) == (pytest.approx(amount), absolute)
 
 
-@pytest.mark.parametrize("text", ["", "ten", "-0.1", "0", "0.1x", "nan", "inf", "1/2", "10%"])
+@pytest.mark.parametrize("text", ["", "ten", "-0.1", "0", "0.1x", "nan", "inf", "1/2", "10%", "1.7", "5", "999", "1000.5", 1.7])
 def test_unreadable_budgets_are_refused_with_an_example(text):
     with pytest.raises(BudgetError, match=r"0\.1"):
         Budget.parse(text)
@@ -41,6 +41,14 @@ def test_unreadable_budgets_are_refused_with_an_example(text):
 def test_unknown_kind_is_refused():
     with pytest.raises(BudgetError, match="macs, params, latency"):
         Budget.parse("0.1", "watts")
+
+
+@pytest.mark.parametrize("kind", ["watts", "latency", "parameters", ""])
+def test_what_is_not_counted_is_never_taken_for_parameters(plans, kind):
+    with pytest.raises(BudgetError, match="only macs, params"):
+        plans["unet_128"].cost().of_kind(kind)
+    with pytest.raises(BudgetError, match="only macs, params"):
+        CountMeter(plans["unet_128"], kind)(None)
 
 
 @pytest.mark.parametrize("kind", ["macs", "params"])

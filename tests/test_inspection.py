@@ -385,3 +385,16 @@ def test_inspecting_changes_nothing():
     inspection = inspect_generator(generator, torch.zeros(1, 3, 8, 8))
     assert inspection.now == inspection.dense == plan.cost()
     assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("macs", "budget 0.5 of the MACs"), ("params", "budget 0.5 of the parameters"), ("latency", "budget 0.5 (latency)"), ("watts", "budget 0.5 (watts)")],
+)
+def test_the_budget_is_said_in_its_own_kind(tmp_path, capsys, kind, said):
+    path = tmp_path / "latest_net_G.pth"
+    net = build_generator(**ARCHITECTURE)
+    Compression(net, torch.zeros(1, 3, 32, 32), search_steps=9, budget=0.5, architecture=ARCHITECTURE).save(path)
+    spec = path.with_suffix(".json")
+    spec.write_text(spec.read_text().replace('{"kind": "macs"', f'{{"kind": "{kind}"'))
+    assert said in run(capsys, path)

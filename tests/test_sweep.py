@@ -300,3 +300,11 @@ def test_a_sweep_of_the_bundled_host(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run.images_dir is not None
     with Image.open(run.images_dir / "0_fake_B.png") as image:
         assert image.size == (32, 32)  # not a crop of a larger picture
+
+
+def test_a_slip_in_a_budget_is_said_before_any_training(host: Path, tmp_path: Path, capsys) -> None:
+    words = ["sweep", "--methods", "dense", "coronet", "--budgets", "0.4", "1.7", "--no_fid"]
+    words += ["--output", tmp_path / "out", "--script", host, "--", "--dataroot", "x"]
+    assert cli.main([str(word) for word in words]) == 2
+    assert "budget '1.7' is neither a fraction" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

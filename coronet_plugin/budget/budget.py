@@ -21,6 +21,8 @@ Meter = Callable[["np.ndarray | None"], float]
 
 LATENCY = "latency"
 KINDS = ("macs", "params", LATENCY)
+SMALLEST_COUNT = 1000
+"""A count without a suffix is at least this: a smaller number is a fraction, or a slip."""
 _UNITS = {"macs": "MACs", "params": "parameters", LATENCY: "ms"}
 _PREFIXES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ms": 1, "s": 1e3}
 
@@ -38,7 +40,9 @@ class Budget:
     def parse(cls, text: str | float, kind: str = "macs") -> Budget:
         """Read ``"0.1"`` (a fraction up to 1), ``"2.6G"``, ``"350k"``, ``"350000"`` (counts) or ``"20ms"``.
 
-        ``kind``: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` (of one image).
+        ``kind``: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` (of one image). What has
+        no unit and is above 1 is a whole number: a count of at least :data:`SMALLEST_COUNT`, or
+        milliseconds.
 
         Raises:
             BudgetError: the text is none of these, or the kind does not exist.
@@ -49,13 +53,23 @@ class Budget:
         units = "(|ms|s)" if kind == LATENCY else "([kmg]?)"
         match = re.fullmatch(number + units + r"\s*", str(text).lower())
         amount = float(match[1]) * _PREFIXES[match[2]] if match else 0.0
+        example = "a time such as 20ms" if kind == LATENCY else "a count such as 2.6G or 350000"
         if match is None or not 0 < amount < math.inf:
-            example = "a time such as 20ms" if kind == LATENCY else "a count such as 2.6G"
             raise BudgetError(f"budget {text!r} is not understood; give a fraction such as 0.1 or {example}")
+        smallest = 1 if kind == LATENCY else SMALLEST_COUNT
+        if amount > 1 and not match[2] and (amount < smallest or not amount.is_integer()):
+            raise BudgetError(f"budget {text!r} is neither a fraction such as 0.1, at most 1, nor {example}")
         return cls(str(text), kind, amount, absolute=amount > 1 or bool(match[2]))
 
-    def target(self, meter: Meter, floors: np.ndarray) -> float:
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing has to go."""
+        return self.amount == 1 and not self.absolute
+
+    def target(self, meter: Meter, floors: np.ndarray, why: str = "") -> float:
         """The largest cost allowed, in the unit of ``meter``; ``floors``: units that stay in any case.
+
+        ``why``: what to say of channels that never go, should the budget not be reached.
 
         Raises:
             BudgetError: it lies above the dense cost or below what the floors can reach.
@@ -72,6 +86,7 @@ class Budget:
             raise BudgetError(
                 f"budget {self.text} ({human(target)} {unit}) cannot be reached: the smallest possible is "
                 f"{math.ceil(smallest / dense * 1e4) / 1e4:.4g} ({human(smallest)} of {human(dense)} {unit})"
+                + (f"; what stays whole: {why}" if why else "")
             )
         return target if self.kind == LATENCY else int(target)
 

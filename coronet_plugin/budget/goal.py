@@ -14,7 +14,8 @@ import numpy as np
 from coronet_plugin.budget.budget import Budget, Meter
 from coronet_plugin.budget.widths import JointPlan, Widths, choose_alive, protected, threshold
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.errors import OptionError
+from coronet_plugin.channels.propagation import OUTPUT
+from coronet_plugin.errors import OptionError, PlanError
 
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "linear": lambda progress, end: end + (1 - end) * (1 - progress),
@@ -35,6 +36,20 @@ class Scored(Protocol):
 
     def alive(self) -> np.ndarray:
         """Units that still work, bool ``(units,)``."""
+
+
+def check_removable(plans: Sequence[ChannelPlan], budget: Budget) -> None:
+    """Raises PlanError, with the reasons, when something has to go and nothing can."""
+    if not any(plan.units for plan in plans) and not budget.is_everything:
+        why = _why_pinned(plans) or f"there is one layer alone, and {OUTPUT}"
+        raise PlanError(
+            f"none of the generator's channels can be removed, which budget {budget.text} asks for: {why} "
+            "('coronet inspect' shows all reasons)"
+        )
+
+
+def _why_pinned(plans: Sequence[ChannelPlan]) -> str:
+    return "; ".join(dict.fromkeys(why for plan in plans if (why := plan.why_pinned())))
 
 
 class Goal:
@@ -73,9 +88,11 @@ class Goal:
     def weigh_(self) -> None:
         """Find out what is dense, and what may be left of it, by the meters there are."""
         self.dense = self.meter(None)
-        self.target = (
-            self.meter(self._smallest()) if self.fixed else self.budget.target(self.meter, self._smallest())
-        )
+        smallest = self._smallest()
+        if self.fixed:
+            self.target = self.meter(smallest)
+        else:
+            self.target = self.budget.target(self.meter, smallest, _why_pinned(self.plan.plans))
 
     def _smallest(self) -> np.ndarray:
         return protected(self.plan, np.ones(self.plan.units), self.widths)

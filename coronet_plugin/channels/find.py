@@ -41,6 +41,23 @@ def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> Cha
     return prove(generator, trace(generator, inputs, run), inputs, run)
 
 
+FROZEN = (
+    "a frozen layer makes or reads it (requires_grad is off); prune_frozen, on the command line "
+    "--coronet_prune_frozen, lets it go"
+)
+
+
+def keep_frozen(plan: ChannelPlan, generator: nn.Module) -> ChannelPlan:
+    """``plan`` with every set pinned that has entries in a parameter whose ``requires_grad`` is off.
+
+    Whoever froze it wants it as it is, and without its gradient nobody knows which of its channels matter.
+    """
+    for name, parameter in generator.named_parameters():
+        for channel_set in () if parameter.requires_grad else plan.sets_in(name):
+            plan = plan.pin(channel_set.name, FROZEN)
+    return plan
+
+
 def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> ChannelPlan:
     """The plan that propagation proposes, unproven; good for counting.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from coronet_plugin.command import Command, height_width, positive
 from coronet_plugin.errors import OptionError
-from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.generators.stock.extension import add_family_option
 
 if TYPE_CHECKING:
     from coronet_plugin.export.pictures import Pictures
@@ -209,22 +209,23 @@ def _tell(result: Result, notes: Sequence[str], pictures: Pictures) -> None:
         limit = result.record["check"]["tolerance"]
         print(
             f"coronet: {result.path.name} does not compute the same: accepted are at most {limit['max']}, on "
-            f"average {limit['mean']}, and SSIM of at least {limit['ssim']}; it is kept for inspection alone",
+            f"average {limit['mean']}, where the output has a range of 2, and SSIM of at least "
+            f"{limit['ssim']}; it is kept for inspection alone",
             file=sys.stderr,
         )
 
 
 def _remarks(result: Result, pictures: Pictures) -> list[str]:
     from coronet_plugin.export.normalisation import NORM_MODES
+    from coronet_plugin.export.verify import in_words
 
     norms = f"{NORM_MODES[result.record['norm_mode']]}; dropout is off"
     found = result.difference
     if found is None:
         return [norms, f"NOT compared with torch: {result.record['check']['why_not_run']}"]
     compared = f"on {found.pictures} {pictures.source if pictures.are_real else 'pictures of seeded noise'}"
-    figures = (
-        f"at most {found.max:.1e}, on average {found.mean:.1e} of tanh's range of 2; SSIM {found.ssim:.4f}"
-    )
+    low, high = result.record["output"]["range"]
+    figures = in_words(found, (low, high))
     took = result.record["latency"]
     speed = f"{took['median_ms']:.3g} ms a picture here on one thread, the median of {took['calls']}; "
     speed += "coronet bench measures more closely"

@@ -69,6 +69,22 @@ def noise(count: int, channels: int, size: tuple[int, int]) -> Pictures:
     return Pictures(values.astype(np.float32), NOISE)
 
 
+def noise_like(sample: Sequence[np.ndarray], taller: int = 0, wider: int = 0) -> tuple[np.ndarray, ...]:
+    """Noise in place of a generator's inputs, the same every time; whole numbers, as of a class, stay.
+
+    What is a picture is made so many pixels taller and wider.
+    """
+    random = np.random.default_rng(0)
+
+    def one(value: np.ndarray) -> np.ndarray:
+        if value.dtype.kind != "f":
+            return value
+        more = (0, 0, taller, wider) if value.ndim == 4 else (0,) * value.ndim
+        return random.uniform(-1, 1, np.add(value.shape, more).astype(int)).astype(value.dtype)
+
+    return tuple(map(one, sample))
+
+
 def pictures_for(
     weights: Path,
     network: str,

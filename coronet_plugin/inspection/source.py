@@ -21,8 +21,8 @@ from coronet_plugin.checkpoint.spec import SEARCH, Spec, spec_path
 from coronet_plugin.checkpoint.storage import check_tensors
 from coronet_plugin.checkpoint.upstream import read_state_dict
 from coronet_plugin.errors import OptionError, PlanError
-from coronet_plugin.generators.config import checked
 from coronet_plugin.generators.registry import Family, families, find_family, is_registered
+from coronet_plugin.generators.stock.config import checked
 from coronet_plugin.inspection.facts import (
     Inspection,
     alive_units,
@@ -167,9 +167,10 @@ def _inspect_compressed(
 
 
 def _asked(spec: Spec) -> str:
-    kind = "MACs" if spec.budget["kind"] == "macs" else "parameters"
+    kind = spec.budget["kind"]
+    of = {"macs": " of the MACs", "params": " of the parameters"}.get(kind, f" ({kind})")
     when = f", search at step {spec.search['steps']} of {spec.search['of']}" if spec.phase == SEARCH else ""
-    return f"budget {spec.budget['requested']} of the {kind}{when}"
+    return f"budget {spec.budget['requested']}{of}{when}"
 
 
 def _title(path: Path) -> str:

@@ -38,6 +38,8 @@ class Method(Events):
     """How the cost falls if nothing else is asked."""
     steady: ClassVar[bool] = False
     """Whether its latents can all shrink alike, the schedule ``steady``."""
+    generates: ClassVar[bool] = False
+    """Whether the generator's weights come from a hypernetwork."""
     lossless: ClassVar[bool] = False
     """Whether units that are not alive can be removed at any time without a change."""
 

@@ -95,15 +95,28 @@ class Gates(Method):
         """Rank of the importance in its set, over (0, 1]; minus infinity for what is given up.
 
         Ranks, so that all sets shrink alike: raw importance, even in units of its set's mean, gave no
-        better widths (docs/results.md).
+        better widths (docs/results.md). Where no reader has had a gradient, being frozen, the sum of
+        squares of the weights that read a unit stands in for it.
         """
-        importance = self._importance[:-1].double().cpu().numpy()
+        importance = self._importance[:-1].double().cpu().numpy().copy()
+        for part in (s.slice for s in self.plan.prunable if not importance[s.slice].any()):
+            importance[part] = self._magnitude()[part]
         kept = (self._shrinkage == 0).numpy()
         score = np.where(kept, importance, -np.inf)
         for channel_set in self.plan.prunable:
             order = score[channel_set.slice].argsort(kind="stable")
             score[channel_set.slice][order] = (np.arange(len(order)) + 1) / len(order)
         return np.where(kept, score, -np.inf)
+
+    @torch.no_grad()
+    def _magnitude(self) -> np.ndarray:
+        """Sum of squares of the weights that read each unit, ``(units,)``."""
+        sums = torch.zeros(self.plan.units + 1)
+        for name, axis, units in self._readers:
+            weight = self._parameters[name]
+            index = torch.from_numpy(units % (self.plan.units + 1))
+            sums.index_add_(0, index, _sum_of_products(weight, weight, axis).cpu())
+        return sums[:-1].double().numpy()
 
     # -- the proximal step -----------------------------------------------
     def after_step(self, step: int) -> None:

@@ -32,17 +32,23 @@ class Generated(Method):
 
     schedule = STEADY
     steady = True
+    generates = True
     embedding = 1
     """Of each connection; the folded form has none."""
 
     def __init__(self, task: Task, config: Any) -> None:
         super().__init__(task, config)
-        self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, self.name, self.embedding)
+        parameters = dict(self.generator.named_parameters())
+        frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+        self.hypernetwork: Hypernetwork | None = Hypernetwork(
+            self.plan, self.name, self.embedding, frozen
+        )
+        if not self.hypernetwork.names:
+            raise OptionError(f"{self.name} generates weights of convolutions that are trained; here is none")
         self._last_score = np.ones(self.plan.units)
         self.shrinkage = 0.0
         """How much the last proximal step took off every latent: lambda times learning rate."""
-        parameters = dict(self.generator.named_parameters())
-        self._weights = [parameters[name] for name in self.plan.kernels()]
+        self._weights = [parameters[name] for name in self.hypernetwork.names]
         self._optimizer: torch.optim.Optimizer | None = None
 
     @property

@@ -62,7 +62,7 @@ def magnitude(generator: nn.Module, plan: ChannelPlan, example: tuple[Any, ...])
 def _magnitude(
     torch_pruning: ModuleType, generator: nn.Module, plan: ChannelPlan, example: tuple[Any, ...]
 ) -> np.ndarray:
-    copied = copy_with(generator).eval()
+    copied = copy_with(generator).eval().requires_grad_()  # a graph is followed, that of frozen layers too
     inputs = on_device(example, next(copied.parameters()).device)  # a host may have moved the generator
     graph = torch_pruning.DependencyGraph().build_dependency(copied, example_inputs=inputs)
     importance = torch_pruning.importance.GroupMagnitudeImportance(p=1, normalizer="mean")

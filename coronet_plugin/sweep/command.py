@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coronet_plugin.command import Command, positive
 from coronet_plugin.comparison.command import add_quality_options, extractor_of
-from coronet_plugin.generators.extension import import_families
+from coronet_plugin.generators.stock.extension import import_families
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from coronet_plugin.budget.budget import Budget
     from coronet_plugin.comparison.measure import Settings as Measuring
     from coronet_plugin.drawing import new_figure
     from coronet_plugin.evaluation.perceptual import load_lpips
@@ -53,6 +54,8 @@ def _run(options: argparse.Namespace) -> int:
     new_figure(1, 1)  # what is missing to draw with is said now, not after the trainings
     import_families(*given(options.options, "coronet_family")[1:])
     plan = Plan.of(options.output, options.script, options.options, options.num_test)
+    for budget in options.budgets:  # and so is a slip
+        Budget.parse(budget, (given(plan.options, "coronet_budget_kind") or ["macs"])[-1])
     wanted = settings(options.methods, options.budgets, options.seeds)
     extractor, missing = extractor_of(options)
     measuring = Measuring(

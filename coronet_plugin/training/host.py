@@ -137,8 +137,8 @@ def forget_statistics_(network: nn.Module) -> None:
 
 
 def optimizer_of(model: Any, network: nn.Module) -> Any:
-    """The optimizer among ``model.optimizers`` that holds ``network``'s parameters."""
-    wanted = {id(parameter) for parameter in network.parameters()}
+    """The optimizer among ``model.optimizers`` that holds ``network``'s parameters but the frozen."""
+    wanted = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
     for optimizer in model.optimizers:
         if any(id(p) in wanted for group in optimizer.param_groups for p in group["params"]):
             return optimizer

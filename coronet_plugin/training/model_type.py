@@ -17,8 +17,10 @@ from typing import Any
 
 from torch import nn
 
+from coronet_plugin.budget.budget import Budget
 from coronet_plugin.budget.goal import Share
 from coronet_plugin.channels.cost import human
+from coronet_plugin.channels.find import FROZEN
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, widths_of
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
 from coronet_plugin.compression import Compression, shared_goal
@@ -102,15 +104,18 @@ class CompressedModel:
                 gradual=True,
                 method=options.config,
                 companions=self._companions(name),
+                prune_frozen=options.prune_frozen,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
             self.compressions[name] = compression
             dense = compression.dense
+            frozen = sum(s.pinned == FROZEN for s in compression.plan.sets)
             say(
                 f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
                 f"literature's convention) and {human(dense.parameters)} parameters in "
-                f"{len(compression.plan.prunable)} channel sets; {options.goal} "
+                f"{len(compression.plan.prunable)} channel sets"
+                f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {options.goal} "
                 f"after {compression.method.steps} steps"
             )
         for name, compression in self.compressions.items():
@@ -134,6 +139,7 @@ class CompressedModel:
             options.latency_runtime,
             options.schedule or method_of(options.config).schedule,
             options.round_to,
+            options.prune_frozen,
             [host.runner(self, name) for name in networks],
         )
         return dict(zip(networks, goal.shares))
@@ -338,6 +344,7 @@ class CoronetOptions:
         if spec is not None:
             parser.set_defaults(coronet_base=str(spec.options.get("coronet_base", "cycle_gan")))
         known, _ = parser.parse_known_args()
+        Budget.parse(known.coronet_budget, known.coronet_budget_kind)  # a slip is said before data are read
         parser = host.base_class(known.coronet_base).modify_commandline_options(parser, is_train)
         if spec is not None and spec.options.get("coronet_base") == known.coronet_base:
             parser.set_defaults(**{k: v for k, v in spec.options.items() if k in REMEMBERED})

@@ -17,7 +17,7 @@ from coronet_plugin.budget.latency_table import RUNTIMES
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
-from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.generators.stock.extension import add_family_option
 from coronet_plugin.methods import registry
 from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
 from coronet_plugin.training import host
@@ -47,9 +47,9 @@ class TrainingOptions:
     )
     budget: str = setting(
         "0.1",
-        "what each generator may cost in the end: a fraction of the dense generator (0.1), a count "
-        "(2.6G, 350k), or a time (20ms), at --crop_size (default: %(default)s); 1.0 trains the base model "
-        "itself, bit for bit",
+        "what each generator may cost in the end: a fraction of the dense generator (0.1, at most 1), a "
+        "count (2.6G, 350k, or a whole number from 1000), or a time (20ms), at --crop_size (default: "
+        "%(default)s); 1.0 trains the base model itself, bit for bit",
     )
     budget_kind: str = setting(
         "macs",
@@ -91,6 +91,11 @@ class TrainingOptions:
         "(default: the method's)",
         type=str,
         choices=[*SCHEDULES, STEADY],
+    )
+    prune_frozen: bool = setting(
+        False,
+        "remove channels of frozen layers (requires_grad off), too; not with generated weights "
+        "(default: what a frozen layer makes or reads stays whole)",
     )
     init_from: str = setting(
         "",
