@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.errors import OptionError
+from coronet_plugin.errors import DataError, OptionError
 
 NormLayer = Callable[[int], nn.Module]
 
@@ -23,6 +23,41 @@ RESNET_BLOCKS = {"resnet_9blocks": 9, "resnet_6blocks": 6}
 UNET_DOWNS = {"unet_128": 7, "unet_256": 8}
 """Number of halvings by ``--netG``; height and width must be multiples of 2 to this power."""
 PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": None}
+
+
+def sides(netG: str) -> int:
+    """What height and width must be multiples of for ``--netG`` to give the same size back; 1 if unknown."""
+    return 4 if netG in RESNET_BLOCKS else 2 ** UNET_DOWNS.get(netG, 0)
+
+
+def wrong_size(what: str, multiple: int, size: tuple[int, int]) -> str:
+    """The one message about (width, height) ``size`` for ``what``, which takes sides of multiples."""
+    fitting = [
+        "x".join(str(max(1, side // multiple + up) * multiple if side % multiple else side) for side in size)
+        for up in (0, 1)
+    ]
+    nearest = " or ".join(dict.fromkeys(fitting))
+    return (
+        f"{what} takes images with sides of multiples of {multiple} pixels, and got {size[0]}x{size[1]}; the "
+        f"nearest that work: {nearest}"
+    )
+
+
+def check_size(netG: str, size: tuple[int, int], exactly: bool = False, where: str = "") -> None:
+    """Refuse images of (width, height) ``size`` that the U-Net ``--netG`` cannot halve to its bottleneck.
+
+    ``exactly``: also those that a ResNet gives back larger than they were. ``where``: a file of that size.
+
+    Raises:
+        DataError: names the nearest sizes that work.
+    """
+    multiple = sides(netG)
+    if (exactly or netG in UNET_DOWNS) and any(side % multiple for side in size):
+        found = f" ({where})" if where else ""
+        raise DataError(
+            f"{wrong_size(f'--netG {netG}', multiple, size)}{found}; set --load_size and --crop_size with "
+            "--preprocess resize_and_crop, or choose another --netG"
+        )
 
 
 def get_norm_layer(norm_type: str = "instance") -> NormLayer:

@@ -17,6 +17,7 @@ from coronet_plugin.cost import cost_of
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.foreign import adapt_state_dict, deduce_architecture, read_state_dict
 from coronet_plugin.generators import UNET_DOWNS, build_generator
+from coronet_plugin.pictures.files import FULL_DEPTH
 from coronet_plugin.planning import example_input
 from coronet_plugin.run import read_options
 from coronet_plugin.spec import SEARCH, Spec, spec_path
@@ -31,6 +32,7 @@ class StoredGenerator:
     known. ``slim`` and ``dense``: ``macs``, ``macs_literature`` and ``parameters`` as it is and at full
     size. ``dropout_known``: False where the file cannot tell and dropout was assumed. ``notes``: what the
     user should know. ``ranges``: of activations, by quantization-aware training (:mod:`coronet_plugin.qat`).
+    ``bit_depth``: of the values in pictures of 16 bits a channel.
     """
 
     name: str
@@ -43,6 +45,7 @@ class StoredGenerator:
     dropout_known: bool = True
     notes: tuple[str, ...] = ()
     ranges: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    bit_depth: int = FULL_DEPTH
 
 
 def read_generator(name: str, path: Path) -> StoredGenerator:
@@ -73,6 +76,7 @@ def _with_spec(name: str, path: Path) -> StoredGenerator:
         origin=f"{_file(path)}, trained with coronet_plugin {spec.versions.get('coronet_plugin', '')}",
         notes=(searching,) if spec.phase == SEARCH else (),
         ranges=spec.quantization.get("ranges", {}),
+        bit_depth=read_options(path.parent).integer("bit_depth", FULL_DEPTH),
     )
 
 
@@ -89,7 +93,16 @@ def _dense(name: str, path: Path) -> StoredGenerator:
     cost = cost_of(generator, example_input(generator, size)).as_dict()
     known = bool(options.values) or architecture["netG"] not in UNET_DOWNS
     return StoredGenerator(
-        name, generator, architecture, (size, size), cost, cost, _file(path), known, tuple(notes)
+        name,
+        generator,
+        architecture,
+        (size, size),
+        cost,
+        cost,
+        _file(path),
+        known,
+        tuple(notes),
+        bit_depth=options.integer("bit_depth", FULL_DEPTH),
     )
 
 

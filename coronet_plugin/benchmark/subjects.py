@@ -15,10 +15,9 @@ from coronet_plugin.compression import Compression
 from coronet_plugin.cost import Cost, cost_of
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.export.pipeline import example_for
-from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator, sides
 from coronet_plugin.planning import example_input
 from coronet_plugin.run import find_weights
-from coronet_plugin.standalone.text import sides
 from coronet_plugin.stored import read_generator
 
 STOCK = re.compile(r"(?P<netG>[a-z]+_\w+)(@(?P<budget>[^/]+)(/(?P<round>\d+))?)?")

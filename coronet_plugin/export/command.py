@@ -134,7 +134,7 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
     from coronet_plugin.export.normalisation import check_norm_mode
     from coronet_plugin.export.pipeline import Request
     from coronet_plugin.export.targets import target_named
-    from coronet_plugin.standalone.text import sides
+    from coronet_plugin.generators import sides
 
     check_norm_mode(options.norm_mode)
     target = target_named(options.to).with_rewrites([p for p in options.rewrite.split(",") if p])

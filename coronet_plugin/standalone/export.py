@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from coronet_plugin.checkpoint import save_tensors, write_atomically
 from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.generators import sides
 from coronet_plugin.slim import copy_with
-from coronet_plugin.standalone.text import file_text, sides, upstream_model_text
+from coronet_plugin.standalone.text import file_text, upstream_model_text
 from coronet_plugin.stored import StoredGenerator, read_generator
 
 

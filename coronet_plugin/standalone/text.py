@@ -16,7 +16,7 @@ from torch import nn
 
 from coronet_plugin._version import __version__
 from coronet_plugin.cost import human
-from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator, sides
 from coronet_plugin.standalone import parts
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def _data(exported: StoredGenerator) -> str:
         f"OUTPUT_NC = {int(architecture['output_nc'])}",
         f"TRAINED_ON = {exported.size}  # height and width",
         f"SIDES = {sides(netG)}  # height and width must be multiples of it",
+        f"BIT_DEPTH = {exported.bit_depth}  # bits that values have in pictures of 16 bits a channel",
         f"NORM = {LAYERS[norm]}",
         f"DROPOUT = {_dropout(architecture)}",
         "",
@@ -111,11 +112,6 @@ def _full(here: int | tuple[int, ...], full: int | tuple[int, ...]) -> str:
     if isinstance(full, tuple) and len(set(full)) == 1:
         return f"  # of {full[0]} each"
     return f"  # of {full}"
-
-
-def sides(netG: str) -> int:
-    """What height and width of the input must be multiples of."""
-    return 4 if netG in RESNET_BLOCKS else 2 ** UNET_DOWNS[netG]
 
 
 def _dropout(architecture: Mapping[str, Any]) -> str:
