@@ -12,8 +12,11 @@ import contextlib
 import importlib
 import inspect
 import math
+import os
+import pkgutil
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +26,16 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from coronet_plugin.distributed import world_size
-from coronet_plugin.errors import OptionError, UserError
-from coronet_plugin.generators import build_generator
+from coronet_plugin.errors import DataError, OptionError, UserError
+from coronet_plugin.generators import build_generator, check_size, sides
+from coronet_plugin.pictures.files import pictures_below
+from coronet_plugin.pictures.padding import padded_side
 from coronet_plugin.propagation import Runner, call
 
 GENERATOR_PREFIX = "G"
+_TESTS = "it only tests, and there is nothing to compress"
+NO_BASES = {"coronet": "it would wrap itself", "test": _TESTS, "slim_test": _TESTS, "base": "it is no model"}
+"""Model types that can be no base, and why."""
 
 
 def option(opt: Any, *names: str, default: Any = None) -> Any:
@@ -44,25 +52,29 @@ def base_class(name: str) -> type[Any]:
     Raises:
         OptionError: there is no such model, or it is the coronet model itself.
     """
-    if name == "coronet":
-        raise OptionError(
-            "--coronet_base coronet would wrap itself; name the model to compress: pix2pix, ..."
-        )
-    if not name.isidentifier():
-        raise OptionError(f"--coronet_base {name!r} is no name of a model; it is one such as pix2pix")
     models = importlib.import_module("models")
+    there = _bases(models)
+    if name in NO_BASES:
+        raise OptionError(f"--coronet_base {name}: {NO_BASES[name]}; there are {there}")
+    if not name.isidentifier():
+        raise OptionError(f"--coronet_base {name!r} is no name of a model; there are {there}")
     try:
-        found = models.find_model_using_name(name)
+        return models.find_model_using_name(name)  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
         if error.name != f"models.{name}_model":
             raise
-        raise OptionError(
-            f"--coronet_base {name}: this checkout has no models/{name}_model.py; "
-            "name a model that --model accepts, such as pix2pix or cycle_gan"
-        ) from error
-    except OptionError as error:  # the bundled host, which names the option it asks
-        raise OptionError(str(error).replace("--model", "--coronet_base", 1)) from error
-    return found
+        raise OptionError(f"--coronet_base {name} is not known; there are {there}") from error
+    except OptionError as error:  # the bundled host's own
+        if (Path(models.__path__[0]) / f"{name}_model.py").is_file():
+            raise OptionError(str(error).replace("--model", "--coronet_base", 1)) from error
+        raise OptionError(f"--coronet_base {name} is not known; there are {there}") from error
+
+
+def _bases(models: Any) -> str:
+    """Names of the host's model types that can be a base."""
+    files = {module.name for module in pkgutil.iter_modules(models.__path__)}
+    names = {file[: -len("_model")] for file in files if file.endswith("_model")}
+    return ", ".join(sorted(names - NO_BASES.keys()))
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -164,8 +176,7 @@ def steps_per_epoch(opt: Any) -> int:
     Hosts never pass it, so the data set is built once more to be counted. Several
     processes share an epoch.
     """
-    data = importlib.import_module("data")
-    kind = data.find_dataset_using_name(opt.dataset_mode)
+    kind = _data_set(opt)
     with same_random_numbers():
         if "opt" in inspect.signature(kind.__init__).parameters:
             dataset = kind(opt)
@@ -175,6 +186,53 @@ def steps_per_epoch(opt: Any) -> int:
     images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
     batch = int(option(opt, "batch_size", "batchSize", default=1)) * world_size()
     return max(1, math.ceil(images / batch))
+
+
+def example_side(network: nn.Module, opt: Any) -> int:
+    """Side of the square image on which ``network`` is run once: the crop, or what a stock U-Net takes.
+
+    Raises DataError if it is trained on crops it cannot take.
+    """
+    side, netG = crop_size(opt), str(option(opt, "netG", "which_model_netG"))
+    if "Unet" not in type(network).__name__:
+        return side
+    if str(option(opt, "preprocess", "resize_or_crop")).endswith("crop"):
+        check_size(netG, (side, side))
+    return padded_side(side, sides(netG))
+
+
+def remarks(opt: Any) -> list[str]:
+    """What is odd about the pictures of the data set, where the host does not say it itself."""
+    if option(opt, "dataset_mode") != "aligned" or hasattr(_data_set(opt), "remarks"):
+        return []
+    from coronet_plugin.pictures.survey import square_pairs
+
+    return square_pairs(pictures_below(os.path.join(opt.dataroot, opt.phase)))
+
+
+def _data_set(opt: Any) -> type[Any]:
+    data = importlib.import_module("data")
+    return data.find_dataset_using_name(opt.dataset_mode)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def one_line_of_norms(training: bool) -> Iterator[None]:
+    """Say in one line that a norm layer was given a single value, which has no variance.
+
+    Raises DataError in place of what torch raises.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1" not in str(error):
+            raise
+        what = " ".join(str(error).split())
+        remedy = (
+            "choose a --batch_size that leaves no single image for the last batch, or larger images"
+            if training
+            else "test.py gives one image at a time: use --eval, or larger images"
+        )
+        raise DataError(f"a norm layer was given one value per channel ({what}); {remedy}") from error
 
 
 @contextlib.contextmanager

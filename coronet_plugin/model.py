@@ -66,6 +66,8 @@ class CompressedModel:
         self._compressed = tuple(networks)
         for network in networks.values():
             host.forget_statistics_(network)
+        for remark in host.remarks(opt):
+            say(f"coronet: note: {remark}")
         if self.isTrain:
             self._compress(networks)
 
@@ -109,13 +111,14 @@ class CompressedModel:
     def _example(self, name: str, network: torch.nn.Module) -> Any:
         """What ``network`` is run on once: the model's own ``coronet_example(name)``, or one image."""
         own = getattr(self, "coronet_example", None)
-        return own(name) if own else example_input(network, host.crop_size(self.opt))
+        return own(name) if own else example_input(network, host.example_side(network, self.opt))
 
     # -- training --------------------------------------------------------
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """One training step of the base model, then hypernetwork and proximal step."""
         self._rounding.before_step()
-        result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
+        with host.one_line_of_norms(training=True):
+            result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
         self._steps_this_epoch += 1
         for name, compression in self.compressions.items():
             compression.step()

@@ -6,6 +6,7 @@ Propagation says what it understood, this module makes a plan of it, and
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -16,10 +17,14 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels import PINNED, ChannelPlan, ChannelSet
 from coronet_plugin.errors import PlanError
+from coronet_plugin.generators import wrong_size
 from coronet_plugin.propagation import Product, Propagation, Runner, call, tensors_in
 from coronet_plugin.rules import RULES
 from coronet_plugin.slim import copy_with
 from coronet_plugin.verification import one_line, prove
+
+HALVINGS = 9
+"""How often at most a generator is thought to halve its input."""
 
 
 def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> ChannelPlan:
@@ -52,6 +57,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
         with torch.random.fork_rng(devices=[x.device for x in tensors_in(inputs) if x.is_cuda][:1]):
             state.follow(inputs, run)
     except Exception as error:
+        _refuse_size(generator, inputs, run, error)
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(
             f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
@@ -63,6 +69,33 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
             "define forward in its class, not on the object"
         )
     return _plan(generator, state)
+
+
+def _refuse_size(generator: nn.Module, inputs: tuple[Any, ...], run: Runner, error: Exception) -> None:
+    """Raise PlanError if the size is why it does not run: others can be halved often enough.
+
+    Three times a power of two can be halved as often as that power; three and a half times it cannot.
+    """
+    images = [isinstance(x, Tensor) and x.ndim == 4 for x in inputs]
+    sizes = {x.shape[-2:] for x, is_image in zip(inputs, images) if is_image}
+    if len(sizes) != 1:
+        return
+    height, width = sizes.pop()
+    copied = copy_with(generator).eval()
+
+    def runs(side: int) -> bool:
+        sized = [
+            x.new_zeros(*x.shape[:2], side, side) if is_image else x for x, is_image in zip(inputs, images)
+        ]
+        with contextlib.suppress(Exception), torch.no_grad():
+            run(copied, *sized)
+            return True
+        return False
+
+    for multiple in (2**power for power in range(1, HALVINGS + 1)):
+        if (height % multiple or width % multiple) and runs(3 * multiple) and not runs(7 * multiple // 2):
+            what = wrong_size(f"the generator {type(generator).__name__}", multiple, (width, height))
+            raise PlanError(f"{what}; set --crop_size, or the size of the example, to one of them") from error
 
 
 def example_input(generator: nn.Module, size: int, channels: int | None = None) -> Tensor:
