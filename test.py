@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in train.py
 
-from coronet_plugin.host import one_line_of_norms, unwrap
 from coronet_plugin.pictures.padding import pad_inputs_
+from coronet_plugin.training.host import one_line_of_norms, unwrap
 from data import create_dataset
 from models import create_model
 from options.test_options import TestOptions

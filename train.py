@@ -17,11 +17,11 @@ from typing import Any
 # machine that has other work makes small networks a hundred times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from coronet_plugin import numerics, provenance
 from coronet_plugin.distributed import world_size
 from coronet_plugin.files import sweep, together
-from coronet_plugin.host import one_line_of_norms
 from coronet_plugin.interruption import Interrupted, Interruption
+from coronet_plugin.training import numerics, provenance
+from coronet_plugin.training.host import one_line_of_norms
 from data import Loader, create_dataset, loading_error
 from models import create_model
 from models.base_model import BaseModel

@@ -7,11 +7,15 @@ pytorch-CycleGAN-and-pix2pix, its forks, or any other training loop.
 from __future__ import annotations
 
 from coronet_plugin._version import __version__
-from coronet_plugin.baking import bake_
-from coronet_plugin.channels import ChannelPlan, ChannelSet
-from coronet_plugin.checkpoint import load_generator
+from coronet_plugin.channels.baking import bake_
+from coronet_plugin.channels.cost import Cost, cost_of
+from coronet_plugin.channels.cut import masked, slim
+from coronet_plugin.channels.find import example_input, find_channels
+from coronet_plugin.channels.plan import ChannelPlan, ChannelSet
+from coronet_plugin.channels.proof import verify
+from coronet_plugin.checkpoint.spec import Spec
+from coronet_plugin.checkpoint.storage import load_generator
 from coronet_plugin.compression import Compression
-from coronet_plugin.cost import Cost, cost_of
 from coronet_plugin.errors import (
     BudgetError,
     CheckpointError,
@@ -21,10 +25,6 @@ from coronet_plugin.errors import (
     PlanError,
     UserError,
 )
-from coronet_plugin.planning import example_input, find_channels
-from coronet_plugin.slim import masked, slim
-from coronet_plugin.spec import Spec
-from coronet_plugin.verification import verify
 
 __all__ = [
     "BudgetError",

@@ -10,8 +10,8 @@
     compression.save("latest_net_G.pth")
 
 The generator stays a plain module throughout: wrappers, hooks, deepcopy, export and data
-parallelism see nothing unusual. How channels are chosen is in :mod:`coronet_plugin.search`, how many
-may stay at each step in :mod:`coronet_plugin.goal`.
+parallelism see nothing unusual. How channels are chosen is in :mod:`coronet_plugin.methods`, how many
+may stay at each step in :mod:`coronet_plugin.budget.goal`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.budget import LATENCY, Budget, JointPlan, meter_of
-from coronet_plugin.checkpoint import save_generator
-from coronet_plugin.cost import Cost
+from coronet_plugin.budget.budget import LATENCY, Budget, JointPlan, meter_of
+from coronet_plugin.budget.goal import Goal
+from coronet_plugin.budget.latency_table import Clock, LatencyTable
+from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.cut import slim_, update_optimizer_
+from coronet_plugin.channels.find import find_channels
+from coronet_plugin.channels.propagation import Runner, call
+from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, versions
+from coronet_plugin.checkpoint.storage import save_generator
 from coronet_plugin.distributed import agreed, broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
-from coronet_plugin.goal import Goal
-from coronet_plugin.latency import Clock, LatencyTable
-from coronet_plugin.planning import find_channels
-from coronet_plugin.propagation import Runner, call
-from coronet_plugin.search import CORONET, EXACT, default_schedule, make_search
-from coronet_plugin.search.base import Subject
-from coronet_plugin.slim import slim_, update_optimizer_
-from coronet_plugin.spec import COMPACT, SEARCH, Spec, versions
+from coronet_plugin.methods import CORONET, EXACT, default_schedule, make_search
+from coronet_plugin.methods.base import Subject
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
@@ -50,16 +50,17 @@ class Compression:
         example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
         budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
         kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
-            one image on this machine's CPU, measured once per layer (:mod:`coronet_plugin.latency`).
+            one image on this machine's CPU, measured once per layer
+            (:mod:`coronet_plugin.budget.latency_table`).
         runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
         search_steps: optimizer steps until the budget is met.
         method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
-        hypernetwork: of the method ``coronet``: ``"exact"`` (:mod:`coronet_plugin.search.exact`),
-            ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.hypernetwork`); the last two replace the
-            generator's weights by generated ones at once.
+        hypernetwork: of the method ``coronet``: ``"exact"`` (:mod:`coronet_plugin.methods.exact`),
+            ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.methods.hypernetwork`); the last two replace
+            the generator's weights by generated ones at once.
         embedding: embedding size of the published form.
-        schedule: how the cost falls, one of :data:`~coronet_plugin.goal.SCHEDULES`; the published and the
-            folded form can also shrink ``"steady"``, by equal amounts, and do by default.
+        schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; the published
+            and the folded form can also shrink ``"steady"``, by equal amounts, and do by default.
         round_to: widths in the end are multiples of this many channels.
         widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
         gradual: remove dead channels for good already during the search, whenever that saves enough
@@ -68,8 +69,8 @@ class Compression:
             DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
         keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
             baselines always do.
-        run: how the generator is run, as for :func:`~coronet_plugin.planning.find_channels`.
-        architecture: what the spec says of the generator; see :class:`~coronet_plugin.spec.Spec`.
+        run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
+        architecture: what the spec says of the generator; see :class:`~coronet_plugin.checkpoint.spec.Spec`.
 
     Raises:
         BudgetError: the budget cannot be read or reached.

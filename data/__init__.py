@@ -20,8 +20,8 @@ import torch
 from torch.utils.data import default_collate
 
 from coronet_plugin.errors import DataError, UserError
-from coronet_plugin.host import same_random_numbers
 from coronet_plugin.interruption import SIGNALS
+from coronet_plugin.training.host import same_random_numbers
 from data.base_dataset import BaseDataset
 from util.find import find_class
 

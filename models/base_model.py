@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.checkpoint import save_tensors
+from coronet_plugin.checkpoint.storage import save_tensors
+from coronet_plugin.checkpoint.upstream import adapt_state_dict, has_dropout_slot, read_state_dict
 from coronet_plugin.errors import CheckpointError, NumericsError
 from coronet_plugin.files import together
-from coronet_plugin.foreign import adapt_state_dict, has_dropout_slot, read_state_dict
-from coronet_plugin.host import unwrap
-from coronet_plugin.numerics import bad_loss, bad_weights
+from coronet_plugin.training.host import unwrap
+from coronet_plugin.training.numerics import bad_loss, bad_weights
 from models import networks
 
 

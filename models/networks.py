@@ -1,6 +1,6 @@
 """Networks of the bundled models: discriminators, adversarial losses, weights, schedules.
 
-Generators are in :mod:`coronet_plugin.generators`, so that the package alone can
+Generators are in :mod:`coronet_plugin.generators.stock`, so that the package alone can
 rebuild them, and are re-exported here.
 """
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from coronet_plugin.errors import DataError, OptionError
-from coronet_plugin.generators import (
+from coronet_plugin.generators.stock import (
     RESNET_BLOCKS,
     NormLayer,
     ResnetBlock,

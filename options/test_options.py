@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from coronet_plugin.generators import sides
+from coronet_plugin.generators.stock import sides
 from options import base_options
 from options.base_options import BaseOptions
 

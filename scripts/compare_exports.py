@@ -34,8 +34,8 @@ from coronet_plugin.errors import UserError  # noqa: E402
 from coronet_plugin.export.pictures import Pictures, evenly, read_picture  # noqa: E402
 from coronet_plugin.export.pipeline import Request, export_generator  # noqa: E402
 from coronet_plugin.export.targets import TARGETS  # noqa: E402
+from coronet_plugin.runs.opener import read_generator  # noqa: E402
 from coronet_plugin.standalone.text import sides  # noqa: E402
-from coronet_plugin.stored import read_generator  # noqa: E402
 
 SIZE = 256
 KINDS = {

@@ -35,9 +35,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from coronet_plugin.checkpoint.spec import Spec  # noqa: E402
 from coronet_plugin.evaluation.distances import frechet_distance, squared_mmd  # noqa: E402
 from coronet_plugin.evaluation.paired import paired_metrics, read_image  # noqa: E402
-from coronet_plugin.spec import Spec  # noqa: E402
 from scripts import records as records_of  # noqa: E402
 
 METHODS = {

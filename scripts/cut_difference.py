@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coronet_plugin import Compression  # noqa: E402
-from coronet_plugin.generators import build_generator  # noqa: E402
+from coronet_plugin.generators.stock import build_generator  # noqa: E402
 from scripts import records  # noqa: E402
 
 CASES = [

@@ -34,11 +34,11 @@ import torch._dynamo  # as an optimizer does at its first step
 from PIL import Image
 
 import train
-from coronet_plugin import planning
-from coronet_plugin.checkpoint import load_generator
+from coronet_plugin.channels.plan import find as planning
+from coronet_plugin.checkpoint.storage import load_generator
+from coronet_plugin.checkpoint.tensors import read_tensors
 from coronet_plugin.files import settle
-from coronet_plugin.model import CompressedModel
-from coronet_plugin.safe import read_tensors
+from coronet_plugin.training.model_type import CompressedModel
 from data import aligned_dataset, unaligned_dataset  # noqa: F401 (imported once, not by every training)
 from models import coronet_model, cycle_gan_model, pix2pix_model  # noqa: F401
 from util.logs import LossPlot

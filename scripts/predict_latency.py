@@ -4,8 +4,9 @@
 
 For every generator, runtime and clock, in every round anew: time the layers, cut the untrained generator
 to the widths that the method *uniform* finds for each latency budget, and time the whole slim generator
-by the same clock, at 128x128 on one CPU thread (:mod:`coronet_plugin.latency`). The clock *wall* is the
-one that training uses; *cpu* is the processor's time of the thread, without what other programs took.
+by the same clock, at 128x128 on one CPU thread (:mod:`coronet_plugin.budget.latency_table`). The clock
+*wall* is the one that training uses; *cpu* is the processor's time of the thread, without what
+other programs took.
 Writes latency_prediction.csv, latency_prediction.json and latency_prediction.png.
 """
 
@@ -28,13 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coronet_plugin import find_channels, slim  # noqa: E402
-from coronet_plugin.budget import LATENCY, Budget  # noqa: E402
+from coronet_plugin.budget.budget import LATENCY, Budget  # noqa: E402
+from coronet_plugin.budget.goal import Goal  # noqa: E402
+from coronet_plugin.budget.latency_table import RUNTIMES, Clock, LatencyTable  # noqa: E402
 from coronet_plugin.errors import BudgetError  # noqa: E402
-from coronet_plugin.generators import build_generator  # noqa: E402
-from coronet_plugin.goal import Goal  # noqa: E402
-from coronet_plugin.latency import RUNTIMES, Clock, LatencyTable  # noqa: E402
-from coronet_plugin.search.base import Subject  # noqa: E402
-from coronet_plugin.search.baselines import UniformSearch  # noqa: E402
+from coronet_plugin.generators.stock import build_generator  # noqa: E402
+from coronet_plugin.methods.base import Subject  # noqa: E402
+from coronet_plugin.methods.baselines import UniformSearch  # noqa: E402
 from scripts import records  # noqa: E402
 
 GENERATORS = {"resnet_6blocks": "instance", "unet_128": "batch"}

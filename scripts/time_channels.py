@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from coronet_plugin import example_input, find_channels  # noqa: E402
-from coronet_plugin.generators import build_generator  # noqa: E402
+from coronet_plugin.generators.stock import build_generator  # noqa: E402
 
 for name in ("resnet_9blocks", "unet_256"):
     generator = build_generator(3, 3, 64, name, "instance", False)

@@ -29,7 +29,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coronet_plugin.channels import ChannelPlan  # noqa: E402
+from coronet_plugin.channels.plan import ChannelPlan  # noqa: E402
 from coronet_plugin.compression import Compression  # noqa: E402
 from data import create_dataset  # noqa: E402
 from models import create_model  # noqa: E402

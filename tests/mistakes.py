@@ -14,7 +14,7 @@ from PIL import Image
 from run_helpers import make_run
 
 from coronet_plugin import Compression, UserError, cli, example_input
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 
 
 def make_world(root: Path) -> None:

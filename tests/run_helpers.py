@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from coronet_plugin.channels.find import example_input
 from coronet_plugin.compression import Compression
-from coronet_plugin.generators import build_generator
-from coronet_plugin.planning import example_input
+from coronet_plugin.generators.stock import build_generator
 
 SIZE = 32
 ARCHITECTURE = {

@@ -26,7 +26,7 @@ from mistakes import (
 from PIL import Image
 
 from coronet_plugin import UserError, find_channels, load_generator
-from coronet_plugin.budget import Budget
+from coronet_plugin.budget.budget import Budget
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.bench import latency
 from coronet_plugin.errors import OptionError
+from coronet_plugin.measure.latency import latency
 
 
 class Sleeper(nn.Module):

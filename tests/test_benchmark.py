@@ -14,7 +14,15 @@ from run_helpers import ARCHITECTURE, make_run
 from torch import nn
 
 from coronet_plugin.benchmark.candidates import Candidate, prepare_all, target_of
-from coronet_plugin.benchmark.profile import (
+from coronet_plugin.benchmark.report import Benchmark, as_text, best, rows
+from coronet_plugin.benchmark.subjects import Subject, read_subjects
+from coronet_plugin.channels.cost import Cost, cost_of
+from coronet_plugin.cli import main
+from coronet_plugin.errors import BudgetError, CheckpointError, OptionError
+from coronet_plugin.export.rewrite import SubpixelConvTranspose2d, rewritten
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.measure.interleaved import Timing, in_turn, pinned
+from coronet_plugin.measure.profile import (
     LayerTime,
     by_kind,
     layer_times,
@@ -22,14 +30,6 @@ from coronet_plugin.benchmark.profile import (
     losses,
     macs_of,
 )
-from coronet_plugin.benchmark.report import Benchmark, as_text, best, rows
-from coronet_plugin.benchmark.subjects import Subject, read_subjects
-from coronet_plugin.benchmark.timing import Timing, in_turn, pinned
-from coronet_plugin.cli import main
-from coronet_plugin.cost import Cost, cost_of
-from coronet_plugin.errors import BudgetError, CheckpointError, OptionError
-from coronet_plugin.export.rewrite import SubpixelConvTranspose2d, rewritten
-from coronet_plugin.generators import build_generator
 
 
 def timing(wall: float, cpu: float) -> Timing:

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from coronet_plugin import BudgetError, example_input, find_channels
-from coronet_plugin.budget import TOLERANCE, Budget, choose_alive, floor_of, meter_of, protected, threshold
-from coronet_plugin.generators import build_generator
+from coronet_plugin.budget.budget import (
+    TOLERANCE,
+    Budget,
+    choose_alive,
+    floor_of,
+    meter_of,
+    protected,
+    threshold,
+)
+from coronet_plugin.generators.stock import build_generator
 
 SIZES = {"unet_256": 256, "unet_128": 128}
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from coronet_plugin import PlanError, example_input, find_channels, slim, verify
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 
 
 def plan_of(netG: str, norm: str = "instance", ngf: int = 4, size: int = 64, dropout: bool = False):

@@ -9,8 +9,8 @@ import torch
 from run_helpers import difference
 
 from coronet_plugin import CheckpointError, Compression, Spec, example_input, load_generator
-from coronet_plugin.checkpoint import write_atomically
-from coronet_plugin.generators import build_generator
+from coronet_plugin.checkpoint.storage import write_atomically
+from coronet_plugin.generators.stock import build_generator
 
 ARCHITECTURE = dict(netG="unet_128", input_nc=1, output_nc=3, ngf=8, norm="batch", use_dropout=True)
 

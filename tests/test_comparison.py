@@ -12,24 +12,25 @@ import torch
 from run_helpers import make_run
 from torch import nn
 
-from coronet_plugin import cli, provenance
+from coronet_plugin import cli
+from coronet_plugin.channels.cost import Cost
 from coronet_plugin.comparison import numbers
 from coronet_plugin.comparison.measure import Measurement, Settings, comparable, is_full, measure_all
-from coronet_plugin.comparison.memory import FORGET_PEAK, peak_memory
 from coronet_plugin.comparison.pareto import Point, front, pareto_figure, quality_of
 from coronet_plugin.comparison.quantities import FID, KID, SSIM, quantities
 from coronet_plugin.comparison.record import as_json
 from coronet_plugin.comparison.report import write_comparison
 from coronet_plugin.comparison.runtimes import Failure, choose, package_of, speed_in
 from coronet_plugin.comparison.sections import shown_stems
-from coronet_plugin.cost import Cost
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.evaluation.distances import Distance
 from coronet_plugin.evaluation.features import MissingWeights
 from coronet_plugin.evaluation.paired import PairedMetrics
 from coronet_plugin.evaluation.record import Evaluation
 from coronet_plugin.export.targets import TARGETS
-from coronet_plugin.run import Translation, find_run
+from coronet_plugin.measure.memory import FORGET_PEAK, peak_memory
+from coronet_plugin.runs.run import Translation, find_run
+from coronet_plugin.training import provenance
 
 QUICK = Settings(repeats=1, memory=False)
 TRANSLATION = Translation("G", "real_A", "fake_B", "real_B")
@@ -72,7 +73,7 @@ def test_memory_that_cannot_be_measured_is_none(monkeypatch: pytest.MonkeyPatch)
             return image
 
     assert peak_memory(Local(), torch.zeros(1)) is None
-    monkeypatch.setattr("coronet_plugin.comparison.memory.FORGET_PEAK", Path("/no/such/file"))
+    monkeypatch.setattr("coronet_plugin.measure.memory.FORGET_PEAK", Path("/no/such/file"))
     assert peak_memory(nn.ReLU(), torch.zeros(1)) is None
 
 

@@ -13,7 +13,7 @@ import torch
 from conftest import paired_folder, run_train, unpaired_folder
 from PIL import Image
 
-from coronet_plugin.run import find_run
+from coronet_plugin.runs.run import find_run
 from util.util import tensor2im
 
 SMALL = (

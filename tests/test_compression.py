@@ -20,9 +20,9 @@ from coronet_plugin import (
     example_input,
     load_generator,
 )
-from coronet_plugin.generators import build_generator
-from coronet_plugin.search import BASELINES, FORMS
-from coronet_plugin.slim import masked
+from coronet_plugin.channels.cut import masked
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.methods import BASELINES, FORMS
 
 
 def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind="macs", **options):

@@ -17,11 +17,11 @@ import torch
 from conftest import ROOT, paired_folder, run_train, unpaired_folder
 
 from coronet_plugin import CheckpointError, load_generator
-from coronet_plugin.checkpoint import save_tensors
+from coronet_plugin.checkpoint.storage import save_tensors
+from coronet_plugin.checkpoint.tensors import read_tensors
 from coronet_plugin.files import settle, sweep, together, write_atomically, write_text
 from coronet_plugin.interruption import Interruption
-from coronet_plugin.model import CompressedModel
-from coronet_plugin.safe import read_tensors
+from coronet_plugin.training.model_type import CompressedModel
 from models.pix2pix_model import Pix2PixModel
 
 TINY = (

@@ -17,7 +17,7 @@ from run_helpers import make_run
 from coronet_plugin.export.pipeline import Request, export_generator
 from coronet_plugin.export.targets import TARGETS
 from coronet_plugin.export.verify import as_pixels
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 
 TEXT = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 SNIPPETS = dict(re.findall(r"^```(\w+ \w+|python)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))

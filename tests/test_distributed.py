@@ -19,7 +19,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from coronet_plugin import Compression
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)  # in single precision rounding soon makes another training of it

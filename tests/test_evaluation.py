@@ -23,7 +23,7 @@ from coronet_plugin.evaluation.paired import paired_metrics
 from coronet_plugin.evaluation.pictures import pictures_of
 from coronet_plugin.evaluation.real import real_pictures
 from coronet_plugin.evaluation.table import text
-from coronet_plugin.run import Run, find_run
+from coronet_plugin.runs.run import Run, find_run
 
 STEMS = ("a", "b", "c", "d", "e")
 

@@ -15,7 +15,7 @@ from run_helpers import make_run, picture
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.evaluation.evaluate import evaluate_run
 from coronet_plugin.evaluation.perceptual import load_lpips
-from coronet_plugin.run import find_run
+from coronet_plugin.runs.run import find_run
 
 
 @pytest.fixture

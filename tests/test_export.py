@@ -22,7 +22,7 @@ from coronet_plugin.export.pictures import NOISE, noise, pictures_for
 from coronet_plugin.export.pipeline import Request, export_generator
 from coronet_plugin.export.rewrite import PIECES, prove_equal, rewritten
 from coronet_plugin.export.targets import TARGETS
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 
 SIZES = {"resnet_9blocks": 32, "resnet_6blocks": 32, "unet_128": 128, "unet_256": 256}
 

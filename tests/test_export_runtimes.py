@@ -14,7 +14,7 @@ from coronet_plugin.export.pictures import noise
 from coronet_plugin.export.pipeline import Request, export_generator
 from coronet_plugin.export.targets import TARGETS
 from coronet_plugin.export.verify import torch_runner
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 
 # Rounding of fp32 and fp16 through 20 layers, in units of tanh's output; MNN's fp32 has the fewest digits.
 CLOSE = {"fp32": 2e-3, "fp16": 3e-2}

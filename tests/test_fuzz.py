@@ -19,11 +19,12 @@ from conftest import QUIET, TINY, paired_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coronet_plugin import Compression, example_input, load_generator, training_state
+from coronet_plugin import Compression, example_input, load_generator
+from coronet_plugin.checkpoint.tensors import read_tensors
 from coronet_plugin.errors import UserError
-from coronet_plugin.generators import build_generator
-from coronet_plugin.options import Settings
-from coronet_plugin.safe import read_tensors
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.training import state as training_state
+from coronet_plugin.training.options import Settings
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 

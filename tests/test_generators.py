@@ -10,7 +10,7 @@ from conftest import FACTS
 from torch import nn
 
 from coronet_plugin.errors import OptionError
-from coronet_plugin.generators import (
+from coronet_plugin.generators.stock import (
     RESNET_BLOCKS,
     UNET_DOWNS,
     ResnetBlock,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from coronet_plugin import Compression, OptionError, example_input, find_channels
-from coronet_plugin.generators import build_generator
-from coronet_plugin.hypernetwork import FoldedKernel, Hypernetwork, PublishedKernel
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.methods.hypernetwork import FoldedKernel, Hypernetwork, PublishedKernel
 
 
 def randomised(kernel):

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from coronet_plugin import Compression, cost_of, find_channels, load_generator
+from coronet_plugin.checkpoint.spec import Spec
+from coronet_plugin.checkpoint.upstream import deduce_architecture
 from coronet_plugin.cli import main
-from coronet_plugin.foreign import deduce_architecture
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.inspection.facts import Inspection, inspect_generator
 from coronet_plugin.inspection.figure import channel_figure, links
 from coronet_plugin.inspection.names import layer_labels, short_name
 from coronet_plugin.inspection.source import Choices, inspect_model
 from coronet_plugin.inspection.table import text
-from coronet_plugin.spec import Spec
 
 STOCK = {
     "resnet_9blocks": Choices(size=(32, 32), architecture={"ngf": 32}),

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from coronet_plugin import BudgetError, Compression, OptionError, find_channels
-from coronet_plugin.bench import inference
-from coronet_plugin.budget import Budget
-from coronet_plugin.generators import build_generator
-from coronet_plugin.latency import RUNTIMES, Clock, LatencyTable
+from coronet_plugin.budget.budget import Budget
+from coronet_plugin.budget.latency_table import RUNTIMES, Clock, LatencyTable
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.measure.latency import inference
 
 X = torch.rand(1, 3, 64, 64)
 

@@ -11,12 +11,13 @@ from conftest import paired_folder, run_train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coronet_plugin import Compression, Cost, example_input, load_generator, numerics
-from coronet_plugin.budget import choose_alive, floor_of, meter_of
-from coronet_plugin.collapse import EVERY, LOOKS, CollapseWatch
-from coronet_plugin.generators import build_generator
-from coronet_plugin.planning import find_channels
-from coronet_plugin.safe import read_tensors
+from coronet_plugin import Compression, Cost, example_input, load_generator
+from coronet_plugin.budget.budget import choose_alive, floor_of, meter_of
+from coronet_plugin.channels.find import find_channels
+from coronet_plugin.checkpoint.tensors import read_tensors
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.training import numerics
+from coronet_plugin.training.collapse import EVERY, LOOKS, CollapseWatch
 from models.pix2pix_model import Pix2PixModel
 
 TINY = (
@@ -225,8 +226,8 @@ def test_the_same_input_again_is_no_collapse():
 
 
 def test_a_collapse_in_the_search_is_said_once(train, monkeypatch, capsys):
-    import coronet_plugin.collapse as module
-    from coronet_plugin.generators import ResnetGenerator
+    import coronet_plugin.training.collapse as module
+    from coronet_plugin.generators.stock import ResnetGenerator
 
     monkeypatch.setattr(module, "EVERY", 1)
     original = ResnetGenerator.forward

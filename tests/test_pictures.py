@@ -211,7 +211,7 @@ def test_square_pictures_given_as_pairs_are_said_once(tmp_path, run, capsys):
 
 def test_other_hosts_hear_of_square_pairs_too(tmp_path, monkeypatch):
     """Their data sets say nothing themselves; the bundled host's do."""
-    from coronet_plugin import host
+    from coronet_plugin.training import host
 
     saved(tmp_path / "test", "a.png", smooth_image(0, 64, 64))
     opt = argparse.Namespace(dataset_mode="aligned", dataroot=str(tmp_path), phase="test")

@@ -14,8 +14,8 @@ import pytest
 import torch
 from conftest import ROOT, paired_folder, run_train
 
-from coronet_plugin import provenance
-from coronet_plugin.provenance import FILE, commit_of, fingerprint, in_words, read
+from coronet_plugin.training import provenance
+from coronet_plugin.training.provenance import FILE, commit_of, fingerprint, in_words, read
 
 
 def options(tmp_path: Path, **changed: object) -> argparse.Namespace:

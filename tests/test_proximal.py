@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from coronet_plugin.proximal import shrink_, soft_threshold
+from coronet_plugin.methods.proximal import shrink_, soft_threshold
 
 
 def test_soft_threshold_minimises_the_proximal_objective():

@@ -11,10 +11,15 @@ from conftest import paired_folder, run_train
 from torch import nn
 
 from coronet_plugin import load_generator
-from coronet_plugin.fake_quantization import activation_grid, on_weight_grid, output_axis, rounded_activation
-from coronet_plugin.generators import build_generator
-from coronet_plugin.model import CompressedModel
-from coronet_plugin.qat import FREEZE, Rounding
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.training.fake_quantization import (
+    activation_grid,
+    on_weight_grid,
+    output_axis,
+    rounded_activation,
+)
+from coronet_plugin.training.model_type import CompressedModel
+from coronet_plugin.training.qat import FREEZE, Rounding
 
 SMALL = ["--netG", "resnet_6blocks", "--ngf", 8, "--ndf", 4, "--load_size", 32, "--crop_size", 32]
 

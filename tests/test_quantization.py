@@ -29,8 +29,8 @@ from coronet_plugin.export.quantization import (
 from coronet_plugin.export.quantization.quality import Quality, likeness, quality, truths_of
 from coronet_plugin.export.sensitivity import layers_in_order, rounded, sensitivities
 from coronet_plugin.export.targets import TARGETS
-from coronet_plugin.fake_quantization import on_weight_grid, output_axis
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.training.fake_quantization import on_weight_grid, output_axis
 
 EXAMPLE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
 

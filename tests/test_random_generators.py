@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from coronet_plugin import find_channels, masked, slim
-from coronet_plugin.channels import ChannelPlan
+from coronet_plugin.channels.plan import ChannelPlan
 
 FOLLOWED = {**UNDERSTOOD, **IMAGE}
 ROUNDING = 1e-9

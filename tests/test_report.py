@@ -15,14 +15,14 @@ from PIL import Image
 from run_helpers import SIZE, make_cycle_run, make_run
 
 from coronet_plugin import cli
+from coronet_plugin.channels.cost import cost_of
 from coronet_plugin.comparison.figures import slimming_step, smooth, target_fraction
 from coronet_plugin.comparison.measure import Settings, comparable, measure_all
 from coronet_plugin.comparison.quantities import COSTS, LIKENESS, TIME, duration
 from coronet_plugin.comparison.report import summary, write_comparison
 from coronet_plugin.comparison.sections import one_option_a_line
-from coronet_plugin.cost import cost_of
 from coronet_plugin.errors import DataError
-from coronet_plugin.run import find_run
+from coronet_plugin.runs.run import find_run
 
 QUICK = Settings(repeats=1, memory=False)
 DENSE, SLIM = "dense", "slim <b>&amp;"  # a name that must not become markup

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 from coronet_plugin import bake_, find_channels, slim, verify
-from coronet_plugin.verification import random_mask
+from coronet_plugin.channels.proof import random_mask
 
 
 class Block(nn.Module):

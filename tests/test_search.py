@@ -12,11 +12,11 @@ from run_helpers import difference
 from torch import nn
 
 from coronet_plugin import BudgetError, Compression, OptionError, find_channels, load_generator
-from coronet_plugin.budget import Budget, Widths, choose_alive, meter_of
+from coronet_plugin.budget.budget import Budget, Widths, choose_alive, meter_of
+from coronet_plugin.budget.goal import SCHEDULES, Goal
 from coronet_plugin.compression import share_budget
-from coronet_plugin.generators import build_generator
-from coronet_plugin.goal import SCHEDULES, Goal
-from coronet_plugin.search import BASELINES, exact
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.methods import BASELINES, exact
 
 
 def stock(netG="resnet_6blocks", norm="instance", ngf=16, seed=0) -> nn.Module:
@@ -100,7 +100,7 @@ def test_a_budget_of_one_trains_the_base_model_bit_for_bit():
 
 def test_importance_is_the_derivative_by_the_logarithm_of_the_latent():
     """Against finite differences of the loss when the slices that read a channel are scaled."""
-    from coronet_plugin.slim import copy_with, readers, scale_
+    from coronet_plugin.channels.cut import copy_with, readers, scale_
 
     generator = stock("resnet_6blocks", ngf=4).double()
     x = torch.rand(1, 3, 16, 16, dtype=torch.float64)

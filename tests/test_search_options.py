@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import paired_folder, run_test, run_train, unpaired_folder
 
-from coronet_plugin.spec import Spec
+from coronet_plugin.checkpoint.spec import Spec
 
 CORONET = ["--coronet_base", "pix2pix", "--coronet_search_epochs", "1"]
 

@@ -10,7 +10,7 @@ from conftest import paired_folder, run_train, unpaired_folder
 from run_helpers import difference
 
 from coronet_plugin import Compression, example_input
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 
 SMALL = ["--netG", "resnet_6blocks", "--ngf", 8, "--ndf", 4, "--load_size", 36, "--crop_size", 32]
 QUIET = ["--display_id", -1, "--num_threads", 0, "--print_freq", 1, "--display_freq", 4, "--seed", 3]

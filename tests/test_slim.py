@@ -11,8 +11,8 @@ from run_helpers import difference
 from torch import nn
 
 from coronet_plugin import cost_of, example_input, find_channels
-from coronet_plugin.generators import build_generator
-from coronet_plugin.slim import masked, on_device, slim
+from coronet_plugin.channels.cut import masked, on_device, slim
+from coronet_plugin.generators.stock import build_generator
 
 SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64}
 

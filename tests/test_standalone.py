@@ -24,8 +24,8 @@ from torch import nn
 import models
 from coronet_plugin import CheckpointError, Compression, cost_of, example_input, load_generator
 from coronet_plugin.cli import main
-from coronet_plugin.generators import build_generator
-from coronet_plugin.run import find_weights
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.runs.run import find_weights
 from coronet_plugin.standalone import export as exporter
 from coronet_plugin.standalone.export import export_upstream
 

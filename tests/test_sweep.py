@@ -17,7 +17,7 @@ from PIL import Image
 
 from coronet_plugin import cli
 from coronet_plugin.errors import DataError, OptionError
-from coronet_plugin.run import find_run
+from coronet_plugin.runs.run import find_run
 from coronet_plugin.sweep import table
 from coronet_plugin.sweep.plan import Plan, Setting, given, settings
 from coronet_plugin.sweep.work import Work, begin, is_done, last_line, read_record

@@ -15,11 +15,11 @@ from conftest import paired_folder, run_test, run_train, smooth_image
 from PIL import Image
 
 from coronet_plugin import CheckpointError, Compression, Spec, example_input, load_generator
+from coronet_plugin.checkpoint.tensors import read_tensors
+from coronet_plugin.checkpoint.upstream import read_state_dict
 from coronet_plugin.errors import DataError, UserError
-from coronet_plugin.foreign import read_state_dict
-from coronet_plugin.generators import build_generator
-from coronet_plugin.run import find_run
-from coronet_plugin.safe import read_tensors
+from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.runs.run import find_run
 from data.image_folder import open_image
 from util.html import HTML
 from util.visualizer import TrainingPage, save_images
@@ -74,7 +74,7 @@ def test_a_malicious_pickle_is_not_executed(tmp_path, weights, legacy):
     for read in (load_generator, read_state_dict, read_tensors):
         refused(read, weights, match="nothing but tensors|damaged")
     (tmp_path / "latest_coronet_state.pth").write_bytes(weights.read_bytes())
-    from coronet_plugin import training_state
+    from coronet_plugin.training import state as training_state
 
     refused(training_state.read, tmp_path / "latest_coronet_state.pth", match="nothing but tensors|damaged")
     assert not proof.exists()

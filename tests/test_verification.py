@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from coronet_plugin import PlanError, example_input, find_channels, verify
-from coronet_plugin.generators import build_generator
-from coronet_plugin.verification import random_mask
+from coronet_plugin.channels.proof import random_mask
+from coronet_plugin.generators.stock import build_generator
 
 
 def conv(inputs, outputs):

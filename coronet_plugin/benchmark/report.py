@@ -14,9 +14,9 @@ import torch
 
 from coronet_plugin.benchmark.candidates import Candidate
 from coronet_plugin.benchmark.subjects import Subject
-from coronet_plugin.benchmark.timing import Timing
-from coronet_plugin.cost import human
+from coronet_plugin.channels.cost import human
 from coronet_plugin.export.targets import TARGETS
+from coronet_plugin.measure.interleaved import Timing
 
 FORMAT, VERSION = "coronet-benchmark", 1
 GOAL = 0.8
@@ -179,7 +179,7 @@ def as_data(benchmark: Benchmark) -> dict[str, Any]:
 
 def circumstances(runtimes: Sequence[str], **more: Any) -> dict[str, Any]:
     """What the figures hold for: processor, load, versions."""
-    from coronet_plugin.benchmark.machine import load, processor
+    from coronet_plugin.measure.machine import load, processor
 
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     for runtime in runtimes:

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from coronet_plugin.benchmark.candidates import EAGER, Ready, prepare_all, target_of
-from coronet_plugin.benchmark.machine import load
-from coronet_plugin.benchmark.profile import by_kind, layer_times, losses, onnxruntime_times
 from coronet_plugin.benchmark.report import Benchmark, circumstances
 from coronet_plugin.benchmark.subjects import Subject
-from coronet_plugin.benchmark.timing import in_turn, pinned
 from coronet_plugin.errors import OptionError
 from coronet_plugin.export.normalisation import normalised
 from coronet_plugin.export.pipeline import example_for
+from coronet_plugin.measure.interleaved import in_turn, pinned
+from coronet_plugin.measure.machine import load
+from coronet_plugin.measure.profile import by_kind, layer_times, losses, onnxruntime_times
 
 ONNX = "onnx"
 
@@ -106,7 +106,7 @@ def _layers(subject: Subject, values: np.ndarray, norm_mode: str, repeats: int) 
 def _set_against(
     dense: dict[str, float], slim: dict[str, float], reduction: float
 ) -> dict[str, dict[str, float]]:
-    """By operation; excess as in :class:`~coronet_plugin.benchmark.profile.Loss`."""
+    """By operation; excess as in :class:`~coronet_plugin.measure.profile.Loss`."""
     found = {
         operation: {
             "dense_ms": dense.get(operation, 0.0),

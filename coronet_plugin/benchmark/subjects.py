@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from coronet_plugin.channels.cost import Cost, cost_of
+from coronet_plugin.channels.find import example_input
 from coronet_plugin.compression import Compression
-from coronet_plugin.cost import Cost, cost_of
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.export.pipeline import example_for
-from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator, sides
-from coronet_plugin.planning import example_input
-from coronet_plugin.run import find_weights
-from coronet_plugin.stored import read_generator
+from coronet_plugin.generators.stock import RESNET_BLOCKS, UNET_DOWNS, build_generator, sides
+from coronet_plugin.runs.opener import read_generator
+from coronet_plugin.runs.run import find_weights
 
 STOCK = re.compile(r"(?P<netG>[a-z]+_\w+)(@(?P<budget>[^/]+)(/(?P<round>\d+))?)?")
 """``resnet_9blocks``, ``resnet_9blocks@0.1``, ``resnet_9blocks@0.1/8``."""

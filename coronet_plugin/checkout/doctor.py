@@ -122,7 +122,7 @@ def _shim(checkout: Checkout, env: Environment) -> Iterator[Check]:
 
 
 def _options(checkout: Checkout, env: Environment) -> Iterator[Check]:
-    from coronet_plugin.options import add_options
+    from coronet_plugin.training.options import add_options
 
     ours = argparse.ArgumentParser(add_help=False)
     add_options(ours)

@@ -34,7 +34,7 @@ import sys
 from models.base_model import BaseModel
 
 try:
-    from coronet_plugin.model import coronet_model
+    from coronet_plugin.training.model_type import coronet_model
 except ModuleNotFoundError as error:
     if error.name != "coronet_plugin":
         raise

@@ -102,8 +102,8 @@ def _settings(options: argparse.Namespace, extractor: FeatureExtractor | None) -
 
 def _run(options: argparse.Namespace) -> int:
     from coronet_plugin.comparison.report import write_comparison
-    from coronet_plugin.provenance import without_home
-    from coronet_plugin.run import find_run
+    from coronet_plugin.runs.run import find_run
+    from coronet_plugin.training.provenance import without_home
 
     runs = [
         find_run(name, options.checkpoints_dir, options.results_dir, options.phase, options.epoch)

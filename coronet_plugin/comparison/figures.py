@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coronet_plugin.checkpoint.spec import COMPACT, Spec
 from coronet_plugin.comparison.measure import is_full
 from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
-from coronet_plugin.run import Run
-from coronet_plugin.spec import COMPACT, Spec
+from coronet_plugin.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from coronet_plugin.bench import Latency, latency
-from coronet_plugin.comparison.memory import PeakMemory, peak_memory
+from coronet_plugin.channels.cost import Cost, cost_of
+from coronet_plugin.checkpoint.spec import COMPACT
 from coronet_plugin.comparison.runtimes import TORCH, Failure, speed_in
-from coronet_plugin.cost import Cost, cost_of
 from coronet_plugin.errors import DataError
 from coronet_plugin.evaluation.evaluate import Evaluation, evaluate_run
 from coronet_plugin.evaluation.paired import PairedMetrics
-from coronet_plugin.run import Run, Translation
-from coronet_plugin.spec import COMPACT
+from coronet_plugin.measure.latency import Latency, latency
+from coronet_plugin.measure.memory import PeakMemory, peak_memory
+from coronet_plugin.runs.run import Run, Translation
 
 if TYPE_CHECKING:
     from coronet_plugin.evaluation.features import FeatureExtractor

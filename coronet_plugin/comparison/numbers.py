@@ -11,7 +11,7 @@ from coronet_plugin.comparison.quantities import Quantity, quantities
 from coronet_plugin.drawing import COLOURS
 from coronet_plugin.evaluation.protocols import PROTOCOLS
 from coronet_plugin.evaluation.record import Evaluation
-from coronet_plugin.run import Run
+from coronet_plugin.runs.run import Run
 
 
 def table(runs: Sequence[Run], measurements: Measurements, remarks: Sequence[str] = ()) -> None:

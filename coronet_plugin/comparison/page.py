@@ -7,7 +7,7 @@ from types import ModuleType
 
 from coronet_plugin.comparison.measure import Measurement
 from coronet_plugin.errors import OptionError
-from coronet_plugin.run import Translation
+from coronet_plugin.runs.run import Translation
 
 Measurements = Mapping[Translation, Sequence[Measurement]]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from coronet_plugin.channels.cost import human
 from coronet_plugin.comparison.measure import Measurement
 from coronet_plugin.comparison.quantities import KID, MACS, SSIM, Quantity, latency_in
 from coronet_plugin.comparison.runtimes import TORCH
-from coronet_plugin.cost import human
 from coronet_plugin.drawing import COLOURS, GREY, new_figure, style
 
 if TYPE_CHECKING:

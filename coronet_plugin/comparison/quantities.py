@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from coronet_plugin.channels.cost import human
 from coronet_plugin.comparison.measure import Measurement
 from coronet_plugin.comparison.runtimes import TORCH
-from coronet_plugin.cost import human
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from coronet_plugin.bench import Latency
 from coronet_plugin.comparison.measure import Measurement
 from coronet_plugin.comparison.quantities import FID, KID, LPIPS, quantities
 from coronet_plugin.evaluation.record import as_plain
-from coronet_plugin.run import Translation
+from coronet_plugin.measure.latency import Latency
+from coronet_plugin.runs.run import Translation
 
 
 def as_json(measurements: Mapping[Translation, Sequence[Measurement]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from coronet_plugin.comparison.quantities import KID
 from coronet_plugin.comparison.record import as_json
 from coronet_plugin.comparison.sections import NUMBERS
 from coronet_plugin.errors import DataError
-from coronet_plugin.run import Run
+from coronet_plugin.runs.run import Run
 
 PAGE = "index.html"
 

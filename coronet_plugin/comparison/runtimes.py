@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from coronet_plugin.bench import Latency, timed
 from coronet_plugin.errors import OptionError, UserError
+from coronet_plugin.measure.latency import Latency, timed
 
 if TYPE_CHECKING:
     from coronet_plugin.export.targets import Target

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from coronet_plugin import provenance
+from coronet_plugin.checkpoint.spec import COMPACT, Spec
 from coronet_plugin.comparison.figures import budget_figure, loss_figure
 from coronet_plugin.comparison.measure import is_full
 from coronet_plugin.comparison.page import Measurements, html
 from coronet_plugin.comparison.pareto import pareto_figure
 from coronet_plugin.drawing import save_svg
 from coronet_plugin.errors import DataError
-from coronet_plugin.run import Run, Translation
-from coronet_plugin.spec import COMPACT, Spec
+from coronet_plugin.runs.run import Run, Translation
+from coronet_plugin.training import provenance
 
 NUMBERS = "comparison.json"
 

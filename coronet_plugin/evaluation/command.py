@@ -90,7 +90,7 @@ def _without_runs(options: argparse.Namespace) -> list[Evaluation]:
 
 def _runs(options: argparse.Namespace) -> list[Evaluation]:
     from coronet_plugin.evaluation.evaluate import evaluate_run
-    from coronet_plugin.run import find_run
+    from coronet_plugin.runs.run import find_run
 
     folders = (options.checkpoints_dir, options.results_dir, options.phase, options.epoch)
     runs = [find_run(name, *folders) for name in options.runs]

@@ -25,7 +25,7 @@ from coronet_plugin.evaluation.pictures import Pictures, pictures_of, sizes_text
 from coronet_plugin.evaluation.protocols import PROTOCOLS, Tools, silent
 from coronet_plugin.evaluation.real import RealPictures, phase_of, real_pictures, real_sides
 from coronet_plugin.evaluation.record import Evaluation, Inputs
-from coronet_plugin.run import Run, Translation
+from coronet_plugin.runs.run import Run, Translation
 
 __all__ = ["PROTOCOLS", "Evaluation", "evaluate_data", "evaluate_folders", "evaluate_run"]
 

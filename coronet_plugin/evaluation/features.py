@@ -152,7 +152,7 @@ def _fidelity_network() -> Any:
 
 
 def _check_layout(path: Path) -> None:
-    from coronet_plugin.safe import read_tensors
+    from coronet_plugin.checkpoint.tensors import read_tensors
 
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; --weights takes {FILE}")

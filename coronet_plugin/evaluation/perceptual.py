@@ -46,7 +46,7 @@ def load_lpips(backbone: Path) -> Perceptual:
         OptionError: lpips or torchvision, which it needs, cannot be imported.
         CheckpointError: the file is missing, damaged, or of another network.
     """
-    from coronet_plugin.safe import read_tensors
+    from coronet_plugin.checkpoint.tensors import read_tensors
 
     if not backbone.is_file():
         raise CheckpointError(f"there is no file {backbone}; --lpips {_EXPECTED}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.evaluation.pictures import Pictures, Reading, pictures_of
 from coronet_plugin.pictures.files import FULL_DEPTH
-from coronet_plugin.run import Options, Run, Translation, parse_options
+from coronet_plugin.runs.run import Options, Run, Translation, parse_options
 
 TRAIN, TEST = "train", "test"
 

@@ -14,7 +14,7 @@ from coronet_plugin.errors import OptionError
 if TYPE_CHECKING:
     from coronet_plugin.export.pictures import Pictures
     from coronet_plugin.export.pipeline import Request, Result
-    from coronet_plugin.stored import StoredGenerator
+    from coronet_plugin.runs.opener import StoredGenerator
 
 REJECTED_CODE = 3
 """Exit code when a file does not compute the same."""
@@ -101,7 +101,7 @@ def listing() -> str:
 
 
 def _weights(options: argparse.Namespace) -> dict[str, Path]:
-    from coronet_plugin.run import find_weights
+    from coronet_plugin.runs.run import find_weights
 
     weights = find_weights(options.weights, options.checkpoints_dir, options.epoch)
     if not options.network:
@@ -113,7 +113,7 @@ def _weights(options: argparse.Namespace) -> dict[str, Path]:
 
 def _export(options: argparse.Namespace, name: str, path: Path) -> Result:
     from coronet_plugin.export.pipeline import export_generator
-    from coronet_plugin.stored import read_generator
+    from coronet_plugin.runs.opener import read_generator
 
     _request(options, None).check()  # before anything is read
     stored = read_generator(name, path)
@@ -134,7 +134,7 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
     from coronet_plugin.export.normalisation import check_norm_mode
     from coronet_plugin.export.pipeline import Request
     from coronet_plugin.export.targets import target_named
-    from coronet_plugin.generators import sides
+    from coronet_plugin.generators.stock import sides
 
     check_norm_mode(options.norm_mode)
     target = target_named(options.to).with_rewrites([p for p in options.rewrite.split(",") if p])

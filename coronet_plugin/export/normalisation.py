@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.errors import OptionError
-from coronet_plugin.slim import copy_with
 
 NORM_MODES = {
     "batch": "norms take the statistics of the picture, as test.py does",

@@ -10,7 +10,7 @@ import numpy as np
 
 from coronet_plugin.errors import DataError
 from coronet_plugin.pictures.files import ENDINGS, FULL_DEPTH, MODES, spread
-from coronet_plugin.run import Options, read_options
+from coronet_plugin.runs.run import Options, read_options
 
 SOURCES = {"G_B": "B"}
 """The side of the data that a generator translates, where it is not A."""

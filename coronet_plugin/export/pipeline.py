@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin._version import __version__
+from coronet_plugin.channels.find import example_input
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.export.normalisation import in_fp16, normalised, reference, why_not_fp16
 from coronet_plugin.export.pictures import Pictures, noise
@@ -33,7 +34,6 @@ from coronet_plugin.export.verify import (
     difference,
     torch_runner,
 )
-from coronet_plugin.planning import example_input
 
 FORMAT, VERSION = "coronet-export", 1
 REJECTED = ".rejected"

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.export.normalisation import replace_modules_
-from coronet_plugin.slim import copy_with
 
 TOLERANCE = 5e-6
 """Largest difference allowed, as a part of the range of tanh, -1 to 1. In float64 it is some 1e-13."""

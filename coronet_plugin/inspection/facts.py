@@ -1,6 +1,6 @@
 """What is to be seen of a generator's channel sets: widths, sharing, costs, reasons.
 
-The facts are gathered from a :class:`~coronet_plugin.channels.ChannelPlan`, and from
+The facts are gathered from a :class:`~coronet_plugin.channels.plan.ChannelPlan`, and from
 the spec of a slimmed generator. Nothing here prints, draws or reads files; for that
 see ``inspection_table.py``, ``inspection_figure.py`` and ``inspection_source.py``.
 """
@@ -15,8 +15,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from coronet_plugin import find_channels
-from coronet_plugin.channels import ChannelPlan, ChannelSet
-from coronet_plugin.cost import Cost
+from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.plan import ChannelPlan, ChannelSet
+from coronet_plugin.checkpoint.spec import COMPACT, Spec
 from coronet_plugin.errors import PlanError
 from coronet_plugin.inspection.layers import (
     FORWARD,
@@ -28,7 +29,6 @@ from coronet_plugin.inspection.layers import (
     set_name,
 )
 from coronet_plugin.inspection.names import first_maker
-from coronet_plugin.spec import COMPACT, Spec
 
 DENSE = "dense"
 """Phase of a generator that is not, or not yet, compressed."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coronet_plugin.cost import human
+from coronet_plugin.channels.cost import human
 from coronet_plugin.drawing import COLOURS, GREY, new_figure, save_svg, style
 from coronet_plugin.errors import OptionError
 from coronet_plugin.inspection.facts import Inspection

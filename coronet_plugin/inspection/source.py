@@ -16,9 +16,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from coronet_plugin import example_input, find_channels
+from coronet_plugin.checkpoint.spec import SEARCH, Spec, spec_path
+from coronet_plugin.checkpoint.upstream import adapt_state_dict, deduce_architecture, read_state_dict
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
-from coronet_plugin.foreign import adapt_state_dict, deduce_architecture, read_state_dict
-from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.generators.stock import RESNET_BLOCKS, UNET_DOWNS, build_generator
 from coronet_plugin.inspection.facts import (
     Inspection,
     alive_units,
@@ -27,8 +28,7 @@ from coronet_plugin.inspection.facts import (
     inspect_spec,
 )
 from coronet_plugin.inspection.own_generator import is_own, load_own
-from coronet_plugin.run import find_weights, read_options
-from coronet_plugin.spec import SEARCH, Spec, spec_path
+from coronet_plugin.runs.run import find_weights, read_options
 
 STOCK = (*RESNET_BLOCKS, *UNET_DOWNS)
 SIZE = 256

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 
-from coronet_plugin.cost import human
+from coronet_plugin.channels.cost import human
 from coronet_plugin.inspection.facts import Inspection, SetFacts
 from coronet_plugin.inspection.names import first_maker, short_name
 

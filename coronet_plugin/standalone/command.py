@@ -30,7 +30,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from coronet_plugin.run import find_weights
+    from coronet_plugin.runs.run import find_weights
     from coronet_plugin.standalone.export import export_upstream
 
     weights = find_weights(options.weights, options.checkpoints_dir, options.epoch)

@@ -20,12 +20,12 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.checkpoint import save_tensors, write_atomically
+from coronet_plugin.channels.cut import copy_with
+from coronet_plugin.checkpoint.storage import save_tensors, write_atomically
 from coronet_plugin.errors import CheckpointError, OptionError
-from coronet_plugin.generators import sides
-from coronet_plugin.slim import copy_with
+from coronet_plugin.generators.stock import sides
+from coronet_plugin.runs.opener import StoredGenerator, read_generator
 from coronet_plugin.standalone.text import file_text, upstream_model_text
-from coronet_plugin.stored import StoredGenerator, read_generator
 
 
 def export_upstream(weights: Mapping[str, Path], folder: Path) -> tuple[list[Path], list[str]]:

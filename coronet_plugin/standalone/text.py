@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from coronet_plugin._version import __version__
-from coronet_plugin.cost import human
-from coronet_plugin.generators import RESNET_BLOCKS, UNET_DOWNS, build_generator, sides
+from coronet_plugin.channels.cost import human
+from coronet_plugin.generators.stock import RESNET_BLOCKS, UNET_DOWNS, build_generator, sides
 from coronet_plugin.standalone import parts
 
 if TYPE_CHECKING:
-    from coronet_plugin.stored import StoredGenerator
+    from coronet_plugin.runs.opener import StoredGenerator
 
 LAYERS = {"batch": "nn.BatchNorm2d", "instance": "nn.InstanceNorm2d", "none": "nn.Identity"}
 IMPORTS = """\

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from coronet_plugin.channels.cost import cost_of
+from coronet_plugin.channels.find import example_input
 from coronet_plugin.comparison.measure import Settings as Measuring
 from coronet_plugin.comparison.measure import evaluated
-from coronet_plugin.cost import cost_of
 from coronet_plugin.evaluation.record import Evaluation, as_plain
-from coronet_plugin.planning import example_input
-from coronet_plugin.run import Run, find_run
+from coronet_plugin.runs.run import Run, find_run
 from coronet_plugin.sweep.plan import Plan, Setting
 
 

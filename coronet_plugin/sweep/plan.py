@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coronet_plugin.errors import OptionError
-from coronet_plugin.run import read_options
-from coronet_plugin.search import CORONET, FORMS, METHODS
+from coronet_plugin.methods import CORONET, FORMS, METHODS
+from coronet_plugin.runs.run import read_options
 
 DENSE = "dense"
 CHOICES = (DENSE, *METHODS, *(form for form in FORMS if form != "exact"))

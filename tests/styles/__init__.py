@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin import ChannelPlan
-from coronet_plugin.channels import ChannelSet
+from coronet_plugin.channels.plan import ChannelSet
 
 SIZE = 32
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coronet_plugin.generators import build_generator
+from coronet_plugin.generators.stock import build_generator
 from styles import Trunk, conv, noise, normed, style
 
 

@@ -1,0 +1,200 @@
+"""Remove dead channels physically, and the reference it is tested against.
+
+:func:`slim_` changes a generator in place: parameters and buffers are replaced
+by smaller ones, module attributes such as ``in_channels`` follow. The class
+stays what it was and no plug-in code is needed to run the result.
+:func:`masked` is the same generator at full size with dead channels ignored by
+every reader; both compute the same function, which
+:mod:`coronet_plugin.channels.proof` checks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from coronet_plugin.channels.plan import PINNED, ChannelPlan
+from coronet_plugin.channels.propagation import tensors_in
+
+
+def slim(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
+    """A smaller copy of ``generator`` with only the units ``alive`` (bool, ``(units,)``)."""
+    smaller = copy_with(generator)
+    slim_(smaller, plan, alive)
+    return smaller
+
+
+@torch.no_grad()
+def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Tensor, nn.Parameter]:
+    """Remove all units that are not ``alive`` from ``generator``, in place.
+
+    Returns the new parameter for every one that was replaced, so that an
+    optimizer can be told. Replaced, not resized: a graph that still holds the
+    old parameter (a loss kept from the last step) must stay valid.
+    """
+    smaller: dict[Tensor, Tensor] = {}
+    for name in plan.slices:
+        tensor = _get(generator, name)
+        kept = sliced(tensor.detach(), plan, name, alive)
+        if kept.shape != tensor.shape:
+            smaller[tensor] = kept
+    replaced = replace_tensors_(generator, smaller)
+    for module_name, widths in plan.module_widths(alive).items():
+        module = generator.get_submodule(module_name)
+        for attribute, width in widths.items():
+            if hasattr(module, attribute):
+                setattr(module, attribute, width)
+    update_widths_(generator)
+    return replaced
+
+
+def update_optimizer_(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, Tensor],
+    replaced: Mapping[Tensor, nn.Parameter],
+    plan: ChannelPlan,
+    alive: np.ndarray,
+) -> None:
+    """Let ``optimizer`` go on after :func:`slim_` with what it knows of the weights that stay.
+
+    Its groups and their settings are kept. ``parameters``: by name, as they were before; ``replaced``: what
+    :func:`slim_` returned for ``plan`` and ``alive``.
+    """
+    for group in optimizer.param_groups:
+        group["params"] = [replaced.get(p, p) for p in group["params"]]
+    for name, old in parameters.items():
+        if old in replaced and old in optimizer.state:
+            optimizer.state[replaced[old]] = {
+                key: sliced(value, plan, name, alive) if _is_like(value, old) else value
+                for key, value in optimizer.state.pop(old).items()
+            }
+
+
+def sliced(tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray) -> Tensor:
+    """What stays of ``tensor``, which is the parameter or buffer ``name`` or goes with it.
+
+    Channels-last weights stay channels-last.
+    """
+    last = tensor.ndim == 4 and not tensor.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    keep = np.append(alive, True)  # the last entry answers for PINNED
+    for axis, units in plan.slices.get(name, {}).items():
+        index = torch.from_numpy(np.flatnonzero(keep[units])).to(tensor.device)
+        tensor = tensor.index_select(axis, index)
+    return tensor.contiguous(memory_format=layout)
+
+
+def replace_tensors_(generator: nn.Module, values: Mapping[Tensor, Tensor]) -> dict[Tensor, nn.Parameter]:
+    """Put new parameters and buffers in place of the keys of ``values``, wherever they are used."""
+    fresh: dict[Tensor, nn.Parameter] = {}
+    for module in generator.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and parameter in values:
+                if parameter not in fresh:
+                    fresh[parameter] = nn.Parameter(values[parameter], parameter.requires_grad)
+                setattr(module, name, fresh[parameter])
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and buffer in values:
+                setattr(module, name, values[buffer])
+    return fresh
+
+
+def update_widths_(generator: nn.Module) -> None:
+    """Make ``in_channels``, ``num_features`` and the like agree with the weights, in place."""
+    for module in generator.modules():
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, Tensor):
+            continue
+        if isinstance(module, _ConvNd):
+            whole, per_group = weight.shape[:2]
+            if module.groups > 1:  # groups are removed whole
+                dense = module.in_channels if module.transposed else module.out_channels
+                module.groups = module.groups * whole // dense
+            widths = (whole, per_group * module.groups)
+            module.in_channels, module.out_channels = widths if module.transposed else widths[::-1]
+        elif isinstance(module, nn.Linear):
+            module.out_features, module.in_features = weight.shape
+        elif isinstance(module, nn.Embedding):
+            module.embedding_dim = weight.shape[1]
+
+
+Readers = list[tuple[str, int, np.ndarray]]
+"""Name of a parameter, axis, and the unit of every index along it."""
+
+
+def readers(plan: ChannelPlan) -> Readers:
+    """Where channels are read: scaling these slices of parameters by zero takes a unit out of the function.
+
+    Layers that read a unit have its slices of their weights. A product of activations has no weight:
+    of units that one reads, all parameters of the layers that make them are given instead.
+    """
+    found: dict[tuple[str, int], np.ndarray] = {}
+    for call in plan.calls:
+        if call.weight is None or call.weight not in plan.shapes:
+            continue
+        units = plan.slices.get(call.weight, {}).get(call.axis_in)
+        if units is not None:
+            found[call.weight, call.axis_in] = units
+    multiplied = np.zeros(plan.units + 1, dtype=bool)
+    for product in plan.products:
+        for units in product.ids:
+            multiplied[units] = True
+    multiplied[-1] = False
+    for name in plan.shapes if multiplied.any() else ():
+        for axis, units in plan.slices.get(name, {}).items():
+            if (name, axis) not in found and multiplied[units].any():
+                found[name, axis] = np.where(multiplied[units], units, PINNED)
+    return [(name, axis, units) for (name, axis), units in found.items()]
+
+
+@torch.no_grad()
+def scale_(parameters: Mapping[str, Tensor], where: Readers, factor: np.ndarray) -> None:
+    """Multiply the slices that read each unit by its ``factor`` ``(units,)``. In place."""
+    whole = np.append(factor, 1.0)  # the last entry answers for PINNED
+    for name, axis, units in where:
+        parameter = parameters[name]
+        shape = [-1 if i == axis else 1 for i in range(parameter.ndim)]
+        values = torch.from_numpy(whole[units]).to(parameter.device, parameter.dtype)
+        parameter.mul_(values.view(shape))
+
+
+def masked(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
+    """A full-size copy that ignores dead channels: zeros where they are read."""
+    copied = copy_with(generator)
+    scale_(dict(copied.named_parameters()), readers(plan), alive.astype(np.float64))
+    return copied
+
+
+def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor] | None = None) -> nn.Module:
+    """A deep copy with other parameters and buffers in place of the keys of ``values``.
+
+    Tensors with a graph that modules remember (old weight norm does) are copied without it.
+    """
+    memo: dict[int, Any] = {}
+    for module in generator.modules():
+        for tensor in tensors_in(list(vars(module).values())):
+            if tensor.grad_fn is not None:
+                memo[id(tensor)] = tensor.detach().clone()
+    for old, new in (values or {}).items():
+        memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    return copy.deepcopy(generator, memo)
+
+
+def on_device(inputs: Any, device: torch.device | str) -> Any:
+    """``inputs`` with their tensors, in nested lists, tuples and dictionaries, on ``device``."""
+    return copy.deepcopy(inputs, {id(x): x.to(device) for x in tensors_in(inputs)})
+
+
+def _get(generator: nn.Module, name: str) -> Tensor:
+    owner, _, attribute = name.rpartition(".")
+    return getattr(generator.get_submodule(owner), attribute)
+
+
+def _is_like(value: Any, parameter: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape

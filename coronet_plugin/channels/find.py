@@ -1,0 +1,186 @@
+"""Find the channel sets of a generator: run it, number the units, prove the result.
+
+Propagation says what it understood, this module makes a plan of it, and
+:mod:`coronet_plugin.channels.proof` has the last word: what fails is pinned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coronet_plugin.channels.cut import copy_with
+from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
+from coronet_plugin.channels.proof import one_line, prove
+from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
+from coronet_plugin.channels.rules import RULES
+from coronet_plugin.errors import PlanError
+from coronet_plugin.generators.stock import wrong_size
+
+HALVINGS = 9
+"""How often at most a generator is thought to halve its input."""
+
+
+def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> ChannelPlan:
+    """Find the channel sets of ``generator`` by running copies of it on ``example``.
+
+    ``example``: input ``(N, C, H, W)`` on the generator's device, or a tuple of
+    inputs; ``run(generator, *inputs)`` runs it, if not by a plain call (when features
+    are read from it as well, say: whatever it returns keeps its channels).
+
+    The plan is proven (:func:`~coronet_plugin.channels.proof.verify`); a set that fails the
+    proof is pinned and says so. The generator, its buffers and the random state are left
+    as they were.
+
+    Raises:
+        PlanError: the generator does not run on ``example``, or not twice the same.
+    """
+    inputs = example if isinstance(example, tuple) else (example,)
+    return prove(generator, trace(generator, inputs, run), inputs, run)
+
+
+def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> ChannelPlan:
+    """The plan that propagation proposes, unproven; good for counting.
+
+    Raises:
+        PlanError: the generator does not run on ``inputs``, or runs no layer of its own.
+    """
+    copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
+    state = Propagation(copied, RULES)
+    try:
+        with torch.random.fork_rng(devices=[x.device for x in tensors_in(inputs) if x.is_cuda][:1]):
+            state.follow(inputs, run)
+    except Exception as error:
+        _refuse_size(generator, inputs, run, error)
+        shapes = [tuple(x.shape) for x in tensors_in(inputs)]
+        raise PlanError(
+            f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
+            f"{one_line(error)}. Give an example it accepts; a model class does by coronet_example(name)."
+        ) from error
+    if not state.touched:
+        raise PlanError(
+            f"the generator {type(generator).__name__} runs none of its own layers; "
+            "define forward in its class, not on the object"
+        )
+    return _plan(generator, state)
+
+
+def _refuse_size(generator: nn.Module, inputs: tuple[Any, ...], run: Runner, error: Exception) -> None:
+    """Raise PlanError if the size is why it does not run: others can be halved often enough.
+
+    Three times a power of two can be halved as often as that power; three and a half times it cannot.
+    """
+    images = [isinstance(x, Tensor) and x.ndim == 4 for x in inputs]
+    sizes = {x.shape[-2:] for x, is_image in zip(inputs, images) if is_image}
+    if len(sizes) != 1:
+        return
+    height, width = sizes.pop()
+    copied = copy_with(generator).eval()
+
+    def runs(side: int) -> bool:
+        sized = [
+            x.new_zeros(*x.shape[:2], side, side) if is_image else x for x, is_image in zip(inputs, images)
+        ]
+        with contextlib.suppress(Exception), torch.no_grad():
+            run(copied, *sized)
+            return True
+        return False
+
+    for multiple in (2**power for power in range(1, HALVINGS + 1)):
+        if (height % multiple or width % multiple) and runs(3 * multiple) and not runs(7 * multiple // 2):
+            what = wrong_size(f"the generator {type(generator).__name__}", multiple, (width, height))
+            raise PlanError(f"{what}; set --crop_size, or the size of the example, to one of them") from error
+
+
+def example_input(generator: nn.Module, size: int, channels: int | None = None) -> Tensor:
+    """A random image ``(1, C, size, size)`` for a generator that takes one image.
+
+    ``channels``: by default those of the generator's first convolution.
+    """
+    parameter = next(generator.parameters())
+    if channels is None:
+        convolutions = (m for m in generator.modules() if isinstance(m, nn.Conv2d))
+        first = next(convolutions, None)
+        channels = 3 if first is None else first.in_channels
+    noise = torch.Generator().manual_seed(0)
+    image = torch.rand(1, channels, size, size, generator=noise) * 2 - 1
+    return image.to(parameter.device, parameter.dtype)
+
+
+# -- from ids to units ---------------------------------------------------
+def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
+    roots = np.array([state.find(index) for index in range(len(state.origins))])
+    first = {origin: i for i, origin in reversed(list(enumerate(state.origins))) if origin is not None}
+    units = np.full(len(roots), PINNED)  # by root
+    sets: list[ChannelSet] = []
+    start = 0
+    for producers, reason, members in _groups(state, roots, first):
+        if reason is None and len(members) == 1:
+            reason = "all its channels can only be removed together"
+        if reason is None:
+            units[members] = np.arange(start, start + len(members))
+        sets.append(
+            ChannelSet(
+                name=_unused(producers[0], sets),
+                producers=producers,
+                consumers=_readers(state, roots, members),
+                channels=_channels_in(state, roots, producers[0], members),
+                units=len(members),
+                start=PINNED if reason else start,
+                pinned=reason,
+            )
+        )
+        start += 0 if reason else len(members)
+    return ChannelPlan(
+        sets=tuple(sets),
+        slices={t: {a: units[roots[ids]] for a, ids in axes.items()} for t, axes in state.tensors.items()},
+        widths={m: {a: units[roots[ids]] for a, ids in axes.items()} for m, axes in state.norms.items()},
+        calls=tuple(state.calls),
+        products=tuple(
+            Product(p.module, p.positions, tuple(units[roots[ids]] for ids in p.ids)) for p in state.products
+        ),
+        shapes={name: tuple(p.shape) for name, p in generator.named_parameters()},
+    )
+
+
+def _groups(
+    state: Propagation, roots: np.ndarray, first: dict[str, int]
+) -> Iterable[tuple[tuple[str, ...], str | None, list[int]]]:
+    """Producers, reason for pinning and roots of every set, in the order of the forward pass."""
+    reasons = state.pinned()
+    made_by: dict[int, set[str]] = defaultdict(set)
+    for root, origin in zip(roots.tolist(), state.origins):
+        if origin is not None:
+            made_by[root].add(origin)
+    groups: dict[tuple[tuple[str, ...], str | None], list[int]] = defaultdict(list)
+    for root, origins in made_by.items():
+        producers = tuple(sorted(origins, key=lambda module: first[module]))
+        groups[(producers, reasons.get(root))].append(root)
+    for (producers, reason), members in sorted(groups.items(), key=lambda group: first[group[0][0][0]]):
+        yield producers, reason, members
+
+
+def _unused(name: str, sets: list[ChannelSet]) -> str:
+    """A layer may make several sets: the second is marked with a prime."""
+    while any(name == channel_set.name for channel_set in sets):
+        name += "'"
+    return name
+
+
+def _readers(state: Propagation, roots: np.ndarray, members: list[int]) -> tuple[str, ...]:
+    return tuple(
+        weight.rpartition(".")[0]
+        for weight, ids in state.consumers.items()
+        if np.isin(roots[ids], members).any()
+    )
+
+
+def _channels_in(state: Propagation, roots: np.ndarray, module: str, members: list[int]) -> int:
+    mine = [origin == module for origin in state.origins]
+    return int(np.isin(roots[mine], members).sum())

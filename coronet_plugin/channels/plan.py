@@ -1,0 +1,214 @@
+"""The channel sets of a generator: which channels live and die together.
+
+Channels that must be kept or removed together form a *unit* (channel 5 of a
+residual stream is one unit however many convolutions write it); units made by
+the same layers form a :class:`ChannelSet`, which gets one latent vector.
+
+A :class:`ChannelPlan` is data: it counts MACs and parameters for any choice of
+living units and says which slices of which tensors belong to which unit. It
+changes nothing. :mod:`coronet_plugin.channels.find` makes plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.propagation import LayerCall, Product
+from coronet_plugin.errors import OptionError
+
+PINNED = -1
+"""Unit number of every channel that is never removed."""
+
+
+@dataclass(frozen=True)
+class ChannelSet:
+    """Channels made by the same layers, named after the first of them.
+
+    A prunable set owns the units ``start`` to ``start + units - 1``; a pinned
+    one has ``start == PINNED`` and says why in ``pinned``. ``channels`` is the
+    width a user sees in the first layer.
+    """
+
+    name: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    channels: int
+    units: int
+    start: int
+    pinned: str | None
+
+    @property
+    def slice(self) -> slice:
+        """Where this set's units lie in a vector over all units."""
+        return slice(self.start, self.start + self.units)
+
+
+@dataclass(frozen=True)
+class ChannelPlan:
+    """All that is known of a generator's channels.
+
+    ``sets``: prunable and pinned, in the order of the forward pass.
+    ``slices[tensor][axis]``: the unit of each index along that axis of a
+    parameter or buffer (``PINNED`` where it never goes).
+    ``widths[module][attribute]``: units behind a module attribute such as
+    ``num_features``. ``calls`` and ``products``: runs of weighted layers and
+    products of activations (ids are units here), for counting. ``shapes``: dense
+    shape of every parameter.
+    """
+
+    sets: tuple[ChannelSet, ...]
+    slices: Mapping[str, Mapping[int, np.ndarray]]
+    widths: Mapping[str, Mapping[str, np.ndarray]]
+    calls: tuple[LayerCall, ...]
+    products: tuple[Product, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def prunable(self) -> tuple[ChannelSet, ...]:
+        return tuple(s for s in self.sets if s.pinned is None)
+
+    @property
+    def units(self) -> int:
+        """Number of units that can be removed."""
+        return sum(s.units for s in self.prunable)
+
+    def kernels(self) -> dict[str, LayerCall]:
+        """First call of every 2-d convolution whose weight is a parameter, by weight name."""
+        found: dict[str, LayerCall] = {}
+        for call in self.calls:
+            if call.weight is not None and call.weight in self.shapes and len(call.weight_shape) == 4:
+                found.setdefault(call.weight, call)
+        return found
+
+    def cost(self, alive: np.ndarray | None = None) -> Cost:
+        """Cost when only the units ``alive`` (bool, ``(units,)``) remain; all by default."""
+        keep = self._keep(alive)
+        parameters = sum(self._size(name, shape, keep) for name, shape in self.shapes.items())
+        macs = literature = 0
+        for call in self.calls:
+            weights = self._size(call.weight, call.weight_shape, keep)
+            macs += weights * call.positions
+            literature += weights * call.positions_literature
+        attention = sum(p.positions * _widths(p, keep) for p in self.products)
+        return Cost(macs + attention, literature + attention, parameters)
+
+    def _keep(self, alive: np.ndarray | None) -> np.ndarray:
+        keep = np.ones(self.units + 1, dtype=bool)  # the last entry answers for PINNED
+        if alive is not None:
+            keep[:-1] = alive
+        return keep
+
+    def _size(self, name: str | None, shape: tuple[int, ...], keep: np.ndarray) -> int:
+        size = 1
+        axes = self.slices.get(name, {}) if name else {}
+        for axis, length in enumerate(shape):
+            size *= int(np.count_nonzero(keep[axes[axis]])) if axis in axes else length
+        return size
+
+    def units_of(self, channel_set: ChannelSet) -> np.ndarray:
+        """The unit of every channel that the set's first producing layer makes."""
+        call = next(c for c in self.calls if c.module == channel_set.producers[0] and c.weight in self.slices)
+        return self.slices[call.weight or ""][call.axis_out]
+
+    def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
+        """Indices, in the set's first producing layer, of its channels that are ``alive``."""
+        units = self.units_of(channel_set)
+        if channel_set.pinned is not None:
+            return np.flatnonzero(units == PINNED)
+        mine = (units >= channel_set.start) & (units < channel_set.start + channel_set.units)
+        return np.flatnonzero(mine & self._keep(alive)[units])
+
+    def units_for(self, widths: Mapping[str, int]) -> list[int]:
+        """Units of every prunable set that make the ``widths``, in channels by the names of the sets.
+
+        Raises:
+            OptionError: a set is not named, or cannot have so many channels.
+        """
+        units = []
+        for s in self.prunable:
+            wanted = widths.get(s.name, 0) * s.units
+            if not 0 < wanted <= s.channels * s.units or wanted % s.channels:
+                raise OptionError(
+                    f"the widths give {widths.get(s.name, 'none')} for the channel set {s.name}, which has "
+                    f"{s.channels} channels; take those of the same architecture"
+                )
+            units.append(wanted // s.channels)
+        return units
+
+    def sets_as_dicts(self, alive: np.ndarray) -> list[dict[str, Any]]:
+        """Every set as plain data: ``name``, ``channels``, indices of those ``kept``, why ``pinned``."""
+        return [
+            {
+                "name": s.name,
+                "channels": s.channels,
+                "kept": self.kept_channels(s, alive).tolist(),
+                "pinned": s.pinned,
+            }
+            for s in self.sets
+        ]
+
+    def module_widths(self, alive: np.ndarray) -> dict[str, dict[str, int]]:
+        """What the module attributes of ``widths`` are when only ``alive`` (bool, ``(units,)``) remain."""
+        keep = self._keep(alive)
+        return {
+            module: {name: int(np.count_nonzero(keep[units])) for name, units in attributes.items()}
+            for module, attributes in self.widths.items()
+        }
+
+    def without(self, dead: np.ndarray) -> ChannelPlan:
+        """The plan of the generator from which the units ``dead`` (bool, ``(units,)``) were removed.
+
+        Units keep their numbers, and costs are still those of the choices one makes.
+        """
+        keep = self._keep(~dead)
+        return replace(
+            self,
+            slices={n: {axis: u[keep[u]] for axis, u in axes.items()} for n, axes in self.slices.items()},
+            widths={n: {name: u[keep[u]] for name, u in axes.items()} for n, axes in self.widths.items()},
+        )
+
+    def coverage(self) -> float:
+        """Fraction of the true MACs in layers and products with at least one prunable axis."""
+        keep = self._keep(None)
+        touched = total = 0
+        for call in self.calls:
+            macs = self._size(call.weight, call.weight_shape, keep) * call.positions
+            axes = self.slices.get(call.weight, {}) if call.weight else {}
+            total += macs
+            touched += macs if any((units != PINNED).any() for units in axes.values()) else 0
+        for product in self.products:
+            macs = product.positions * _widths(product, keep)
+            total += macs
+            touched += macs if any((units != PINNED).any() for units in product.ids) else 0
+        return touched / total if total else 0.0
+
+    def pin(self, name: str, reason: str) -> ChannelPlan:
+        """The same plan with the channel set ``name`` pinned for ``reason``."""
+        pinned = next(s for s in self.prunable if s.name == name)
+        moved = np.arange(self.units + 1)
+        moved[pinned.slice.stop :] -= pinned.units
+        moved[pinned.slice] = PINNED
+        moved[-1] = PINNED  # stays what it was
+
+        def renumbered(channel_set: ChannelSet) -> ChannelSet:
+            if channel_set is pinned:
+                return replace(pinned, start=PINNED, pinned=reason)
+            start = channel_set.start if channel_set.pinned else int(moved[channel_set.start])
+            return replace(channel_set, start=start)
+
+        return replace(
+            self,
+            sets=tuple(map(renumbered, self.sets)),
+            slices={n: {axis: moved[u] for axis, u in axes.items()} for n, axes in self.slices.items()},
+            widths={n: {name: moved[u] for name, u in axes.items()} for n, axes in self.widths.items()},
+            products=tuple(replace(p, ids=tuple(moved[u] for u in p.ids)) for p in self.products),
+        )
+
+
+def _widths(product: Product, keep: np.ndarray) -> int:
+    return int(np.prod([np.count_nonzero(keep[units]) for units in product.ids], dtype=np.int64))

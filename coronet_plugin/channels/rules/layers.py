@@ -1,0 +1,224 @@
+"""Layers with a weight, and normalisation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
+
+from coronet_plugin.channels.baking import NORM_HOOKS, hooks_of
+from coronet_plugin.channels.propagation import Call, LayerCall, Layout, NotUnderstood, Product, Propagation
+from coronet_plugin.channels.rules.registry import along, rule, tracked
+
+COMPUTED = "its weight is computed from other tensors"
+NORMALISED = (
+    "its weight is under weight norm, spectral norm or another parametrization; "
+    "coronet_plugin.bake_(generator), before the optimizer is made, makes it plain"
+)
+
+
+@rule("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d", counts=True)
+def convolution(state: Propagation, call: Call) -> list[Layout]:
+    x, weight = call.argument(0, "input"), call.argument(1, "weight")
+    transposed = "transpose" in call.name
+    groups = call.argument(6, "groups", 1)
+    axis = call.out.ndim - weight.ndim + 1
+    positions = state.per_image(call.out.numel() // call.out.shape[axis])
+    layer = LayerCall(
+        module=state.layer_of(weight),
+        weight=state.name_of(weight),
+        weight_shape=tuple(weight.shape),
+        axis_in=0 if transposed else 1,
+        axis_out=1 if transposed else 0,
+        positions=state.per_image(x.numel() // x.shape[axis]) if transposed else positions,
+        positions_literature=positions,
+        transposed=transposed,
+        groups=groups,
+    )
+    state.calls.append(layer)
+    incoming = along(state, x, axis)
+    if layer.weight is None:
+        return [_computed(state, incoming, layer, axis)]
+    if groups == 1:
+        outgoing = _produce(state, weight, layer.axis_out, layer.module)
+        _consume(state, weight, layer.axis_in, incoming)
+    else:
+        outgoing = _grouped(state, weight, layer, incoming)
+    bias = call.argument(2, "bias")
+    if bias is not None:
+        state.register(bias, 0, outgoing)
+    return [Layout(outgoing, axis)]
+
+
+@rule("linear", counts=True)
+def linear(state: Propagation, call: Call) -> list[Layout]:
+    x, weight = call.argument(0, "input"), call.argument(1, "weight")
+    layout = dense(state, x, weight, 1, 0, x.ndim - 1, x.ndim - 1)
+    bias = call.argument(2, "bias")
+    if bias is not None:
+        state.register(bias, 0, layout.ids)
+    return [layout]
+
+
+def dense(
+    state: Propagation, x: Tensor, weight: Tensor, axis_in: int, axis_out: int, x_axis: int, out_axis: int
+) -> Layout:
+    """A parameter of two axes sums over ``x_axis`` of ``x``; the result has its outputs on ``out_axis``."""
+    positions = state.per_image(x.numel() // x.shape[x_axis])
+    shape = tuple(weight.shape)
+    name, made_by = state.name_of(weight), state.layer_of(weight)
+    layer = LayerCall(made_by, name, shape, axis_in, axis_out, positions, positions, False, 1)
+    state.calls.append(layer)
+    incoming = along(state, x, x_axis)
+    if name is None:
+        return _computed(state, incoming, layer, out_axis)
+    outgoing = _produce(state, weight, axis_out, made_by)
+    _consume(state, weight, axis_in, incoming)
+    return Layout(outgoing, out_axis)
+
+
+def _computed(state: Propagation, incoming: np.ndarray, layer: LayerCall, axis: int) -> Layout:
+    """A layer whose weight is no parameter: neither what it reads nor what it makes can go."""
+    width = layer.weight_shape[layer.axis_out] * (layer.groups if layer.transposed else 1)
+    outgoing = state.fresh(width, layer.module)
+    module = state.generator.get_submodule(layer.module)
+    normalised = is_parametrized(module) or any(isinstance(h, NORM_HOOKS) for h in hooks_of(module))
+    state.doubt(np.concatenate([incoming, outgoing]), NORMALISED if normalised else COMPUTED)
+    return Layout(outgoing, axis)
+
+
+@rule("embedding")
+def embedding(state: Propagation, call: Call) -> list[Layout]:
+    weight = call.argument(1, "weight")
+    if state.name_of(weight) is None:
+        raise NotUnderstood(COMPUTED)
+    layer, name = state.layer_of(weight), state.name_of(weight)
+    state.calls.append(LayerCall(layer, name, tuple(weight.shape), 0, 1, 0, 0, False, 1))
+    return [Layout(_produce(state, weight, 1, layer), call.out.ndim - 1)]
+
+
+@rule("multi_head_attention_forward", counts=True)
+def multi_head_attention(state: Propagation, call: Call) -> list[Layout | None]:
+    """``nn.MultiheadAttention``: counted and pinned, because the module fixes embedding and heads."""
+    query, key, value, width = call.args[:4]
+    for tensor in (query, key, value):
+        layout = state.layout(tensor)
+        if layout is not None:
+            state.doubt(layout.ids, "nn.MultiheadAttention fixes its width")
+    queries, keys = (state.per_image(math.prod(tensor.shape[:-1])) for tensor in (query, key))
+    _projections(state, call, queries, keys)
+    lengths = query.shape[0] * key.shape[0] * (query.shape[1] if query.ndim == 3 else 1)
+    scores = state.per_image(lengths * width)
+    state.products += [Product(state.module, scores, ()), Product(state.module, scores, ())]
+    outgoing = state.fresh(width, f"{state.module}.out_proj")
+    state.doubt(outgoing, "nn.MultiheadAttention fixes its width")
+    return [Layout(outgoing, query.ndim - 1), None]
+
+
+def _projections(state: Propagation, call: Call, queries: int, keys: int) -> None:
+    packed, out = call.argument(5, "in_proj_weight"), call.argument(11, "out_proj_weight")
+    if packed is not None:  # a third of it for each of query, key and value
+        width = packed.shape[0] // 3
+        weights: list[tuple[str | None, tuple[int, ...], int]] = [
+            (None, (width, width), queries),
+            (None, (2 * width, width), keys),
+        ]
+        layer = state.layer_of(packed)
+    else:
+        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        separate = [call.kwargs[name] for name in names]
+        weights = [(state.name_of(w), tuple(w.shape), n) for w, n in zip(separate, (queries, keys, keys))]
+        layer = state.layer_of(separate[0])
+    for name, shape, positions in weights:
+        state.calls.append(LayerCall(layer, name, shape, 1, 0, positions, positions, False, 1))
+    shape, name = tuple(out.shape), state.name_of(out)
+    state.calls.append(LayerCall(state.layer_of(out), name, shape, 1, 0, queries, queries, False, 1))
+
+
+def _produce(state: Propagation, weight: Tensor, axis: int, module: str) -> np.ndarray:
+    """Ids of the channels a weight makes; the same ones if it is used again."""
+    slices = state.tensors.setdefault(state.name_of(weight) or "", {})
+    if axis not in slices:
+        slices[axis] = state.fresh(weight.shape[axis], module)
+    return slices[axis]
+
+
+def _consume(state: Propagation, weight: Tensor, axis: int, incoming: np.ndarray) -> None:
+    name = state.name_of(weight) or ""
+    slices = state.tensors.setdefault(name, {})
+    if axis in slices:
+        state.merge(slices[axis], incoming)
+    else:
+        slices[axis] = incoming
+        state.consumers[name] = incoming
+
+
+def _grouped(state: Propagation, weight: Tensor, layer: LayerCall, incoming: np.ndarray) -> np.ndarray:
+    """Groups live and die whole: all inputs and outputs of one are merged."""
+    slices = state.tensors.setdefault(layer.weight or "", {})
+    if layer.transposed:  # the weight's output axis counts within a group: it is never sliced
+        state.merge(slices.setdefault(0, incoming), incoming)
+        outgoing = np.repeat(incoming.reshape(layer.groups, -1)[:, 0], weight.shape[1])
+    else:
+        outgoing = _produce(state, weight, 0, layer.module)
+    state.consumers.setdefault(layer.weight or "", incoming)
+    for ins, outs in zip(np.split(incoming, layer.groups), np.split(outgoing, layer.groups)):
+        state.merge_all(np.concatenate([ins, outs]))
+    return outgoing
+
+
+# -- normalisation -------------------------------------------------------
+@rule("batch_norm instance_norm")
+def channel_norm(state: Propagation, call: Call) -> list[Layout]:
+    layout = _normalised(state, call.argument(0, "input"))
+    for position, name in enumerate(("running_mean", "running_var", "weight", "bias"), start=1):
+        state.register(call.argument(position, name), 0, layout.ids)
+    state.norms.setdefault(state.module, {})["num_features"] = layout.ids
+    return [layout]
+
+
+@rule("group_norm")
+def group_norm(state: Propagation, call: Call) -> list[Layout]:
+    layout = _normalised(state, call.argument(0, "input"))
+    groups = np.split(layout.ids, call.argument(1, "num_groups"))
+    if len(groups) == 1:
+        state.doubt(layout.ids, "GroupNorm of one group normalises over all channels together")
+    for ids in groups:
+        state.merge_all(ids)
+    for position, name in ((2, "weight"), (3, "bias")):
+        state.register(call.argument(position, name), 0, layout.ids)
+    norm = state.norms.setdefault(state.module, {})
+    norm["num_channels"] = layout.ids
+    norm["num_groups"] = np.array([ids[0] for ids in groups])
+    return [layout]
+
+
+@rule("layer_norm")
+def layer_norm(state: Propagation, call: Call) -> list[Layout]:
+    x = call.argument(0, "input")
+    layout = tracked(state, x)
+    if layout.axis >= x.ndim - len(call.argument(1, "normalized_shape")):
+        state.doubt(layout.ids, "LayerNorm normalises over all channels together")
+    return [layout]
+
+
+@rule("prelu")
+def prelu(state: Propagation, call: Call) -> list[Layout]:
+    x, weight = call.argument(0, "input"), call.argument(1, "weight")
+    layout = tracked(state, x)
+    if weight.numel() > 1:
+        if layout.axis != 1:
+            raise NotUnderstood("PReLU reads another axis than the channels'")
+        state.register(weight, 0, layout.ids)
+        state.norms.setdefault(state.module, {})["num_parameters"] = layout.ids
+    return [layout]
+
+
+def _normalised(state: Propagation, x: Any) -> Layout:
+    layout = tracked(state, x)
+    if layout.axis != 1:
+        raise NotUnderstood("a normalisation reads another axis than the channels'")
+    return layout

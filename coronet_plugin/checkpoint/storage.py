@@ -1,0 +1,172 @@
+"""Generators on disk: a plain state_dict and a spec beside it.
+
+``latest_net_G.pth`` holds tensors under the architecture's own keys and nothing
+else; ``latest_net_G.json`` is the :class:`~coronet_plugin.checkpoint.spec.Spec`. Together
+they rebuild the generator in either phase, without the host and without the
+training state. Both appear together or not at all (:mod:`coronet_plugin.files`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coronet_plugin.channels.cut import replace_tensors_, update_widths_
+from coronet_plugin.checkpoint.spec import Spec, spec_path
+from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
+from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.files import settle, together, write_atomically, write_text
+
+
+def save_tensors(state: Mapping[str, Any], path: str | Path) -> None:
+    """Write a (nested) mapping of tensors and plain values, atomically.
+
+    Raises:
+        CheckpointError: the disk is full or the folder read-only; an earlier file stays as it was.
+    """
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch reports its own state, not what the disk said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
+
+    write_atomically(path, write)
+
+
+def save_generator(generator: nn.Module, path: str | Path, spec: Spec) -> None:
+    """Write ``generator``'s state_dict to ``path`` and ``spec`` beside it, both or neither."""
+    state = {name: tensor.detach().cpu() for name, tensor in generator.state_dict().items()}
+    with together():
+        save_tensors(state, path)
+        write_text(spec_path(path), spec.to_json())
+
+
+def load_generator(
+    path: str | Path,
+    build: Callable[[], nn.Module] | None = None,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """Rebuild the generator whose weights are in ``path`` (``.../latest_net_G.pth``).
+
+    ``build`` makes the dense generator; it is needed for architectures other than
+    upstream's four. The result is an ordinary module of that class: no masks, no
+    hypernetwork. It is in train mode, as upstream tests; call ``eval()`` for
+    running statistics and no dropout.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or do not fit the architecture.
+    """
+    settle(Path(path).parent)
+    spec = Spec.read(spec_path(path))
+    state = read_state_dict(path)
+    _check_sizes(state, spec, path)
+    if build is not None:
+        generator = build().to(device)
+        resize_(generator, spec, path)
+    else:
+        with torch.device("meta"):  # the dense generator is never in memory
+            generator = _build(spec, path)
+        resize_(generator, spec, path)
+        generator.to_empty(device=device)
+    _load(generator, state, path)
+    return generator
+
+
+def _build(spec: Spec, path: str | Path) -> nn.Module:
+    if "netG" not in spec.architecture:
+        name = spec.architecture.get("class", "of an unknown class")
+        raise CheckpointError(
+            f"{path} holds a generator {name}; pass build=, a function that makes it at full size"
+        )
+    from coronet_plugin.generators.stock import build_generator
+
+    try:
+        return build_generator(**spec.architecture)
+    except OptionError as error:
+        raise CheckpointError(f"{spec_path(path)} has an unusable architecture: {error}") from error
+
+
+def _check_sizes(state: Mapping[str, Any], spec: Spec, path: str | Path) -> None:
+    """Before anything is built: the spec speaks of the tensors that the file has."""
+    shapes = {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+    for name, shape in spec.tensors.items():
+        if shapes.get(name, shape) != shape:
+            raise CheckpointError(
+                f"{path} has {name} of shape {shapes[name]}, which does not fit its spec, {shape}; "
+                "they are not of the same save"
+            )
+    if sum(map(math.prod, spec.tensors.values())) > sum(map(math.prod, shapes.values())):
+        raise CheckpointError(
+            f"the spec of {path} speaks of more values than the file holds; it is not its own"
+        )
+
+
+def load_into(generator: nn.Module, path: str | Path, spec: Spec | None) -> None:
+    """Load ``path`` into a dense ``generator``, first made as small as ``spec`` says. In place."""
+    state = read_state_dict(path)
+    if spec is not None:
+        _check_sizes(state, spec, path)
+        resize_(generator, spec, path)
+    missing = "" if spec else f"; there is no {spec_path(path).name} beside it, so it was taken for dense"
+    _load(generator, state, path, missing)
+
+
+def _load(generator: nn.Module, state: Mapping[str, Any], path: str | Path, note: str = "") -> None:
+    try:
+        generator.load_state_dict(adapt_state_dict(state, generator))
+    except (CheckpointError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: {reason}{note}") from error
+
+
+@torch.no_grad()
+def resize_(generator: nn.Module, spec: Spec, path: str | Path) -> None:
+    """Give a dense generator the tensor shapes of ``spec``, in place. Values are undefined."""
+    tensors = dict(generator.state_dict(keep_vars=True))
+    if set(tensors) != set(spec.tensors):
+        extra = sorted(set(tensors) ^ set(spec.tensors))[0]
+        raise CheckpointError(
+            f"the spec of {path} and the generator do not have the same tensors (first: {extra}); "
+            "it was made by another architecture (--netG, --norm or --no_dropout)"
+        )
+    for name, tensor in tensors.items():
+        shape = tuple(spec.tensors[name])
+        if len(shape) != tensor.ndim or any(not 0 < s <= d for s, d in zip(shape, tensor.shape)):
+            raise CheckpointError(
+                f"the spec of {path} gives {name} the shape {shape}, which does not fit into the dense "
+                f"generator's {tuple(tensor.shape)} (--ngf, --input_nc or --output_nc)"
+            )
+    replace_tensors_(
+        generator,
+        {
+            tensor: torch.empty(tuple(spec.tensors[name]), dtype=tensor.dtype, device=tensor.device)
+            for name, tensor in tensors.items()
+            if tuple(spec.tensors[name]) != tuple(tensor.shape)
+        },
+    )
+    for module, attributes in spec.widths.items():
+        for attribute, width in attributes.items():
+            _set_width(generator, module, attribute, width, path)
+    update_widths_(generator)
+
+
+def _set_width(generator: nn.Module, module: str, attribute: str, width: int, path: str | Path) -> None:
+    """Change a number of a module; nothing else may be overwritten by what a file says."""
+    try:
+        owner = generator.get_submodule(module)
+    except AttributeError as error:
+        raise CheckpointError(f"the spec of {path} speaks of a layer {module!r} that is not there") from error
+    if not hasattr(owner, attribute):
+        return
+    if type(getattr(owner, attribute)) is not int:
+        raise CheckpointError(f"the spec of {path} gives a width to {module}.{attribute}, which is none")
+    setattr(owner, attribute, width)

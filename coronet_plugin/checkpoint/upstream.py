@@ -1,0 +1,238 @@
+"""Weight files of every upstream version, made to fit a network of today.
+
+Wrappers left prefixes on the keys, old instance norm left running statistics, and
+dropout moves the second convolution of a ResNet block by one place. None of that is
+a different network. What really is different is refused with the option that is
+likely wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from coronet_plugin.checkpoint.spec import spec_path
+from coronet_plugin.checkpoint.tensors import read_tensors
+from coronet_plugin.errors import CheckpointError
+from coronet_plugin.files import settle
+from coronet_plugin.generators.stock import RESNET_BLOCKS, UNET_DOWNS, build_generator
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""Key prefixes left by DataParallel, DistributedDataParallel and torch.compile."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_BLOCK_KEY = re.compile(r"(.*\bconv_block)\.(\d+)\.(.+)")
+
+
+def read_state_dict(path: str | Path) -> dict[str, Any]:
+    """Read the tensors of a weight file onto the CPU. Nothing in the file is executed.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    settle(path.parent)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is not there{_neighbours(path)}; check --name, --epoch and --checkpoints_dir"
+        )
+    state = read_tensors(path)
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no state_dict; expected a file written by train.py")
+    return dict(state)
+
+
+def adapt_state_dict(state_dict: Mapping[str, Any], net: nn.Module) -> dict[str, Any]:
+    """``state_dict`` with the keys of ``net``, which must not be wrapped; neither is changed.
+
+    Raises:
+        CheckpointError: the tensors belong to another architecture; says which option is likely wrong.
+    """
+    target = net.state_dict()
+    state = _strip_wrappers(state_dict, target)
+    state = _drop_bare_statistics(state, net)
+    state = _move_dropout_slot(state, target)
+    state = _drop_instance_statistics(state, target, net)
+    for key in target.keys() - state.keys():
+        if key.endswith(".num_batches_tracked"):  # files from before torch 0.4.1 lack it
+            state[key] = torch.zeros_like(target[key])
+    problem = _mismatch(state, target)
+    if problem:
+        raise CheckpointError(problem)
+    return {key: state[key] for key in target}
+
+
+def deduce_architecture(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Arguments of ``build_generator`` for the dense stock generator whose tensors ``state`` holds.
+
+    Raises:
+        CheckpointError: it is none of the stock generators at full size.
+    """
+    kernels = [value for value in state.values() if isinstance(value, Tensor) and value.ndim == 4]
+    for netG in (*RESNET_BLOCKS, *UNET_DOWNS) if kernels else ():
+        widths: dict[str, Any] = {
+            "ngf": kernels[0].shape[0],
+            "input_nc": kernels[0].shape[1],
+            "output_nc": kernels[-1].shape[1 if netG in UNET_DOWNS else 0],
+            "use_dropout": bool(has_dropout_slot(state)),
+        }
+        for norm in ("instance", "batch", "none"):
+            architecture = {"netG": netG, "norm": norm, **widths}
+            with torch.device("meta"):
+                net = build_generator(**architecture)
+            with contextlib.suppress(CheckpointError):
+                adapt_state_dict(state, net)
+                return architecture
+    stock = ", ".join([*RESNET_BLOCKS, *UNET_DOWNS])
+    raise CheckpointError(
+        f"{path} fits none of {stock} at full size, and there is no {spec_path(path).name} beside it; "
+        "a slim generator needs its spec, one of another class its own source"
+    )
+
+
+def has_dropout_slot(state_dict: Mapping[str, Any]) -> bool | None:
+    """Whether ResNet blocks were built with dropout; None where keys do not tell (U-Nets)."""
+    second = [
+        int(match[2]) for match in map(_BLOCK_KEY.match, state_dict) if match and match[3].endswith("weight")
+    ]
+    convolutions = {i for i in second if i in (5, 6)}
+    return None if not convolutions else 5 not in convolutions
+
+
+def _strip_wrappers(state: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
+    def bare(key: str) -> str:
+        while key.startswith(WRAPPERS) and key not in target:
+            key = key.partition(".")[2]
+        return key
+
+    return {bare(key): value for key, value in state.items()}
+
+
+def _drop_bare_statistics(state: dict[str, Any], net: nn.Module) -> dict[str, Any]:
+    """Drop statistics of norms without a scale (old instance norm), unless ``net`` keeps such."""
+    if any(isinstance(m, _InstanceNorm) and m.running_mean is not None for m in net.modules()):
+        return state
+
+    def is_bare(key: str) -> bool:
+        owner, _, leaf = key.rpartition(".")
+        return leaf in STATISTICS and f"{owner}.weight" not in state
+
+    return {key: value for key, value in state.items() if not is_bare(key)}
+
+
+def _drop_instance_statistics(
+    state: dict[str, Any], target: Mapping[str, Any], net: nn.Module
+) -> dict[str, Any]:
+    """Drop statistics of instance norms with a scale that have none in ``net``."""
+    norms = {name for name, module in net.named_modules() if isinstance(module, _InstanceNorm)}
+
+    def is_extra(key: str) -> bool:
+        owner, _, leaf = key.rpartition(".")
+        return leaf in STATISTICS and owner in norms and key not in target
+
+    return {key: value for key, value in state.items() if not is_extra(key)}
+
+
+def _move_dropout_slot(state: dict[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
+    """Renumber the layers of each residual block: the n-th with tensors becomes ``target``'s n-th."""
+    ours, theirs = _block_layers(state), _block_layers(target)
+    renamed = {}
+    for key, value in state.items():
+        match = _BLOCK_KEY.match(key)
+        if match and len(ours[match[1]]) == len(theirs.get(match[1], ())):
+            place = ours[match[1]].index(int(match[2]))
+            key = f"{match[1]}.{theirs[match[1]][place]}.{match[3]}"
+        renamed[key] = value
+    return renamed
+
+
+def _block_layers(state: Mapping[str, Any]) -> dict[str, list[int]]:
+    layers: dict[str, set[int]] = {}
+    for match in map(_BLOCK_KEY.match, state):
+        if match:
+            layers.setdefault(match[1], set()).add(int(match[2]))
+    return {block: sorted(indices) for block, indices in layers.items()}
+
+
+# -- saying what is wrong ---------------------------------------------------
+def _mismatch(state: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+    """One sentence about the first thing that does not fit, or None."""
+    file, wanted = _describe(state), _describe(target)
+    if file != wanted:
+        option = "--netG" if "generator" in wanted else "--netD or --n_layers_D"
+        return f"the file holds {file}, the network to load is {wanted}; {option} is likely wrong"
+    differing = state.keys() ^ target.keys()
+    if differing:
+        norms = _norm(state), _norm(target)
+        if norms[0] != norms[1]:
+            return (
+                f"the file's network has {norms[0]}, the network to load has {norms[1]}; "
+                "--norm is likely wrong"
+            )
+        key = min(differing)
+        side = "the file lacks" if key in target else "the network to load has no"
+        return f"{side} {key}; --norm, --netG or --no_dropout is likely wrong"
+    for key, tensor in target.items():
+        if isinstance(tensor, Tensor) and state[key].shape != tensor.shape:
+            return _shape_problem(key, state, target)
+    return None
+
+
+def _describe(state: Mapping[str, Any]) -> str:
+    """The kind of network that keys tell: family and depth."""
+    blocks = {match[1] for match in map(_BLOCK_KEY.match, state) if match}
+    if blocks:
+        return f"a ResNet generator with {len(blocks)} blocks"
+    convolutions = [key for key, value in state.items() if isinstance(value, Tensor) and value.ndim == 4]
+    if any(key.startswith("model.model.") for key in state):
+        return f"a U-Net generator with {len(convolutions) // 2} levels"
+    if any(key.startswith("net.") for key in state):
+        return "a pixel discriminator"
+    if convolutions and all(re.fullmatch(r"model\.\d+\.weight", key) for key in convolutions):
+        return f"a PatchGAN discriminator with {len(convolutions) - 2} layers"
+    return "a network of another kind"
+
+
+def _norm(state: Mapping[str, Any]) -> str:
+    if any(key.endswith(".weight") and value.ndim == 1 for key, value in state.items()):
+        return "batch norm"
+    biases = sum(key.endswith(".bias") for key in state)
+    weights = sum(key.endswith(".weight") for key in state)
+    return "instance norm" if biases == weights else "no norm"
+
+
+def _shape_problem(key: str, state: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+    """Name the option behind a differing width; first and last layers tell image channels from features."""
+    convolutions = [k for k, v in target.items() if isinstance(v, Tensor) and v.ndim == 4]
+    first, last = convolutions[0], convolutions[-1]
+    generator = "generator" in _describe(target)
+    found, wanted = tuple(state[key].shape), tuple(target[key].shape)
+    options = []
+    if state[first].shape[0] != target[first].shape[0]:
+        options.append(f"{'--ngf' if generator else '--ndf'} {state[first].shape[0]}")
+    if state[first].shape[1] != target[first].shape[1]:
+        options.append(f"--input_nc {state[first].shape[1]}" if generator else "--input_nc or --output_nc")
+    outputs = 1 if "U-Net" in _describe(target) else 0  # transposed convolutions have (in, out, h, w)
+    if generator and state[last].shape[outputs] != target[last].shape[outputs]:
+        options.append(f"--output_nc {state[last].shape[outputs]}")
+    if options:
+        advice = "the file fits " + " and ".join(options)
+    else:
+        advice = "a slimmed generator loads with --model coronet; otherwise --ngf is likely wrong"
+    return f"{key} is {found} in the file and {wanted} in the network to load; {advice}"
+
+
+def _neighbours(path: Path, limit: int = 6) -> str:
+    names = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
+    if not names:
+        return f" and {path.parent} holds no weights"
+    shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    return f" ({path.parent} has {shown})"

@@ -1,0 +1,1 @@
+"""Trained runs by name, and the one way from a path to a generator."""
