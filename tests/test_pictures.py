@@ -58,7 +58,7 @@ def saved(folder: Path, name: str, image: Image.Image) -> str:
     return str(folder / name)
 
 
-def testing(run, name: str, root: Path, model: str) -> list[str]:
+def words_for_test(run, name: str, root: Path, model: str) -> list[str]:
     """Arguments of test.py without those of small networks, which a compressed run remembers."""
     words = run(name, root, model, testing=True)
     return [*words[:8], *words[-2:]]
@@ -121,7 +121,7 @@ def test_twelve_bits_from_training_to_export(tmp_path, run, capsys):
     assert capsys.readouterr().out.count("set --bit_depth 12") == 1
     coronet = ["--coronet_base", "pix2pix", "--coronet_budget", 0.5, "--bit_depth", 12]
     assert run_train(*run("a", root, "coronet"), *quick, *coronet) == 0
-    assert run_test(*testing(run, "a", root, "coronet"), "--preprocess", "none") == 0
+    assert run_test(*words_for_test(run, "a", root, "coronet"), "--preprocess", "none") == 0
     assert "set --bit_depth" not in capsys.readouterr().out
     shown = np.asarray(Image.open(tmp_path / "results/a/test_latest/images/0_real_A.png"))[..., 0]
     expected = np.asarray(smooth_image(0, 64, 32).convert("L"))[:, :32]
@@ -202,7 +202,7 @@ def test_square_pictures_given_as_pairs_are_said_once(tmp_path, run, capsys):
     coronet = ["--coronet_base", "pix2pix", "--coronet_budget", 0.6]
     assert run_train(*run("a", root, "coronet"), *coronet, "--no_html") == 0
     trained = capsys.readouterr().out
-    assert run_test(*testing(run, "a", root, "coronet")) == 0
+    assert run_test(*words_for_test(run, "a", root, "coronet")) == 0
     for said, phase in ((trained, "train"), (capsys.readouterr().out, "test")):
         (line,) = [line for line in said.splitlines() if "about square" in line]
         assert f"{phase} are about square (such as 0.png, 64x64)" in line
@@ -337,7 +337,7 @@ def test_every_picture_comes_out_at_its_own_size(tmp_path, run, netG):
     folder = tmp_path / "pictures"
     for i, (width, height) in enumerate(SIZES):
         saved(folder / "test", f"{i}.png", smooth_image(i, 2 * width, height))
-    assert run_test(*testing(run, "a", folder, "coronet"), "--preprocess", "none") == 0
+    assert run_test(*words_for_test(run, "a", folder, "coronet"), "--preprocess", "none") == 0
     images = tmp_path / "results/a/test_latest/images"
     generator = load_generator(tmp_path / "checkpoints/a/latest_net_G.pth")
     pad_inputs_(generator, 128 if netG == "unet_128" else 4)

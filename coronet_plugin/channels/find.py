@@ -92,10 +92,11 @@ def _refuse_size(generator: nn.Module, inputs: tuple[Any, ...], run: Runner, err
             return True
         return False
 
-    for multiple in (2**power for power in range(1, HALVINGS + 1)):
-        if (height % multiple or width % multiple) and runs(3 * multiple) and not runs(7 * multiple // 2):
-            what = wrong_size(f"the generator {type(generator).__name__}", multiple, (width, height))
-            raise PlanError(f"{what}; set --crop_size, or the size of the example, to one of them") from error
+    multiples = (2**power for power in range(1, HALVINGS + 1))
+    fitting = next((m for m in multiples if (height % m or width % m) and runs(3 * m)), 0)
+    if fitting and not runs(7 * fitting // 2):
+        what = wrong_size(f"the generator {type(generator).__name__}", fitting, (width, height))
+        raise PlanError(f"{what}; set --crop_size, or the size of the example, to one of them") from error
 
 
 def example_input(generator: nn.Module, size: int, channels: int | None = None) -> Tensor:
