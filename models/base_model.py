@@ -11,7 +11,7 @@ import argparse
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -84,6 +84,12 @@ class BaseModel(ABC):
         if not self.isTrain or opt.continue_train:
             self.load_networks(f"iter_{opt.load_iter}" if opt.load_iter > 0 else opt.epoch)
         self.print_networks(opt.verbose)
+
+    def check_sizes(self, sizes: Mapping[tuple[int, int], str]) -> None:  # noqa: B027 (a hook, not a duty)
+        """Raise DataError for images the model cannot take; anything goes by default.
+
+        ``sizes``: each (width, height) there is, with a file that has it. Called before the first step.
+        """
 
     # -- testing ---------------------------------------------------------
     def eval(self) -> None:

@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.errors import OptionError
+from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.generators.stock.config import PLAIN, checked, fields_of, from_text, shorten
+from coronet_plugin.sizes import wrong_size
 from coronet_plugin.user_code import load_entry_points
 
 GROUP = "coronet.families"
@@ -53,6 +54,8 @@ class Family:
     inputs: int = 1
     output_range: tuple[float, float] = (-1.0, 1.0)
     untold: tuple[str, ...] = ()
+    rounds_up: bool = False
+    """Whether pictures of other sides run too, and come out with sides rounded up to the multiple."""
 
     def build(self, config: Any) -> nn.Module:
         """Make the dense generator, with torch's random weights."""
@@ -175,6 +178,26 @@ def family_named(name: str) -> Family:
             "registers it with --coronet_family"
         )
     return found
+
+
+def check_size(name: str, size: tuple[int, int], exactly: bool = False, where: str = "") -> None:
+    """Refuse pictures of (width, height) ``size`` that generators of the family ``name`` cannot take.
+
+    ``exactly``: also those that come out larger than they were. ``where``: a file of that size.
+
+    Raises:
+        DataError: names the nearest sizes that work.
+    """
+    found = find_family(name)
+    if found is None or (found.rounds_up and not exactly):
+        return
+    multiple = found.side_multiple(found.default_config())
+    if any(side % multiple for side in size):
+        file = f" ({where})" if where else ""
+        raise DataError(
+            f"{wrong_size(f'--netG {name}', multiple, size)}{file}; set --load_size and --crop_size with "
+            "--preprocess resize_and_crop, or choose another --netG"
+        )
 
 
 def read_architecture(architecture: Mapping[str, Any]) -> tuple[Family, Any]:

@@ -106,6 +106,8 @@ class ResnetFamily(StockFamily):
 
     blocks: ClassVar[int]
 
+    rounds_up = True
+
     def default_config(self) -> StockConfig:
         return StockConfig(3, 3, 64, "instance", use_dropout=False)
 

@@ -19,6 +19,7 @@ from coronet_plugin.checkpoint.storage import load_generator, read_family
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict, recognise_generator
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.generators.registry import Family, families, is_registered, read_architecture
+from coronet_plugin.pictures.files import FULL_DEPTH
 from coronet_plugin.runs.options import read_options
 
 
@@ -31,7 +32,7 @@ class StoredGenerator:
     ``parameters`` as it is and at full size. ``spec``: None for a dense file without one.
     ``dropout_known``: False where the file cannot tell and dropout was assumed. ``notes``: what the user
     should know. ``ranges``: of activations, by quantization-aware training
-    (:mod:`coronet_plugin.training.qat`).
+    (:mod:`coronet_plugin.training.qat`). ``bit_depth``: of the values in pictures of 16 bits a channel.
     """
 
     name: str
@@ -46,6 +47,7 @@ class StoredGenerator:
     dropout_known: bool = True
     notes: tuple[str, ...] = ()
     ranges: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    bit_depth: int = FULL_DEPTH
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ def _with_spec(name: str, path: Path) -> StoredGenerator:
         spec=spec,
         notes=(searching,) if spec.phase == SEARCH else (),
         ranges=spec.quantization.get("ranges", {}),
+        bit_depth=read_options(path.parent).integer("bit_depth", FULL_DEPTH),
     )
 
 
@@ -130,6 +133,7 @@ def _dense(name: str, path: Path) -> StoredGenerator:
         origin=_file(path),
         dropout_known=bool(options.values) or "use_dropout" not in family.untold,
         notes=() if options.values else ("no train_opt.txt beside it: taken to be trained on 256x256",),
+        bit_depth=options.integer("bit_depth", FULL_DEPTH),
     )
 
 

@@ -22,6 +22,7 @@ from coronet_plugin.generators.stock.by_widths import ResnetGenerator
 INPUT_NC = 3
 OUTPUT_NC = 3
 SIDES = 4
+BIT_DEPTH = 16
 
 
 def build() -> nn.Module:
@@ -55,9 +56,13 @@ def pillow() -> Any:
 
 def read_picture(path: str) -> Tensor:
     """A picture as (1, INPUT_NC, H, W) in [-1, 1], resized if a side is no multiple of SIDES."""
-    if INPUT_NC not in (1, 3):
-        sys.exit(f"pictures have 1 or 3 channels, this generator takes {INPUT_NC}; use load() from Python")
-    image = pillow().open(path).convert("L" if INPUT_NC == 1 else "RGB")
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    if INPUT_NC not in modes:
+        sys.exit(f"pictures have 1, 3 or 4 channels, this one takes {INPUT_NC}; use load() from Python")
+    image = pillow().open(path)
+    if image.mode.startswith("I"):  # gray of 16 bits, which Pillow would clip to 8
+        image = image.convert("I").point(lambda value: value * (1 / 2 ** (BIT_DEPTH - 8)) + 0).convert("L")
+    image = image.convert(modes[INPUT_NC])
     width, height = (max(SIDES, round(side / SIDES) * SIDES) for side in image.size)
     if (width, height) != image.size:
         print(f"{path}: resized from {image.width}x{image.height} to {width}x{height}", file=sys.stderr)
@@ -68,12 +73,12 @@ def read_picture(path: str) -> Tensor:
 
 def write_picture(output: Tensor, path: str) -> None:
     """Write (1, OUTPUT_NC, H, W) in [-1, 1] as a picture, rounded down as upstream does."""
-    if OUTPUT_NC not in (1, 3):
-        sys.exit(f"pictures have 1 or 3 channels, this generator gives {OUTPUT_NC}; use load() from Python")
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    if OUTPUT_NC not in modes:
+        sys.exit(f"pictures have 1, 3 or 4 channels, this one gives {OUTPUT_NC}; use load() from Python")
     pixels = ((output[0].permute(1, 2, 0) + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
     height, width, _ = pixels.shape
-    mode = "L" if OUTPUT_NC == 1 else "RGB"
-    pillow().frombytes(mode, (width, height), bytes(pixels.flatten().tolist())).save(path)
+    pillow().frombytes(modes[OUTPUT_NC], (width, height), bytes(pixels.flatten().tolist())).save(path)
 
 
 def main() -> None:

@@ -104,6 +104,7 @@ def _data(exported: StoredGenerator, source: Standalone) -> str:
         f"OUTPUT_NC = {_output_channels(exported)}",
         f"TRAINED_ON = {exported.size}  # height and width",
         f"SIDES = {exported.multiple}  # height and width must be multiples of it",
+        f"BIT_DEPTH = {exported.bit_depth}  # bits that values have in pictures of 16 bits a channel",
         *(f"{name} = {text}" for name, text in source.settings.items()),
         "",
         f"# {source.comment}",

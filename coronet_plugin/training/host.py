@@ -11,8 +11,11 @@ import contextlib
 import importlib
 import inspect
 import math
+import os
+import pkgutil
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,11 +28,16 @@ from coronet_plugin.channels.find import example_input
 from coronet_plugin.channels.propagation import Runner, call
 from coronet_plugin.checkpoint.upstream import recognise_generator
 from coronet_plugin.distributed import world_size
-from coronet_plugin.errors import OptionError
-from coronet_plugin.generators.registry import Family
+from coronet_plugin.errors import DataError, OptionError
+from coronet_plugin.generators.registry import Family, check_size
+from coronet_plugin.pictures.files import pictures_below
+from coronet_plugin.pictures.padding import padded_side
 from coronet_plugin.runs.options import Options
 
 GENERATOR_PREFIX = "G"
+_TESTS = "it only tests, and there is nothing to compress"
+NO_BASES = {"coronet": "it would wrap itself", "test": _TESTS, "slim_test": _TESTS, "base": "it is no model"}
+"""Model types that can be no base, and why."""
 
 
 class HostModel(Protocol):
@@ -75,25 +83,29 @@ def base_class(name: str) -> type[Any]:
     Raises:
         OptionError: there is no such model, or it is the coronet model itself.
     """
-    if name == "coronet":
-        raise OptionError(
-            "--coronet_base coronet would wrap itself; name the model to compress: pix2pix, ..."
-        )
-    if not name.isidentifier():
-        raise OptionError(f"--coronet_base {name!r} is no name of a model; it is one such as pix2pix")
     models = importlib.import_module("models")
+    there = _bases(models)
+    if name in NO_BASES:
+        raise OptionError(f"--coronet_base {name}: {NO_BASES[name]}; there are {there}")
+    if not name.isidentifier():
+        raise OptionError(f"--coronet_base {name!r} is no name of a model; there are {there}")
     try:
-        found = models.find_model_using_name(name)
+        return models.find_model_using_name(name)  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
         if error.name != f"models.{name}_model":
             raise
-        raise OptionError(
-            f"--coronet_base {name}: this checkout has no models/{name}_model.py; "
-            "name a model that --model accepts, such as pix2pix or cycle_gan"
-        ) from error
-    except OptionError as error:  # the bundled host, which names the option it asks
-        raise OptionError(str(error).replace("--model", "--coronet_base", 1)) from error
-    return found
+        raise OptionError(f"--coronet_base {name} is not known; there are {there}") from error
+    except OptionError as error:  # the bundled host's own
+        if (Path(models.__path__[0]) / f"{name}_model.py").is_file():
+            raise OptionError(str(error).replace("--model", "--coronet_base", 1)) from error
+        raise OptionError(f"--coronet_base {name} is not known; there are {there}") from error
+
+
+def _bases(models: Any) -> str:
+    """Names of the host's model types that can be a base."""
+    files = {module.name for module in pkgutil.iter_modules(models.__path__)}
+    names = {file[: -len("_model")] for file in files if file.endswith("_model")}
+    return ", ".join(sorted(names - NO_BASES.keys()))
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -156,10 +168,20 @@ def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:
 
 
 def example(network: nn.Module, opt: Any) -> Any:
-    """What ``network`` is run on once: the example of its family, or an image if it is of none."""
+    """What ``network`` is run on once: the example of its family, or an image if it is of none.
+
+    Of crops, or of the next larger size that it takes where pictures come in sizes of their own.
+
+    Raises:
+        DataError: it is trained on crops it cannot take.
+    """
     found, side = _recognise(network, opt), crop_size(opt)
     if found is None:
         return example_input(network, side)
+    if str(option(opt, "preprocess", "resize_or_crop")).endswith("crop"):
+        check_size(found[0].name, (side, side))
+    if not found[0].rounds_up:
+        side = padded_side(side, found[0].side_multiple(found[1]))
     device = next(network.parameters()).device
     return tuple(x.to(device) for x in found[0].example(found[1], (side, side)))
 
@@ -197,8 +219,7 @@ def steps_per_epoch(opt: Any) -> int:
     Hosts never pass it, so the data set is built once more to be counted. Several
     processes share an epoch.
     """
-    data = importlib.import_module("data")
-    kind = data.find_dataset_using_name(opt.dataset_mode)
+    kind = _data_set(opt)
     with same_random_numbers():
         if "opt" in inspect.signature(kind.__init__).parameters:
             dataset = kind(opt)
@@ -208,6 +229,40 @@ def steps_per_epoch(opt: Any) -> int:
     images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
     batch = int(option(opt, "batch_size", "batchSize", default=1)) * world_size()
     return max(1, math.ceil(images / batch))
+
+
+def remarks(opt: Any) -> list[str]:
+    """What is odd about the pictures of the data set, where the host does not say it itself."""
+    if option(opt, "dataset_mode") != "aligned" or hasattr(_data_set(opt), "remarks"):
+        return []
+    from coronet_plugin.pictures.survey import square_pairs
+
+    return square_pairs(pictures_below(os.path.join(opt.dataroot, opt.phase)))
+
+
+def _data_set(opt: Any) -> type[Any]:
+    data = importlib.import_module("data")
+    return data.find_dataset_using_name(opt.dataset_mode)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def one_line_of_norms(training: bool) -> Iterator[None]:
+    """Say in one line that a norm layer was given a single value, which has no variance.
+
+    Raises DataError in place of what torch raises.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1" not in str(error):
+            raise
+        what = " ".join(str(error).split())
+        remedy = (
+            "choose a --batch_size that leaves no single image for the last batch, or larger images"
+            if training
+            else "test.py gives one image at a time: use --eval, or larger images"
+        )
+        raise DataError(f"a norm layer was given one value per channel ({what}); {remedy}") from error
 
 
 @contextlib.contextmanager

@@ -80,6 +80,8 @@ class CompressedModel:
         self._compressed = tuple(networks)
         for network in networks.values():
             host.forget_statistics_(network)
+        for remark in host.remarks(opt):
+            say(f"coronet: note: {remark}")
         if self.isTrain:
             self._compress(networks)
 
@@ -160,7 +162,8 @@ class CompressedModel:
     # -- training --------------------------------------------------------
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """Make one training step of the base model, then that of the methods."""
-        result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
+        with host.one_line_of_norms(training=True):
+            result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
         self._place.next_step()
         for name, compression in self.compressions.items():
             compression.step()

@@ -25,7 +25,7 @@ from coronet_plugin.training.numerics import ON_NAN, STOP
 
 REMEMBERED = (
     *("netG", "ngf", "norm", "no_dropout", "input_nc", "output_nc", "direction", "dataset_mode"),
-    *("crop_size", "load_size", "preprocess"),
+    *("crop_size", "load_size", "preprocess", "bit_depth"),
     *("which_model_netG", "which_direction", "fineSize", "loadSize", "resize_or_crop"),  # until 2019
     *("normG", "no_antialias", "no_antialias_up"),  # CUT
 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from coronet_plugin.export.pictures import Pictures, read_picture
 from coronet_plugin.export.targets import Runner
 from coronet_plugin.export.verify import TANH, Range, as_pixels, in_tanh_units, range_of
+from coronet_plugin.pictures.files import MODES
 
 PEAK = 2.0
 """Of outputs from -1 to 1."""
@@ -93,6 +94,7 @@ def truths_of(pictures: Pictures, generator: nn.Module, example: Tensor) -> np.n
         return None
     with torch.no_grad():
         channels, size = generator(example).shape[1], tuple(example.shape[2:])
-    if channels not in (1, 3):
+    if channels not in MODES:
         return None
-    return np.stack([read_picture(path, channels, size, half) for path, half in pictures.truths])  # type: ignore[arg-type]
+    depth = pictures.bit_depth
+    return np.stack([read_picture(path, channels, size, half, depth) for path, half in pictures.truths])  # type: ignore[arg-type]
