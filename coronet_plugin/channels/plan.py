@@ -131,8 +131,10 @@ class ChannelPlan:
 
     def units_of(self, channel_set: ChannelSet) -> np.ndarray:
         """The unit of every channel that the set's first producing layer makes."""
-        call = next(c for c in self.calls if c.module == channel_set.producers[0] and c.weight in self.slices)
-        return self.slices[call.weight or ""][call.axis_out]
+        for call in self.calls:
+            if call.module == channel_set.producers[0] and call.weight in self.slices:
+                return self.slices[call.weight or ""][call.axis_out]
+        return np.full(channel_set.channels, PINNED)  # made by a kernel that is no parameter
 
     def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
         """Indices, in the set's first producing layer, of its channels that are ``alive``."""
