@@ -147,10 +147,10 @@ class Compression:
         self._group = 0
         self._stepped = False
         self._listening: Listening | None = None
-        self.companions = {companion.name: companion for companion in companions}
-        for companion in companions:
-            companion.generator = generator
         self.method = self._new_method()
+        self.companions = {each.name: each for each in (*self.method.companions(), *companions)}
+        for companion in self.companions.values():
+            companion.generator, companion.plan = generator, self.plan
         if keep_weights:
             self.method.adopt_weights_()
         self.method.write_weights_()
@@ -340,10 +340,10 @@ class Compression:
             for group in self._host.param_groups:
                 group["params"] = [p for p in group["params"] if id(p) not in left]
             self._host.param_groups[self._group]["params"] += list(other.parameters())
-        for part in self._parts():
-            part.generator = other
         self.generator = other
         self.plan = self._present = find_channels(other, self.inputs)
+        for part in self._parts():
+            part.generator, part.plan = other, self.plan
         self._kept = np.ones(self.plan.units, dtype=bool)
         for part in self._parts():
             part.resized(self._present, None)

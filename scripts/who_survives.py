@@ -36,7 +36,7 @@ from models import create_model  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
 from scripts import records  # noqa: E402
 
-FORMS = ("exact", "random", "published", "folded")
+FORMS = ("none", "random", "published", "folded")
 
 
 def main() -> int:

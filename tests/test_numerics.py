@@ -165,7 +165,7 @@ def test_no_set_falls_below_its_floor(plan, seed, share, kind, flat):
         assert alive[channel_set.slice].sum() >= floor_of(channel_set) >= 1
 
 
-@pytest.mark.parametrize("form", ["exact", "published"])
+@pytest.mark.parametrize("form", ["none", "published"])
 def test_a_search_for_the_smallest_generator_stops_at_the_floors(form):
     torch.manual_seed(0)
     generator = build_generator(3, 3, 8, "resnet_6blocks", "instance")
@@ -248,7 +248,7 @@ def check_precision(state):
         assert state.isfinite().all() and state.dtype in (torch.float32, torch.float64)
 
 
-@pytest.mark.parametrize("form", ["exact", "published", "folded"])
+@pytest.mark.parametrize("form", ["none", "published", "folded"])
 def test_a_search_under_bf16_autocast(form):
     """Latents and importance stay in full precision and finite, and the cut meets the budget."""
     torch.manual_seed(0)
@@ -267,7 +267,7 @@ def test_a_search_under_bf16_autocast(form):
     assert compression.remaining <= 0.4 and generator(x).isfinite().all()
 
 
-@pytest.mark.parametrize("form", ["exact", "folded", "published"])
+@pytest.mark.parametrize("form", ["none", "folded", "published"])
 def test_a_search_under_fp16_autocast_with_a_scaler(form):
     """The scale is so large at first that gradients overflow and the optimizer leaves steps out."""
     if not hasattr(torch.amp, "GradScaler"):

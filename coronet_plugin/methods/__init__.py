@@ -8,7 +8,7 @@ how one is added stands in docs/methods.md.
 from __future__ import annotations
 
 # isort: off
-from coronet_plugin.methods import gates, generated, uniform, random, magnitude  # in the order of --help
+from coronet_plugin.methods import gates, implicit, gated, published, uniform, random, magnitude
 
 # isort: on
 from coronet_plugin.methods.base import Method, Task
@@ -22,11 +22,13 @@ __all__ = [
     "Task",
     "configure",
     "find",
+    "gated",
     "gates",
-    "generated",
+    "implicit",
     "magnitude",
     "method",
     "names",
+    "published",
     "random",
     "setting",
     "uniform",

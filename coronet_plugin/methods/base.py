@@ -51,6 +51,10 @@ class Method(Events):
         self.generator, self.inputs, self.plan, self.goal, self.steps = task
         self.config = config
 
+    def companions(self) -> list[Events]:
+        """Who takes part in the training because of this method, beyond the cut too."""
+        return []
+
     def score(self) -> np.ndarray:
         """Worth of every unit, ``(units,)``; minus infinity for what is given up."""
         return np.ones(self.plan.units)

@@ -39,6 +39,8 @@ class Events:
     """Under which its state is saved."""
     generator: nn.Module
     """Set before :meth:`begin`, and again when another module takes its place."""
+    plan: ChannelPlan
+    """Of the dense generator; set with it."""
     taps: Sequence[str] = ()
     """Names of modules of the generator whose outputs :meth:`extra_loss` is given."""
 

@@ -17,7 +17,7 @@ multiplies the weights that read its channel by ``b / a``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,8 @@ class Gates(Method):
         """How much each proximal step takes off a latent; above zero for what is given up."""
         self._importance = torch.zeros(self.plan.units + 1)  # the last entry gathers what is pinned
         self._seen = 0
+        self.discount: Callable[[], np.ndarray] | None = None
+        """Rates ``(units,)`` to divide the derivatives by, if any."""
         self._look_at(self.plan)
 
     def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
@@ -99,6 +101,8 @@ class Gates(Method):
         squares of the weights that read a unit stands in for it.
         """
         importance = self._importance[:-1].double().cpu().numpy().copy()
+        if self.discount is not None:
+            importance = importance / self.discount() ** 2
         for part in (s.slice for s in self.plan.prunable if not importance[s.slice].any()):
             importance[part] = self._magnitude()[part]
         kept = (self._shrinkage == 0).numpy()

@@ -13,7 +13,8 @@ public code for initial values; CoroNetGAN (Kumar et al., 2024, arXiv
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,7 +139,28 @@ class Hypernetwork(nn.Module):
         flat = self.kernels[index](z_in, z_out)  # (n, m, t)
         if call.axis_in == 1:
             flat = flat.transpose(0, 1)
-        return flat.reshape(call.weight_shape)
+        return flat.reshape(*flat.shape[:2], *call.weight_shape[2:])
+
+    @torch.no_grad()
+    def follow_(self, plan: ChannelPlan, state: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Keep only what makes the weights of ``plan``, in the kernels and in their optimizer's ``state``.
+
+        Latents stay, those of channels that are gone have no part in anything.
+        """
+        for index, (name, kernel, call) in enumerate(zip(self.names, self.kernels, self._calls)):
+            for place, (side, axis) in enumerate((("in", call.axis_in), ("out", call.axis_out))):
+                entries: Tensor = getattr(self, f"z_{side}_{index}")
+                units = plan.slices.get(name, {}).get(axis)
+                if units is None or len(units) == len(entries):
+                    continue
+                kept = np.flatnonzero(np.isin(entries.cpu().numpy(), units + 1))
+                selected = torch.from_numpy(kept).to(entries.device)
+                setattr(self, f"z_{side}_{index}", entries[selected])
+                for parameter in kernel.parameters():
+                    for key, value in state.get(parameter, {}).items():
+                        if isinstance(value, Tensor) and value.shape == parameter.shape:
+                            state[parameter][key] = value.index_select(place, selected)
+                    parameter.data = parameter.index_select(place, selected)
 
     @torch.no_grad()
     def adopt_(self, weights: list[Tensor]) -> None:

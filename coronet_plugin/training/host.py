@@ -14,7 +14,7 @@ import math
 import os
 import pkgutil
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,6 +155,14 @@ def optimizer_of(model: Any, network: nn.Module) -> Any:
         if any(id(p) in wanted for group in optimizer.param_groups for p in group["params"]):
             return optimizer
     raise OptionError("none of the model's optimizers trains the generator; name the networks it does train")
+
+
+def scale_learning_rates_(optimizers: Iterable[Any], factor: float) -> None:
+    """Multiply the learning rates of ``optimizers``, each once, before the host makes their schedules."""
+    for optimizer in {id(optimizer): optimizer for optimizer in optimizers}.values():
+        for group in optimizer.param_groups:
+            for rate in {"lr", "initial_lr"} & set(group):
+                group[rate] = group[rate] * factor
 
 
 def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:

@@ -28,9 +28,11 @@ from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.files import settle, together
 from coronet_plugin.methods import Events
+from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
 from coronet_plugin.training import host, provenance
 from coronet_plugin.training import state as training_state
+from coronet_plugin.training.average import AVERAGE, Average
 from coronet_plugin.training.guard import Guard
 from coronet_plugin.training.options import (
     REMEMBERED,
@@ -89,6 +91,7 @@ class CompressedModel:
         options = self._options
         self._place.steps_per_epoch = host.steps_per_epoch(self.opt)
         optimizers = {name: host.optimizer_of(self, network) for name, network in networks.items()}
+        host.scale_learning_rates_(optimizers.values(), options.lr_factor)
         examples = {name: self._example(name, network) for name, network in networks.items()}
         shares = self._shares(networks, examples) if options.shared_budget else {}
         for name, network in networks.items():
@@ -148,7 +151,13 @@ class CompressedModel:
 
     def _companions(self, name: str) -> Sequence[Events]:
         """Who takes part in the training of generator ``name`` besides the method."""
-        options, found = self._options, []
+        options = self._options
+        found: list[Events] = []
+        if options.multipliers:
+            steps = self._steps(options.search_epochs or 0.0)
+            found.append(StepMultipliers(steps, Rates(options.multipliers)))
+        if options.average:
+            found.append(Average(options.average))
         if options.qat:
             steps = self._steps(options.qat)
             found.append(Rounding(self._steps(host.total_epochs(self.opt)) - steps + 1, steps, name))
@@ -320,14 +329,23 @@ class CompressedModel:
             self._guard.saved()
 
     def load_networks(self, epoch: Any) -> None:
-        """Load every network; a compact generator is made small first."""
+        """Load every network; a compact generator is made small first.
+
+        Networks that are not compressed have no averaged weights: of those the others are loaded.
+        """
         settle(self.save_dir)
         for name, network in host.networks(self).items():  # type: ignore[arg-type]
-            path = self._path(f"{epoch}_net_{name}.pth")
+            path = self._weights_path(str(epoch), name)
             resized = bool(self.compressions)  # while training, the training state has made it small
             beside = spec_path(path)
             spec = Spec.read(beside) if not resized and name in self._compressed and beside.exists() else None
             load_into(network, path, spec)
+
+    def _weights_path(self, epoch: str, name: str) -> Path:
+        path, ending = self._path(f"{epoch}_net_{name}.pth"), f"_{AVERAGE}"
+        if not path.exists() and epoch.endswith(ending) and any(path.parent.glob(f"{epoch}_net_*.pth")):
+            return self._path(f"{epoch[: -len(ending)]}_net_{name}.pth")
+        return path
 
     def _state_path(self, epoch: str) -> Path:
         return self._path(f"{epoch}_coronet_state.pth")

@@ -6,6 +6,7 @@ What concerns one method alone is a setting of that method (:mod:`coronet_plugin
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,25 @@ class TrainingOptions:
         "activations of convolutions are rounded as an int8 file rounds them (default: 0, not at all)",
         metavar="EPOCHS",
     )
+    multipliers: float = setting(
+        0.0,
+        "multiply the generators' steps during the search by numbers of this mean, as the method 'implicit' "
+        "does, with another method, such as 5.4 with 'uniform' (default: 0, not at all)",
+        metavar="MEAN",
+    )
+    average: float = setting(
+        0.0,
+        "also keep an exponential moving average of the generators' weights, such as 0.999 (about the "
+        "last 1000 steps) or 0.99 for a short training; it is saved beside the weights, and used with "
+        "--epoch latest_average when testing (default: 0, none)",
+        metavar="DECAY",
+    )
+    lr_factor: float = setting(
+        1.0,
+        "multiply the learning rate of the generators, and of whatever else their optimizer trains, by "
+        "this; discriminators keep --lr, and schedules work as ever (default: %(default)s)",
+        metavar="FACTOR",
+    )
     watch: int = setting(
         2,
         "show what becomes of so many fixed pictures, the first of the test data, wherever the host "
@@ -153,6 +173,12 @@ class TrainingOptions:
             given = values["search_epochs"]
             values["search_epochs"] = epochs / 2 if given is None else given
             _check_lengths(epochs, values["search_epochs"], values["qat"])
+        if not 0 <= values["average"] < 1:
+            raise OptionError(
+                f"--coronet_average {values['average']:g} must be at least 0 and below 1, such as 0.999"
+            )
+        if not 0 < values["lr_factor"] < math.inf:
+            raise OptionError(f"--coronet_lr_factor must be a number above 0, not {values['lr_factor']:g}")
         if values["shared_budget"] and values["widths_from"]:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
         return cls(**values, config=_config(opt))
