@@ -45,7 +45,9 @@ def noisy_steps(forward, optimizer, steps: int, advance=lambda: None) -> None:
         advance()
 
 
-def explicit(net: nn.Module, plan, hyper: Hypernetwork, kind, steps: int, **settings) -> dict[str, torch.Tensor]:
+def explicit(
+    net: nn.Module, plan, hyper: Hypernetwork, kind, steps: int, **settings
+) -> dict[str, torch.Tensor]:
     """Train by eqs. (1) to (3) with all but ``w2`` and ``b2`` frozen; returns the weights it ends with."""
     trained = [p for n, p in hyper.named_parameters() if n.rsplit(".")[-1] in ("w2", "b2")]
     biases = [p for n, p in net.named_parameters() if n not in hyper.names]
@@ -75,7 +77,11 @@ OPTIMIZERS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "settings"), OPTIMIZERS, ids=lambda x: getattr(x, "__name__", "-".join(map(str, x)) if isinstance(x, dict) else None))
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    OPTIMIZERS,
+    ids=lambda x: getattr(x, "__name__", "-".join(map(str, x)) if isinstance(x, dict) else None),
+)
 def test_it_moves_weights_as_the_explicit_map_with_frozen_latents_does(kind, settings):
     """Over 200 noisy steps, to rounding; with every class and setting of an optimizer that is let pass."""
     if settings.get("fused") and torch.__version__ < "2.4":
@@ -98,7 +104,9 @@ def test_it_moves_weights_as_the_explicit_map_with_frozen_latents_does(kind, set
     z = hyper.z().detach()
     for index, name in enumerate(hyper.names):
         latents = [z[getattr(hyper, f"z_{side}_{index}")] for side in ("in", "out")]
-        share = torch.outer(*latents).abs() ** exponent * (hyper.kernels[index].w1.detach().abs() ** exponent).sum(-1)
+        share = torch.outer(*latents).abs() ** exponent * (
+            hyper.kernels[index].w1.detach().abs() ** exponent
+        ).sum(-1)
         share = share if hyper._calls[index].axis_in == 0 else share.T
         assert multipliers.values[name].shape == (*share.shape, 1, 1)
         multipliers.values[name] = (1 + share)[..., None, None]
@@ -125,7 +133,9 @@ REFUSED = [
 @pytest.mark.parametrize(("kind", "settings", "message"), REFUSED)
 def test_steps_that_no_multiple_can_follow_are_refused_in_one_line(kind, settings, message):
     net = Net()
-    compression = Compression(net, torch.rand(1, 3, 8, 8), search_steps=5, budget=0.8, hypernetwork="implicit")
+    compression = Compression(
+        net, torch.rand(1, 3, 8, 8), search_steps=5, budget=0.8, hypernetwork="implicit"
+    )
     with pytest.raises(OptionError, match=message) as caught:
         compression.attach(kind(net.parameters(), **settings))
     assert "\n" not in str(caught.value)

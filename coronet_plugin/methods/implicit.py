@@ -44,6 +44,8 @@ SHARED_BY = (CONNECTION, FILTER, LAYER)
 DROP, KEEP, FADE = "drop", "keep", "fade"
 AFTERWARDS = (DROP, KEEP, FADE)
 """After the search multipliers are one at once, stay as they are, or fade to one over as many steps again."""
+PUBLISHED_MEAN = 5.41
+"""Mean of what the published map gives for an embedding of 8 and normalised steps: 1 + 8 sqrt(3) / pi."""
 DEVIATION = 0.8
 """Standard deviation of the logarithm of lognormal multipliers: about that of the published ones."""
 
