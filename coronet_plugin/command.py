@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coronet_plugin.generators.stock.extension import add_family_option
+from coronet_plugin.generators.extension import add_family_option
 
 
 @dataclass(frozen=True)

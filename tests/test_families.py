@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, paired_folder, run_test, run_train
-from coronet_plugin.generators.stock.config import checked
 from run_helpers import ARCHITECTURE, make_run, option_line
 from torch import nn
 
@@ -25,6 +24,7 @@ from coronet_plugin import CheckpointError, Compression, DataError, OptionError,
 from coronet_plugin.benchmark.subjects import read_subjects
 from coronet_plugin.cli import main
 from coronet_plugin.evaluation.features import MissingWeights
+from coronet_plugin.generators.config import checked
 from coronet_plugin.generators.registry import FAMILIES, families, read_architecture
 from coronet_plugin.generators.stock import Family, build_generator, family
 from coronet_plugin.inspection.source import inspect_weights

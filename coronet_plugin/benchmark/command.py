@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from coronet_plugin.command import Command, height_width, positive
+from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.generators.registry import FAMILIES
-from coronet_plugin.generators.stock.extension import add_family_option
 
 
 def _words(text: str) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from coronet_plugin._version import __version__
 from coronet_plugin.checkpoint.spec_check import FILE_BYTES, Unsound, check
 from coronet_plugin.errors import CheckpointError
-from coronet_plugin.generators.stock.config import shorten
+from coronet_plugin.generators.config import shorten
 
 FORMAT = "coronet-spec"
 VERSION = 2

@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.config import shorten
 from coronet_plugin.generators.registry import is_registered, read_architecture
-from coronet_plugin.generators.stock.config import shorten
 
 FILE_BYTES = 16 * 2**20
 """Size of a spec file at most; those of the stock generators have some 30 kB."""

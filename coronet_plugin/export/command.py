@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from coronet_plugin.command import Command, height_width, positive
 from coronet_plugin.errors import OptionError
-from coronet_plugin.generators.stock.extension import add_family_option
+from coronet_plugin.generators.extension import add_family_option
 
 if TYPE_CHECKING:
     from coronet_plugin.export.pictures import Pictures

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.errors import DataError, OptionError
-from coronet_plugin.generators.stock.config import PLAIN, checked, fields_of, from_text, shorten
+from coronet_plugin.generators.config import PLAIN, checked, fields_of, from_text, shorten
 from coronet_plugin.sizes import wrong_size
 from coronet_plugin.user_code import load_entry_points
 

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.generators import by_widths
 from coronet_plugin.generators.registry import Standalone, family
 from coronet_plugin.generators.stock import (
     NORM_TEXTS,
     NormLayer,
     StockConfig,
     StockFamily,
-    by_widths,
     convolution_widths,
     get_norm_layer,
     kernels_of,

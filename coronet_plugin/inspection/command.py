@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from coronet_plugin.command import Command, height_width, keywords, positive
 from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.generators.registry import FAMILIES
-from coronet_plugin.generators.stock.extension import add_family_option
 
 if TYPE_CHECKING:
     from coronet_plugin.inspection.facts import Inspection

@@ -21,8 +21,8 @@ from coronet_plugin.checkpoint.spec import SEARCH, Spec, spec_path
 from coronet_plugin.checkpoint.storage import check_tensors
 from coronet_plugin.checkpoint.upstream import read_state_dict
 from coronet_plugin.errors import OptionError, PlanError
+from coronet_plugin.generators.config import checked
 from coronet_plugin.generators.registry import Family, families, find_family, is_registered
-from coronet_plugin.generators.stock.config import checked
 from coronet_plugin.inspection.facts import (
     Inspection,
     alive_units,

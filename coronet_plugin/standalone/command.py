@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from coronet_plugin.command import Command
-from coronet_plugin.generators.stock.extension import add_family_option
+from coronet_plugin.generators.extension import add_family_option
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

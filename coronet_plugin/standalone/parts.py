@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.generators.stock.by_widths import ResnetGenerator
+from coronet_plugin.generators.by_widths import ResnetGenerator
 
 INPUT_NC = 3
 OUTPUT_NC = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coronet_plugin.command import Command, positive
 from coronet_plugin.comparison.command import add_quality_options, extractor_of
-from coronet_plugin.generators.stock.extension import import_families
+from coronet_plugin.generators.extension import import_families
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

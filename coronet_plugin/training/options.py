@@ -18,7 +18,7 @@ from coronet_plugin.budget.latency_table import RUNTIMES
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
-from coronet_plugin.generators.stock.extension import add_family_option
+from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.methods import registry
 from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
 from coronet_plugin.training import host
