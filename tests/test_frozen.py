@@ -56,7 +56,7 @@ def train(compression: Compression, optimizer: torch.optim.Optimizer, steps: int
 @pytest.mark.parametrize("held", ["the rest", "all"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"hypernetwork": "published"}, {"hypernetwork": "folded"}, {"method": "random"}, {"method": "uniform"}, {"method": "magnitude"}],
+    [{}, {"method": "published"}, {"method": "folded"}, {"method": "random"}, {"method": "uniform"}, {"method": "magnitude"}],
     ids=lambda options: next(iter(options.values()), "exact"),
 )
 def test_frozen_layers_stay_whole_to_the_last_bit(held, options):
@@ -129,7 +129,7 @@ def test_what_is_neither_trained_nor_frozen_is_still_a_mistake():
     with pytest.raises(OptionError, match=r"\(encoder.0.0.weight\); attach the one that does, or freeze"):
         Compression(generator, X, search_steps=5, budget=0.7).attach(optimizer)
     with pytest.raises(OptionError, match="prune_frozen is not for published"):
-        Compression(half_frozen(), X, search_steps=5, prune_frozen=True, hypernetwork="published")
+        Compression(half_frozen(), X, search_steps=5, prune_frozen=True, method="published")
 
 
 

@@ -28,6 +28,7 @@ from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import LayerCall
 from coronet_plugin.distributed import agreed
 from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.methods.base import Task
 from coronet_plugin.methods.events import Events, Remaining
 from coronet_plugin.methods.gates import Gates
 from coronet_plugin.methods.generated import check_embedding, embedding_setting
@@ -44,6 +45,8 @@ SHARED_BY = (CONNECTION, FILTER, LAYER)
 DROP, KEEP, FADE = "drop", "keep", "fade"
 AFTERWARDS = (DROP, KEEP, FADE)
 """After the search multipliers are one at once, stay as they are, or fade to one over as many steps again."""
+PUBLISHED_MEAN = 5.41
+"""Mean of what the published map gives for an embedding of 8 and normalised steps: 1 + 8 sqrt(3) / pi."""
 DEVIATION = 0.8
 """Standard deviation of the logarithm of lognormal multipliers: about that of the published ones."""
 
@@ -329,11 +332,28 @@ class Implicit(Gates):
             choices=AFTERWARDS,
         )
         embedding: int = embedding_setting()
+        # to study what in them matters, from Python alone: see Rates
+        spread: str = PUBLISHED
+        per: str = CONNECTION
+        redraw: int = 0
+        angle: float = 0.0
+        discount: bool = False
+        seed: int | None = None
 
         def __post_init__(self) -> None:
             check_embedding(self.embedding)
-            Rates(self.rate, self.rate_after)
+            self.rates()
+
+        def rates(self) -> Rates:
+            """The multipliers that are asked for."""
+            same = (self.spread, self.per, self.redraw, self.angle, self.discount, self.seed)
+            return Rates(self.rate, self.rate_after, *same)
+
+    def __init__(self, task: Task, config: Any) -> None:
+        super().__init__(task, config)
+        self.multipliers = StepMultipliers(self.steps, config.rates(), config.embedding)
+        if config.discount:
+            self.discount = self.multipliers.of_units
 
     def companions(self) -> list[Events]:
-        config = self.config
-        return [StepMultipliers(self.steps, Rates(config.rate, config.rate_after), config.embedding)]
+        return [self.multipliers]

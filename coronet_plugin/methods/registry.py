@@ -62,8 +62,6 @@ def method(name: str, summary: str, *aliases: str) -> Callable[[type[M]], type[M
 
 def _check_settings(name: str, kind: type[Method]) -> None:
     own = settings_of(kind.Config)
-    if len(own) < len(dataclasses.fields(kind.Config)):
-        raise OptionError(f"a field of the method {name!r} has no help; make it by setting()")
     for other in _methods.values():
         known = {each.name: each for each in settings_of(other.Config)}
         for each in own:
