@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from coronet_plugin.generators.stock import sides
+from coronet_plugin.generators.registry import find_family
 from options import base_options
 from options.base_options import BaseOptions
 
@@ -41,4 +41,5 @@ class TestOptions(BaseOptions):
     def _check(self, opt: argparse.Namespace) -> None:
         super()._check(opt)
         if opt.pad_to_multiple is None:
-            opt.pad_to_multiple = sides(opt.netG)
+            family = find_family(opt.netG)
+            opt.pad_to_multiple = family.side_multiple(family.default_config()) if family else 1

@@ -127,7 +127,7 @@ CASES = [
     (compress, ["--coronet_base", "coronet"], "itself; there are cycle_gan, pix2pix (--help"),
     (compress, ["--coronet_base", "test"], "only tests", "there are cycle_gan, pix2pix (--help"),
     (compress, ["--coronet_base", "../x"], "--coronet_base '../x'"),
-    (compress, ["--coronet_embedding", 0], "--coronet_embedding must be at least 1"),
+    (compress, ["--coronet_method", "published", "--coronet_embedding", 0], "--coronet_embedding must be at least 1"),
     (compress, ["--coronet_round_to", 0], "round", "1"),
     (compress, ["--coronet_widths_from", "nowhere"], "nowhere", "cannot be read"),
     (compress, ["--coronet_widths_from", "{world}/checkpoints/slim", "--coronet_shared_budget"], "--coronet_shared_budget"),

@@ -24,14 +24,15 @@ from coronet_plugin import CheckpointError, Compression, DataError, OptionError,
 from coronet_plugin.benchmark.subjects import read_subjects
 from coronet_plugin.cli import main
 from coronet_plugin.evaluation.features import MissingWeights
+from coronet_plugin.generators import Family, family
 from coronet_plugin.generators.config import checked
 from coronet_plugin.generators.registry import FAMILIES, families, read_architecture
-from coronet_plugin.generators.stock import Family, build_generator, family
+from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.inspection.source import inspect_weights
 from coronet_plugin.runs.opener import read_generator
 from coronet_plugin.runs.run import find_run
 from coronet_plugin.training import host
-from models.networks import check_image_size
+from models.networks import check_image_sizes
 
 DOCS = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
 STOCK = ("resnet_9blocks", "resnet_6blocks", "unet_256", "unet_128")
@@ -137,9 +138,10 @@ def test_a_dense_file_of_the_example_is_recognised_by_its_tensors(sketch_file, t
 
 def test_the_host_refuses_sizes_that_a_family_cannot_take(sketch_file, capsys):
     coronet(capsys, "inspect", "sketch", "--coronet_family", sketch_file, "--size", 32)
-    check_image_size("sketch", torch.zeros(1, 3, 32, 34), is_train=False)
+    testing = argparse.Namespace(netG="sketch", isTrain=False)
+    check_image_sizes(testing, {(34, 32): ""})
     with pytest.raises(DataError, match="--netG sketch takes images with sides of multiples of 2 pixels, and got 33x32"):
-        check_image_size("sketch", torch.zeros(1, 3, 32, 33), is_train=False)
+        check_image_sizes(testing, {(33, 32): ""})
 
 
 def test_a_host_s_own_model_is_recognised_as_of_its_family(sketch_file, capsys):
