@@ -77,7 +77,7 @@ def test_the_example_of_the_page_is_short_and_works(registered, tmp_path, capsys
     capsys.readouterr()
     with pytest.raises(SystemExit):
         run_train("--model", "coronet", "--help")
-    assert re.search(r"--coronet_sparsity SPARSITY\s+weight of the mean activity", capsys.readouterr().out)
+    assert re.search(r"--coronet_sparsity \w+\s+weight of the mean activity", capsys.readouterr().out)
 
 
 def test_the_table_of_the_page_is_that_of_the_registry():
