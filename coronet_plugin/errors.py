@@ -74,10 +74,10 @@ def debugging() -> bool:
     return os.environ.get("CORONET_DEBUG", "0") != "0"
 
 
-def shown_in_one_line() -> None:
+def show_in_one_line() -> None:
     """From now on, a :class:`UserError` that nobody catches ends the program with one line and exit code 2.
 
-    For hosts that know nothing of such errors. ``CORONET_DEBUG=1`` shows where one comes from.
+    For scripts of hosts that know nothing of such errors. ``CORONET_DEBUG=1`` shows where one comes from.
     """
     usual = sys.excepthook
 

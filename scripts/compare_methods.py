@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from coronet_plugin.evaluation.pictures import ENDINGS, spread  # noqa: E402
-from coronet_plugin.sweep.plan import Setting, is_dense  # noqa: E402
+from coronet_plugin.sweep.plan import Trial, is_dense  # noqa: E402
 from scripts import records as records_of  # noqa: E402
 
 ROWS = {
@@ -204,7 +204,7 @@ class Comparison:
         found = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
         if found.returncode:
             raise RuntimeError(f"{job.name} {look}: {found.stderr.strip().splitlines()[-1:]}")
-        setting = Setting(method, job.budget, job.seed)
+        setting = Trial(method, job.budget, job.seed)
         run = json.loads((folder / "runs" / f"{setting.name}.json").read_text())
         _tidy(folder / "checkpoints" / setting.name, job)
         known = {key: getattr(job, key) for key in ("task", "row", "budget", "factor", "seed")}

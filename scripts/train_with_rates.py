@@ -1,7 +1,7 @@
 """train.py with multipliers of the implicit hypernetwork that no option offers: what in them matters?
 
     python scripts/train_with_rates.py --spread lognormal --per layer -- --dataroot ... --model coronet \\
-        --coronet_hypernetwork implicit --coronet_rate 1
+        --coronet_method implicit --coronet_rate 1
 
 Behind the two dashes come options of train.py, ``--coronet_rate`` and ``--coronet_rate_after`` among them.
 The generators' specs say what a run was made with.
@@ -10,8 +10,8 @@ The generators' specs say what a run was made with.
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from coronet_plugin.methods.implicit import SHARED_BY, SPREADS, Rates  # noqa: E402
-from coronet_plugin.training import options as of_coronet  # noqa: E402
+from coronet_plugin.training.options import TrainingOptions  # noqa: E402
 
 
 def main() -> int:
@@ -37,7 +37,13 @@ def main() -> int:
     parser.add_argument("train", nargs=argparse.REMAINDER, metavar="-- OPTIONS", help="options of train.py")
     settings = vars(parser.parse_args())
     rest = [word for word in settings.pop("train") if word != "--"]
-    of_coronet.Rates = functools.partial(Rates, **settings)  # type: ignore[misc, assignment]
+    given = TrainingOptions.of
+
+    def with_rates(opt: argparse.Namespace) -> TrainingOptions:
+        options = given(opt)
+        return replace(options, config=replace(options.config, **settings))
+
+    TrainingOptions.of = with_rates  # type: ignore[assignment, method-assign]
     return train.main(rest)
 
 

@@ -11,8 +11,8 @@ from conftest import paired_folder, run_test, run_train, unpaired_folder
 
 import train
 from coronet_plugin import Compression, OptionError, load_generator
-from coronet_plugin.average import Average
 from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.training.average import Average
 
 SIZE = 32
 ARCHITECTURE = {"netG": "resnet_6blocks", "input_nc": 3, "output_nc": 3, "ngf": 6, "use_dropout": False}
@@ -26,12 +26,13 @@ TRAIN = [
 ]
 
 
-def started(norm: str = "instance", **options):
+def started(norm: str = "instance", average: float | None = None, **options):
     torch.manual_seed(0)
     generator = build_generator(**ARCHITECTURE, norm=norm)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
     options = {"search_steps": 30, "budget": 0.3, "architecture": {**ARCHITECTURE, "norm": norm}, **options}
-    return Compression(generator, torch.zeros(1, 3, SIZE, SIZE), **options).attach(optimizer), optimizer
+    companions = [] if average is None else [Average(average)]
+    return Compression(generator, torch.zeros(1, 3, SIZE, SIZE), companions=companions, **options).attach(optimizer), optimizer
 
 
 def learn(compression: Compression, optimizer: torch.optim.Optimizer, seed: int) -> None:
@@ -45,11 +46,12 @@ def learn(compression: Compression, optimizer: torch.optim.Optimizer, seed: int)
 
 def test_the_mean_is_the_promised_one():
     net = torch.nn.Linear(1, 1, bias=False)
-    average, expected = Average(net, 0.9), 1.0
+    average, expected = Average(0.9), 1.0
+    average.generator = net
     for number in range(1, 200):
         value = float(number % 7)
         torch.nn.init.constant_(net.weight, value)
-        average.update_()
+        average.after_step(number)
         expected += max(0.1, 9 / (10 + number)) * (value - expected)  # it begins with the first value, 1
     with average.in_place():
         assert float(net.weight) == pytest.approx(expected, rel=1e-5)
@@ -69,7 +71,7 @@ def test_removals_change_nothing_in_the_mean_either(norm, monkeypatch):
     remove, changes = compression._remove, []
 
     def averaged():
-        with torch.no_grad(), compression.average.in_place() as generator:
+        with torch.no_grad(), compression.companions["average"].in_place() as generator:
             return generator(x)
 
     def watched(alive):
@@ -88,17 +90,14 @@ def test_removals_change_nothing_in_the_mean_either(norm, monkeypatch):
 def test_the_mean_moves_to_the_end_of_the_training_and_leaves_it_alone(method):
     plain, optimizer = started(method=method)
     also, other = started(method=method, average=0.8)
-    for each in (plain, also):
-        if each.finished:
-            each.slim()
     for seed in range(50):
         learn(plain, optimizer, seed)
         learn(also, other, seed)
     pairs = list(zip(plain.generator.parameters(), also.generator.parameters()))
     assert all(torch.equal(first, second) for first, second in pairs)
-    assert also.average.steps == 50
+    assert also.companions["average"].steps == 50
     trained = [p.clone() for p in also.generator.parameters()]
-    with also.average.in_place():
+    with also.companions["average"].in_place():
         away = max(float((a - b).abs().max()) for a, b in zip(also.generator.parameters(), trained))
     assert 0 < away < 0.05  # near the weights of the last steps: it is no mean of the random ones
 
@@ -113,7 +112,7 @@ def test_files_of_the_plain_loop(tmp_path):
         raw = load_generator(tmp_path / "G.pth")(x)
         mean = load_generator(tmp_path / "G_average.pth")(x)
         assert torch.equal(raw, compression.generator(x)) and not torch.equal(raw, mean)
-        with compression.average.in_place() as generator:
+        with compression.companions["average"].in_place() as generator:
             assert torch.equal(mean, generator(x))
 
 
@@ -121,7 +120,7 @@ def test_a_continued_loop_equals_an_uninterrupted_one():
     whole, optimizer = started(average=0.9)
     for seed in range(20):
         learn(whole, optimizer, seed)
-    state = {key: dict(value) if key == "average" else value for key, value in whole.state_dict().items()}
+    state = copy.deepcopy(whole.state_dict())
     again, other = started(average=0.9)
     again.load_state_dict(state)
     again.generator.load_state_dict(whole.generator.state_dict())
@@ -129,7 +128,7 @@ def test_a_continued_loop_equals_an_uninterrupted_one():
     for seed in range(20, 40):
         learn(whole, optimizer, seed)
         learn(again, other, seed)
-    with whole.average.in_place() as first, again.average.in_place() as second:
+    with whole.companions["average"].in_place() as first, again.companions["average"].in_place() as second:
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
 
@@ -176,7 +175,8 @@ def test_the_generators_learning_rate_is_its_own(tmp_path, monkeypatch, form):
     def noting(self, *args):
         step(self, *args)
         model = self.model
-        searching = getattr(model.compressions["G"].search, "_optimizer", None)
+        generated = getattr(model.compressions["G"].method, "_generated", None)
+        searching = generated and generated.optimizer
         found = [model.optimizer_G, model.optimizer_D, *([searching] if searching else [])]
         rates[factor].append(tuple(optimizer.param_groups[0]["lr"] for optimizer in found))
 

@@ -16,7 +16,8 @@ from torch import nn
 from coronet_plugin.benchmark.candidates import Candidate, prepare_all, target_of
 from coronet_plugin.benchmark.report import Benchmark, as_text, best, rows
 from coronet_plugin.benchmark.subjects import Subject, read_subjects
-from coronet_plugin.channels.cost import Cost, cost_of
+from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.find import cost_of
 from coronet_plugin.cli import main
 from coronet_plugin.errors import BudgetError, CheckpointError, OptionError
 from coronet_plugin.export.rewrite import SubpixelConvTranspose2d, rewritten

@@ -36,7 +36,7 @@ class PerPixel(nn.Module):
 
 def learning(generator, side=32, **options):
     kind = next(generator.parameters()).dtype
-    options = {"search_steps": 20, "budget": 0.3, "hypernetwork": "gated", **options}
+    options = {"search_steps": 20, "budget": 0.3, "method": "gated", **options}
     example = torch.rand(1, 3, side, side, dtype=kind)
     host = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
     compression = Compression(generator, example, **options).attach(host)
@@ -55,7 +55,7 @@ def learning(generator, side=32, **options):
 def gates_of(compression, name) -> torch.Tensor:
     """What the gates multiply a weight by, in its own shape."""
     gates = torch.ones(compression.plan.shapes[name], dtype=torch.float64)
-    latents = torch.cat([compression.search.latents, torch.ones(1, dtype=torch.float64)])
+    latents = torch.cat([compression.method.latents, torch.ones(1, dtype=torch.float64)])
     for other, axis, units in readers(compression.plan):
         if other == name:
             gates *= latents[units].reshape([-1 if i == axis else 1 for i in range(4)])
@@ -66,9 +66,9 @@ def test_gradients_are_those_of_gated_generated_weights():
     """Also half way through, when some gates are half closed."""
     generator = stock()
     compression, _, step = learning(generator, gradual=False)
-    while not 0 < compression.search.latents.min() < 0.7:
+    while not 0 < compression.method.latents.min() < 0.7:
         step()
-    hyper = compression.search.generated.hypernetwork
+    hyper = compression.method.generated.hypernetwork
     z = hyper.z()
     weights = {name: hyper.weight(i, z) * gates_of(compression, name) for i, name in enumerate(hyper.names)}
     for name, weight in weights.items():
@@ -96,7 +96,7 @@ def test_the_cut_changes_nothing(make, side, mode):
     compression, _, step = learning(generator, side, search_steps=8)
     while not step():
         pass
-    assert compression.search.generated.hypernetwork.kernels[0].b2.abs().max() > 1e-3
+    assert compression.method.generated.hypernetwork.kernels[0].b2.abs().max() > 1e-3
     x = torch.rand(2, 3, side, side) * 2 - 1
     generator.train(mode)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_the_cut_changes_nothing(make, side, mode):
         after = generator(x)
     assert compression.remaining <= 0.3
     assert (after - before).abs().max() <= 1e-5
-    assert compression.search._generated is None, "its memory is free"
+    assert compression.method._generated is None, "its memory is free"
 
 
 def test_removing_during_the_search_or_at_its_end_is_the_same():
@@ -113,14 +113,14 @@ def test_removing_during_the_search_or_at_its_end_is_the_same():
     found = []
     for gradual in (True, False):
         compression, _, step = learning(stock("instance", 12).double(), gradual=gradual, search_steps=12)
-        compression.search.generated.hypernetwork.double()
-        hyper, sizes = compression.search.generated.hypernetwork, set()
+        compression.method.generated.hypernetwork.double()
+        hyper, sizes = compression.method.generated.hypernetwork, set()
         for _ in range(18):
             if step():
                 compression.slim()
             if compression.phase == "search":
                 sizes.add(sum(p.numel() for p in hyper.kernels.parameters()))
-                state = compression.search.generated.optimizer.state
+                state = compression.method.generated.optimizer.state
                 assert all(state[p]["exp_avg"].shape == p.shape for p in hyper.kernels.parameters())
         found.append((compression, len(sizes)))
     (early, many), (late, one) = found
@@ -131,10 +131,10 @@ def test_removing_during_the_search_or_at_its_end_is_the_same():
 
 def test_latents_are_trained_and_not_shrunk():
     compression, _, step = learning(stock(), search_steps=60, gradual=False)
-    before = compression.search.generated.hypernetwork.z().detach().clone()
+    before = compression.method.generated.hypernetwork.z().detach().clone()
     for _ in range(30):
         step()
-    after = compression.search.generated.hypernetwork.z().detach()
+    after = compression.method.generated.hypernetwork.z().detach()
     moved = (after - before).abs()
     assert moved[0] == 0 and moved[1:].max() < 0.1 and moved[1:].min() > 0
 
@@ -144,7 +144,7 @@ def test_a_budget_of_one_trains_the_dense_generator_through_the_map():
     compression, _, step = learning(generator, budget=1.0, search_steps=5)
     while not step():
         pass
-    hyper = compression.search.generated.hypernetwork
+    hyper = compression.method.generated.hypernetwork
     compression.slim()
     for index, name in enumerate(hyper.names):
         assert torch.equal(generator.get_parameter(name), hyper.weight(index, hyper.z()))

@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from coronet_plugin import Compression, OptionError, example_input, find_channels
 from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.methods import configure
 from coronet_plugin.methods.hypernetwork import Hypernetwork
 from coronet_plugin.methods.implicit import SPREADS, Rates, StepMultipliers, draw
 
@@ -98,7 +99,7 @@ def test_it_moves_weights_as_the_explicit_map_with_frozen_latents_does(kind, set
     folded = copy.deepcopy(net)
     before = {name: net.get_parameter(name).detach().clone() for name in hyper.names}
     optimizer = kind(folded.parameters(), **settings)
-    multipliers = StepMultipliers(folded, plan, 1000, Rates()).attach(optimizer)
+    multipliers = attached(folded, plan, optimizer, 1000)
     exponent = 2 if kind is SGD else 1
     multipliers.values["last.weight"].fill_(1)  # linear layers are none of the published map's
     z = hyper.z().detach()
@@ -134,23 +135,32 @@ REFUSED = [
 def test_steps_that_no_multiple_can_follow_are_refused_in_one_line(kind, settings, message):
     net = Net()
     compression = Compression(
-        net, torch.rand(1, 3, 8, 8), search_steps=5, budget=0.8, hypernetwork="implicit"
+        net, torch.rand(1, 3, 8, 8), search_steps=5, budget=0.8, method="implicit"
     )
     with pytest.raises(OptionError, match=message) as caught:
         compression.attach(kind(net.parameters(), **settings))
     assert "\n" not in str(caught.value)
 
 
-def started(steps=10, seed=0, lr=1e-3, kind=ADAM, **options):
+def attached(generator, plan, optimizer, steps: int) -> StepMultipliers:
+    multipliers = StepMultipliers(steps, Rates())
+    multipliers.generator, multipliers.plan = generator, plan
+    multipliers.begin(optimizer, 0)
+    return multipliers
+
+
+def started(steps=10, seed=0, lr=1e-3, kind=ADAM, rates=None, **options):
+    rates = rates or {}
     torch.manual_seed(seed)
     generator = build_generator(**ARCHITECTURE)
     optimizer = kind(generator.parameters(), lr=lr)
-    options = {"hypernetwork": "implicit", "budget": 0.3, **options}
+    if options.get("method", "implicit") == "implicit":
+        options["method"] = configure("implicit", **rates)
+    else:
+        options["companions"] = [StepMultipliers(steps, Rates(**rates))]
+    options = {"budget": 0.3, **options}
     compression = Compression(generator, example_input(generator, 32), search_steps=steps, **options)
-    compression.attach(optimizer)
-    if compression.finished:
-        compression.slim()
-    return generator, compression, optimizer
+    return generator, compression.attach(optimizer), optimizer
 
 
 def train(compression, optimizer, steps: int, seed: int = 1) -> list[float]:
@@ -187,7 +197,7 @@ def moves(generator, compression, optimizer) -> tuple[dict[str, torch.Tensor], d
 def test_every_method_s_weights_move_by_their_multiples_and_all_else_as_always(options):
     generator, compression, optimizer = started(steps=40, **options)
     multiplied, plain = moves(generator, compression, optimizer)
-    values = compression.multipliers.values
+    values = compression.companions["multipliers"].values
     assert set(values) == {name for name, p in generator.named_parameters() if p.ndim == 4}
     for name, moved in multiplied.items():
         expected = plain[name] * values[name] if name in values else plain[name]
@@ -241,7 +251,7 @@ def test_they_are_drawn_without_taking_random_numbers_from_the_training():
     generators = [build_generator(**ARCHITECTURE) for _ in range(2)]
     plans = [find_channels(g, torch.rand(1, 3, 32, 32)) for g in generators]
     before = torch.get_rng_state()
-    several = [StepMultipliers(g, p, 5, Rates()).attach(ADAM(g.parameters())) for g, p in zip(generators, plans)]
+    several = [attached(g, p, ADAM(g.parameters()), 5) for g, p in zip(generators, plans)]
     assert torch.equal(torch.get_rng_state(), before)
     first, second = (m.values["model.1.weight"] for m in several)
     assert not torch.equal(first, second)
@@ -250,23 +260,23 @@ def test_they_are_drawn_without_taking_random_numbers_from_the_training():
 @pytest.mark.parametrize(("after", "strengths"), [("drop", [1, 1, 0, 0, 0]), ("keep", [1, 1, 1, 1, 1]),
                                                   ("fade", [1, 1, 1, 0.5, 0])])  # fmt: skip
 def test_what_becomes_of_them_after_the_search(after, strengths):
-    generator, compression, optimizer = started(steps=2, budget=1.0, rates=Rates(spread="constant", after=after))
+    generator, compression, optimizer = started(steps=2, budget=1.0, rates={"spread": "constant", "rate_after": after})
     for strength in strengths:
         multiplied, plain = moves(generator, compression, optimizer)
         name = "model.10.conv_block.1.weight"
         ratio = float((multiplied[name] / plain[name]).nanmedian())
         assert ratio == pytest.approx(1 + 4.41 * strength, rel=1e-2)
-    kept = compression.multipliers
+    kept = compression.companions["multipliers"]
     train(compression, optimizer, 1)
     assert bool(kept.values) == (after == "keep") == bool(kept.state_dict()["values"]), "memory is free"
 
 
 def test_they_are_drawn_again_as_often_as_asked_and_for_the_channels_that_are_left():
-    generator, compression, optimizer = started(steps=30, rates=Rates(redraw=4))
+    generator, compression, optimizer = started(steps=30, rates={"redraw": 4})
     seen = []
     for _ in range(29):
         train(compression, optimizer, 1)
-        values = compression.multipliers.values["model.10.conv_block.1.weight"]
+        values = compression.companions["multipliers"].values["model.10.conv_block.1.weight"]
         assert values.shape[:2] == generator.get_parameter("model.10.conv_block.1.weight").shape[:2]
         seen.append(float(values[0, 0]))
     changes = [k + 1 for k in range(1, 29) if seen[k] != seen[k - 1]]
@@ -274,10 +284,10 @@ def test_they_are_drawn_again_as_often_as_asked_and_for_the_channels_that_are_le
 
 
 def test_an_angle_is_held_in_every_layer_and_follows_the_learning_rate():
-    generator, compression, optimizer = started(steps=9, budget=1.0, rates=Rates(angle=0.01))
+    generator, compression, optimizer = started(steps=9, budget=1.0, rates={"angle": 0.01})
     for factor in (1, 0.5):
         optimizer.param_groups[0]["lr"] = 1e-3 * factor
-        before = {name: generator.get_parameter(name).detach().clone() for name in compression.multipliers.values}
+        before = {name: generator.get_parameter(name).detach().clone() for name in compression.companions["multipliers"].values}
         train(compression, optimizer, 1)
         for name, weight in before.items():
             step = generator.get_parameter(name).detach() - weight
@@ -285,12 +295,12 @@ def test_an_angle_is_held_in_every_layer_and_follows_the_learning_rate():
 
 
 def test_importance_can_be_divided_by_the_rate():
-    plain, discounted = started(steps=400)[1:], started(steps=400, rates=Rates(discount=True))[1:]
+    plain, discounted = started(steps=400)[1:], started(steps=400, rates={"discount": True})[1:]
     for compression, optimizer in (plain, discounted):
         train(compression, optimizer, 5)
-    rates = discounted[0].multipliers.of_units()
+    rates = discounted[0].companions["multipliers"].of_units()
     assert rates.min() > 1 and rates.std() > 0.5
-    assert torch.allclose(plain[0].search._importance, discounted[0].search._importance)
+    assert torch.allclose(plain[0].method._importance, discounted[0].method._importance)
     for channel_set in plain[0].plan.prunable:
-        worth = plain[0].search._importance[channel_set.slice].numpy() / rates[channel_set.slice] ** 2
-        assert np.array_equal(worth.argsort().argsort(), discounted[0].search.score()[channel_set.slice].argsort().argsort())
+        worth = plain[0].method._importance[channel_set.slice].numpy() / rates[channel_set.slice] ** 2
+        assert np.array_equal(worth.argsort().argsort(), discounted[0].method.score()[channel_set.slice].argsort().argsort())

@@ -150,9 +150,9 @@ def test_mistakes_are_one_line_and_exit_code_2(run, capsys, extra, said):
 
 def test_in_a_host_that_catches_nothing_a_mistake_is_one_line_too():
     program = """
-from coronet_plugin.errors import BudgetError, shown_in_one_line
-shown_in_one_line()
-shown_in_one_line()
+from coronet_plugin.errors import BudgetError, show_in_one_line
+show_in_one_line()
+show_in_one_line()
 raise {}
 """
 

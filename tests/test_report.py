@@ -15,7 +15,7 @@ from PIL import Image
 from run_helpers import SIZE, make_cycle_run, make_run
 
 from coronet_plugin import cli
-from coronet_plugin.channels.cost import cost_of
+from coronet_plugin.channels.find import cost_of
 from coronet_plugin.comparison.figures import slimming_step, smooth, target_fraction
 from coronet_plugin.comparison.measure import Settings, comparable, measure_all
 from coronet_plugin.comparison.quantities import COSTS, LIKENESS, TIME, duration

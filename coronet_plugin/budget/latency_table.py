@@ -159,6 +159,17 @@ class LatencyTable:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class LatencyMeter:
+    """Predicts the milliseconds of one image of the living units of ``plan`` from its ``table``."""
+
+    plan: ChannelPlan
+    table: LatencyTable
+
+    def __call__(self, alive: np.ndarray | None = None) -> float:
+        return self.table.predict(self.plan, alive)
+
+
 def _width(plan: ChannelPlan, layer_call: LayerCall, axis: int, keep: np.ndarray) -> int:
     units = plan.slices.get(layer_call.weight or "", {}).get(axis)
     return layer_call.weight_shape[axis] if units is None else int(np.count_nonzero(keep[units]))

@@ -15,9 +15,8 @@ ResNet-9 at 256x256 has 49.55 G and 56.80 G, U-Net-256 6.05 G and 18.14 G.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from torch import nn
+from coronet_plugin.errors import BudgetError
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,15 @@ class Cost:
     parameters: int
 
     def of_kind(self, kind: str) -> int:
-        """The figure a budget of ``kind`` (``"macs"`` or ``"params"``) is about."""
-        return self.macs if kind == "macs" else self.parameters
+        """The figure a budget of ``kind`` (``"macs"`` or ``"params"``) is about.
+
+        Raises:
+            BudgetError: nothing is counted for that kind, as for a latency, which is measured.
+        """
+        counted = {"macs": self.macs, "params": self.parameters}
+        if kind not in counted:
+            raise BudgetError(f"nothing is counted for the budget kind {kind!r}, only {', '.join(counted)}")
+        return counted[kind]
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -38,17 +44,6 @@ class Cost:
             "macs_literature": self.macs_literature,
             "parameters": self.parameters,
         }
-
-
-def cost_of(generator: nn.Module, example: Any) -> Cost:
-    """Count what ``generator`` costs on ``example`` by running it once.
-
-    ``example``: an input tensor ``(1, C, H, W)`` or a tuple of inputs. The
-    generator's training flags, buffers and random state are left as they were.
-    """
-    from coronet_plugin.channels.find import trace
-
-    return trace(generator, example if isinstance(example, tuple) else (example,)).cost()
 
 
 def human(count: float) -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from coronet_plugin.channels.cost import Cost, cost_of
+from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.find import cost_of
 from coronet_plugin.checkpoint.spec import COMPACT
 from coronet_plugin.comparison.runtimes import TORCH, Failure, speed_in
 from coronet_plugin.errors import DataError

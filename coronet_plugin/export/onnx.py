@@ -7,12 +7,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from coronet_plugin.export.pytorch import dynamic_shapes, sample
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import Job, Runner, in_a_row
 
 OPSET, LEGACY_OPSET = 20, 17
 
@@ -41,9 +40,9 @@ def has_dynamo_exporter() -> bool:
 def _dynamo(job: Job, path: Path) -> None:
     program = torch.onnx.export(
         job.generator,
-        (sample(job),),
-        input_names=["input"],
-        output_names=["output"],
+        sample(job),
+        input_names=job.ports.input_names,
+        output_names=job.ports.output_names,
         opset_version=OPSET,
         dynamo=True,
         dynamic_shapes=dynamic_shapes(job),
@@ -54,16 +53,19 @@ def _dynamo(job: Job, path: Path) -> None:
 
 
 def _legacy(job: Job, path: Path) -> None:
-    free = {0: "batch", 2: "height", 3: "width"}
+    free = {
+        port.name: {0: "batch", 2: "height", 3: "width"} if port.is_picture else {0: "batch"}
+        for port in (*job.ports.inputs, *job.ports.outputs)
+    }
     extra: dict[str, Any] = {"dynamo": False} if has_dynamo_exporter() else {}
     torch.onnx.export(
         job.generator,
-        (job.example,),
+        job.inputs,
         str(path),
-        input_names=["input"],
-        output_names=["output"],
+        input_names=job.ports.input_names,
+        output_names=job.ports.output_names,
         opset_version=LEGACY_OPSET,
-        dynamic_axes={"input": free, "output": free} if job.dynamic else None,
+        dynamic_axes=free if job.dynamic else None,
         **extra,
     )
 
@@ -84,10 +86,5 @@ def load(path: Path, threads: int = 1) -> Runner:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(values: np.ndarray) -> np.ndarray:
-        output: np.ndarray = session.run(None, {name: values})[0]
-        return output
-
-    return run
+    names = [port.name for port in session.get_inputs()]
+    return lambda *values: in_a_row(session.run(None, dict(zip(names, values))))

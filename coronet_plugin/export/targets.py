@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,26 +18,54 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from coronet_plugin.errors import ExportError, OptionError
+from coronet_plugin.errors import ExportError, OptionError, printable
+from coronet_plugin.export.ports import SINGLE, Ports
 
-Runner = Callable[[np.ndarray], np.ndarray]
-"""Runs an exported file: (N, C, H, W) float32 in [-1, 1] to the same kind of array."""
+Runner = Callable[..., Any]
+"""Runs an exported file: (N, C, H, W) float32 in [-1, 1] to the same kind of array. A file with several
+inputs takes an array for each, in order; one with several outputs gives a tuple of arrays."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What a target's module converts.
 
-    ``generator``: on the CPU, in evaluation mode, prepared for the target. ``example``: (1, C, H, W) float32
-    in [-1, 1]. ``dtype``: ``fp32`` or ``fp16``. ``dynamic``: batch, height and width are free, the latter two
-    in multiples of ``multiple``.
+    ``generator``: on the CPU, in evaluation mode, prepared for the target; it returns a tensor or a tuple of
+    tensors. ``example``: (1, C, H, W) float32 in [-1, 1], or a tuple of all its inputs. ``dtype``: ``fp32``
+    or ``fp16``. ``dynamic``: batch, height and width are free, the latter two in multiples of ``multiple``.
+    ``ports``: names of what goes in and comes out.
     """
 
     generator: nn.Module
-    example: Tensor
+    example: Tensor | tuple[Tensor, ...]
     dtype: str = "fp32"
     dynamic: bool = False
     multiple: int = 1
+    ports: Ports = SINGLE
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """All inputs of the example."""
+        return self.example if isinstance(self.example, tuple) else (self.example,)
+
+
+def in_a_row(outputs: Iterable[np.ndarray]) -> Any:
+    """What a :data:`Runner` gives: the only one of ``outputs``, or a tuple of all."""
+    found = tuple(outputs)
+    return found if len(found) > 1 else found[0]
+
+
+def one_at_a_time(run: Callable[..., Sequence[np.ndarray]]) -> Runner:
+    """The runner of a file that takes one picture, and what belongs to it, at a time."""
+
+    def over_the_batch(*values: np.ndarray) -> Any:
+        count = len(values[0])
+        if count == 1:
+            return in_a_row(run(*values))
+        parts = [run(*(np.ascontiguousarray(v[i : i + 1]) for v in values)) for i in range(count)]
+        return in_a_row(map(np.concatenate, zip(*parts)))
+
+    return over_the_batch
 
 
 @dataclass(frozen=True)
@@ -156,9 +185,13 @@ class Target:
         return importlib.import_module(f"coronet_plugin.export.{self.module}")
 
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What tools colour their messages with."""
+
+
 def one_line(error: Exception, limit: int = 200) -> str:
     """An error's message without line breaks, cut after ``limit`` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(COLOUR.sub("", str(error))) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + " ..."
 
 

@@ -1,4 +1,4 @@
-"""The published search: all weights come from a hypernetwork, and latents are shrunk.
+"""Generate weights: a hypernetwork writes a generator's convolution weights and is trained in their place.
 
 The generator's convolution weights are ordinary parameters whose *values* come from the
 hypernetwork: just before the optimizer steps, their gradients are taken over and sent through the
@@ -13,25 +13,40 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from coronet_plugin.budget.goal import STEADY, Goal
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.distributed import broadcast_
-from coronet_plugin.errors import CheckpointError
-from coronet_plugin.methods.base import Search, Subject
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.methods.hypernetwork import Hypernetwork
-from coronet_plugin.methods.proximal import DEAD_BELOW, shrink_
+from coronet_plugin.settings import setting
+
+
+def embedding_setting() -> Any:
+    """The setting ``embedding`` of all methods that have it."""
+    return setting(8, "embedding size of the hypernetwork")
+
+
+def check_embedding(size: int) -> None:
+    """Raises OptionError for an embedding size below one."""
+    if size < 1:
+        raise OptionError(f"--coronet_embedding must be at least 1, not {size}")
 
 
 class GeneratedWeights:
-    """A generator's convolution weights, written by a hypernetwork that an optimizer of its own trains."""
+    """A generator's convolution weights, written by a hypernetwork that an optimizer of its own trains.
+
+    Raises:
+        OptionError: the generator has no convolution that is trained.
+    """
 
     def __init__(self, generator: nn.Module, plan: ChannelPlan, form: str, embedding: int) -> None:
         self.generator = generator
-        self.hypernetwork = Hypernetwork(plan, form, embedding)
+        frozen = [name for name, parameter in generator.named_parameters() if not parameter.requires_grad]
+        self.hypernetwork = Hypernetwork(plan, form, embedding, frozen)
+        if not self.hypernetwork.names:
+            raise OptionError(f"{form} generates weights of convolutions that are trained; here is none")
         self._optimizer: torch.optim.Optimizer | None = None
         self.follow_(plan)
 
@@ -109,90 +124,11 @@ class GeneratedWeights:
             self.hypernetwork.load_state_dict(state["hypernetwork"])
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(
-                "the saved search used another hypernetwork; continue with the same "
-                "--coronet_hypernetwork and --coronet_embedding as the first run"
+                "the saved search used another hypernetwork; continue with the same --coronet_method and "
+                "--coronet_embedding as the first run"
             ) from error
         if self._optimizer is not None:
             self._optimizer.load_state_dict(state["optimizer"])
-
-
-class GeneratedSearch(Search):
-    """Search by the published hypernetwork or its folded form (docs/method.md eqs. (1) to (5))."""
-
-    def __init__(self, subject: Subject, goal: Goal, steps: int, form: str, embedding: int) -> None:
-        super().__init__(subject, goal, steps)
-        self._generated: GeneratedWeights | None
-        self._generated = GeneratedWeights(self.generator, self.plan, form, embedding)
-        self._last_score = np.ones(self.plan.units)
-        self.shrinkage = 0.0
-        """How much the last proximal step took off every latent: lambda times learning rate."""
-
-    @property
-    def generated(self) -> GeneratedWeights:
-        """The generated weights of a search that has not been released."""
-        assert self._generated is not None
-        return self._generated
-
-    @property
-    def hypernetwork(self) -> Hypernetwork | None:
-        """None when the search is over."""
-        return None if self._generated is None else self._generated.hypernetwork
-
-    def attach(self, optimizer: torch.optim.Optimizer, group: int) -> None:
-        self.generated.attach(optimizer, group)
-        self.synchronise_()
-
-    def take_gradients(self) -> None:
-        self.generated.take_gradients()
-
-    def advance(self, step: int) -> None:
-        self.generated.step()
-        self._shrink(step)
-        self.write_weights_()
-
-    def _shrink(self, step: int) -> None:
-        """One proximal step: as large as the way left over the steps left (docs/method.md eq. (5)),
-        or as the schedule needs."""
-        left = self.steps - step + 1
-        if left < 1:
-            return
-        if self.goal.schedule == STEADY:
-            self.shrinkage = self.goal.threshold() / left
-        else:
-            self.shrinkage = self.goal.threshold(step / self.steps)
-        floors = [int(self.goal.protected(self)[s.slice].sum()) for s in self.plan.prunable]
-        shrink_(list(self.generated.hypernetwork.latents), self.shrinkage, floors)
-
-    def write_weights_(self) -> None:
-        self.generated.write_()
-
-    def adopt_weights_(self) -> None:
-        self.generated.adopt_()
-
-    def synchronise_(self) -> None:
-        self.generated.synchronise_()
-        self.write_weights_()
-
-    def score(self) -> np.ndarray:
-        """Size of every unit's latent, ``(units,)``."""
-        if self._generated is None:
-            return self._last_score
-        return self._generated.hypernetwork.z().detach()[1:].abs().double().cpu().numpy()
-
-    def alive(self) -> np.ndarray:
-        """Units whose latents are above the threshold, at least a set's floor."""
-        return (self.score() >= DEAD_BELOW) | self.goal.protected(self)
-
-    def release_(self) -> None:
-        self._last_score = self.score()
-        self._generated = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.generated.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.generated.load_state_dict(state)
-        self.write_weights_()
 
 
 def _companion(

@@ -1,14 +1,14 @@
-"""The hypernetwork whose factors are folded into the steps: one fixed multiplier per connection.
+"""Fold a hypernetwork into the steps: one fixed multiplier per connection.
 
 The published map (:class:`~coronet_plugin.methods.hypernetwork.PublishedKernel`) whose latents and first
-layer stay at their random initial values is linear in what is left of it. Trained by Adam, every factor
-moves by about the learning rate whatever its share, so the weight moves as plain Adam would move it, times
+layer stay at their random initial values is linear in what is left of it. Trained by Adam, every factor moves
+by about the learning rate whatever its share, so the weight moves as plain Adam would move it, times
 
     c_ij = 1 + |z_i z_j| sum_e |w1_ije|        z ~ N(0, 1), w1 ~ U(-sqrt 3, sqrt 3)
 
 (docs/method.md has the derivation, and that of other optimizers). So nothing but the weight is stored: after
-the optimizer's step ``W <- W_before + c_ij (W - W_before)``. That needs no search: it goes with every method,
-with dense training too.
+the optimizer's step ``W <- W_before + c_ij (W - W_before)``. That needs no search: :class:`StepMultipliers`
+are a companion that goes with every method, and with dense training too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import LayerCall
 from coronet_plugin.distributed import agreed
 from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.methods.base import Task
+from coronet_plugin.methods.events import Events, Remaining
+from coronet_plugin.methods.gates import Gates
+from coronet_plugin.methods.generated import check_embedding, embedding_setting
+from coronet_plugin.methods.registry import method
 from coronet_plugin.methods.stepping import left_by_decay, power
+from coronet_plugin.settings import setting
 
 PUBLISHED, CONSTANT, LOGNORMAL = "published", "constant", "lognormal"
 SPREADS = (PUBLISHED, CONSTANT, LOGNORMAL)
@@ -39,6 +45,8 @@ SHARED_BY = (CONNECTION, FILTER, LAYER)
 DROP, KEEP, FADE = "drop", "keep", "fade"
 AFTERWARDS = (DROP, KEEP, FADE)
 """After the search multipliers are one at once, stay as they are, or fade to one over as many steps again."""
+PUBLISHED_MEAN = 5.41
+"""Mean of what the published map gives for an embedding of 8 and normalised steps: 1 + 8 sqrt(3) / pi."""
 DEVIATION = 0.8
 """Standard deviation of the logarithm of lognormal multipliers: about that of the published ones."""
 
@@ -138,30 +146,27 @@ def _seed(generator: nn.Module) -> int:
     return (torch.initial_seed() ^ zlib.crc32(first.numpy().tobytes())) % 2**63
 
 
-class StepMultipliers:
+class StepMultipliers(Events):
     """Multiply every step of a generator's layers by numbers of their own; see the module's text.
 
     Biases and norms move as always. ``steps``: optimizer steps until the multipliers are dropped (or what
     ``rates`` says). Parameters that the optimizer skips, for want of a gradient, are left alone.
     """
 
-    def __init__(
-        self, generator: nn.Module, plan: ChannelPlan, steps: int, rates: Rates, embedding: int = 8
-    ) -> None:
-        self.generator, self.rates = generator, rates
-        self.dense = self._plan = plan
+    name = "multipliers"
+
+    def __init__(self, steps: int, rates: Rates, embedding: int = 8) -> None:
+        self.rates = rates
         self.steps, self.done = steps, 0
         self._embedding, self._exponent = embedding, 1
-        self._seed = agreed(_seed(generator) if rates.seed is None else rates.seed)
         self._draws = 0
         self._first_rate = 0.0
         self.values: dict[str, Tensor] = {}
         """Multipliers by the names of weights, which they broadcast with."""
         self._copies: dict[str, Tensor] = {}
         self._pending: list[tuple[Tensor, Tensor, Tensor, Any]] = []
-        self.follow_(plan)
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> StepMultipliers:
+    def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         """Multiply what ``optimizer``, which may hold other parameters too, does from its next step on.
 
         Raises:
@@ -169,12 +174,15 @@ class StepMultipliers:
         """
         self._exponent = power(optimizer)
         self._optimizer = optimizer
+        self._dense = self._plan = self.plan
+        seed = _seed(self.generator) if self.rates.seed is None else self.rates.seed
+        self._seed = agreed(seed)
+        self._name_weights()
         self._first_rate = self._first_rate or float(optimizer.param_groups[0]["lr"])
         if not self.values:
             self._draw()
         optimizer.register_step_pre_hook(self._before)
         optimizer.register_step_post_hook(self._after)
-        return self
 
     @property
     def strength(self) -> float:
@@ -231,7 +239,8 @@ class StepMultipliers:
 
     def of_units(self) -> np.ndarray:
         """Mean multiplier of what reads each unit, ``(units,)``; 1 for what nobody reads."""
-        total, count = np.zeros(self.dense.units + 1), np.zeros(self.dense.units + 1)  # the last is of PINNED
+        total = np.zeros(self._dense.units + 1)  # the last entry gathers what is PINNED
+        count = total.copy()
         for name, axis, units in readers(self._plan):
             if name in self.values:
                 values = self.values[name].double().flatten(1).movedim(axis, 0).cpu().numpy()
@@ -242,15 +251,21 @@ class StepMultipliers:
     def _draw(self) -> None:
         """Draw the next multipliers, of the layers as they are now."""
         self.values = draw(
-            self.dense, self.rates, self._embedding, self._exponent, (self._seed + self._draws) % 2**63
+            self._dense, self.rates, self._embedding, self._exponent, (self._seed + self._draws) % 2**63
         )
         self._draws += 1
         self._copies = {}
-        present, self._plan = self._plan, self.dense
-        self.follow_(present)
+        present, self._plan = self._plan, self._dense
+        self._follow(present)
 
-    def follow_(self, plan: ChannelPlan) -> None:
-        """The generator's parameters were replaced by what ``plan`` says of them."""
+    def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
+        if remaining is None:
+            self.values, self._plan, self._copies = {}, plan, {}
+            self._name_weights()
+        else:
+            self._follow(plan)
+
+    def _follow(self, plan: ChannelPlan) -> None:
         for name, value in self.values.items():
             for axis, units in self._plan.slices.get(name, {}).items():
                 if axis < 2:
@@ -258,17 +273,11 @@ class StepMultipliers:
                     value = value.index_select(axis, torch.from_numpy(kept).to(value.device))
             self.values[name] = value
         self._plan, self._copies = plan, {}
-        parameters = dict(self.generator.named_parameters())
-        self._names = {parameters[name]: name for name in _layers(plan) if name in parameters}
+        self._name_weights()
 
-    def synchronise_(self) -> None:
-        """Give every process of a distributed training the multipliers of the first."""
-        seed = agreed(self._seed)
-        if seed != self._seed:
-            self._seed = seed
-            if self.values:
-                self._draws -= 1
-                self._draw()
+    def _name_weights(self) -> None:
+        parameters = dict(self.generator.named_parameters())
+        self._names = {parameters[name]: name for name in _layers(self._plan) if name in parameters}
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-equal continuation needs, besides the generator and its optimizer."""
@@ -285,8 +294,13 @@ class StepMultipliers:
         """Continue from ``state``, in a generator that is as wide as it was.
 
         Raises:
-            CheckpointError: the state is of another generator.
+            CheckpointError: the state is of another generator, or of a training without multipliers.
         """
+        if not state:
+            raise CheckpointError(
+                "the saved training had no multipliers of its steps; continue with the --coronet_method of "
+                "the first run"
+            )
         parameters = {name: parameter for parameter, name in self._names.items()}
         for name, value in state["values"].items():
             if name not in parameters or value.shape[:2] != parameters[name].shape[:2]:
@@ -294,3 +308,52 @@ class StepMultipliers:
         self.done, self._seed, self._draws = (int(state[key]) for key in ("done", "seed", "draws"))
         self._first_rate = float(state["first_rate"])
         self.values, self._copies = {name: value.clone() for name, value in state["values"].items()}, {}
+
+
+@method("implicit", "every connection's steps multiplied as the published form's are, no loss at the cut")
+class Implicit(Gates):
+    """The search by gates, with a hypernetwork folded into the optimizer's steps."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """How far steps go. Raises OptionError for values out of range."""
+
+        rate: float | None = setting(
+            None,
+            "mean of the multipliers of the generator's steps: 1 keeps the learning rate and only spreads it "
+            "over the connections, None is what the published map gives, about 5",
+            type=float,
+            metavar="FACTOR",
+        )
+        rate_after: str = setting(
+            DROP,
+            "what becomes of those multipliers after --coronet_search_epochs: 'drop' to one at once, 'keep', "
+            "or 'fade' to one over as many epochs again",
+            choices=AFTERWARDS,
+        )
+        embedding: int = embedding_setting()
+        # to study what in them matters, from Python alone: see Rates
+        spread: str = PUBLISHED
+        per: str = CONNECTION
+        redraw: int = 0
+        angle: float = 0.0
+        discount: bool = False
+        seed: int | None = None
+
+        def __post_init__(self) -> None:
+            check_embedding(self.embedding)
+            self.rates()
+
+        def rates(self) -> Rates:
+            """The multipliers that are asked for."""
+            same = (self.spread, self.per, self.redraw, self.angle, self.discount, self.seed)
+            return Rates(self.rate, self.rate_after, *same)
+
+    def __init__(self, task: Task, config: Any) -> None:
+        super().__init__(task, config)
+        self.multipliers = StepMultipliers(self.steps, config.rates(), config.embedding)
+        if config.discount:
+            self.discount = self.multipliers.of_units
+
+    def companions(self) -> list[Events]:
+        return [self.multipliers]

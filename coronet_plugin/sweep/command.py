@@ -8,10 +8,11 @@ from pathlib import Path
 
 from coronet_plugin.command import Command, positive
 from coronet_plugin.comparison.command import add_quality_options, extractor_of
+from coronet_plugin.generators.extension import import_families
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    from coronet_plugin.sweep.plan import CHOICES, method_named
+    from coronet_plugin.sweep.plan import CHOICES, axis, method_named
 
     parser.usage = "coronet sweep [OPTIONS] --output FOLDER -- OPTIONS OF TRAIN.PY"
     parser.add_argument(
@@ -20,8 +21,17 @@ def _options(parser: argparse.ArgumentParser) -> None:
         default=["dense", "uniform", "coronet"],
         type=method_named,
         metavar="METHOD",
-        help=f"of {', '.join(CHOICES)}; or a method with a form of the hypernetwork, such as uniform+FORM "
-        "(default: dense uniform coronet)",
+        help=f"of {', '.join(CHOICES)}; with +implicit behind it (dense+implicit, uniform+implicit): with "
+        "multipliers of its steps (default: dense uniform coronet)",
+    )
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        default=[],
+        type=axis,
+        metavar="SETTING=VALUES",
+        help="settings with the values to try, such as embedding=4,8 or lr_factor=1,2.5: any --coronet_ "
+        "option; one of a method varies for that method alone",
     )
     parser.add_argument(
         "--budgets", nargs="+", default=["0.1"], help="as --coronet_budget takes them (default: 0.1)"
@@ -46,19 +56,23 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from coronet_plugin.budget.budget import Budget
     from coronet_plugin.comparison.measure import Settings as Measuring
     from coronet_plugin.drawing import new_figure
     from coronet_plugin.evaluation.perceptual import load_lpips
     from coronet_plugin.sweep import table
     from coronet_plugin.sweep.figures import figures
-    from coronet_plugin.sweep.plan import Plan, settings
+    from coronet_plugin.sweep.plan import Plan, given, trials
     from coronet_plugin.sweep.work import Work, begin, is_done, read_record
 
     new_figure(1, 1)  # what is missing to draw with is said now, not after the trainings
+    import_families(*given(options.options, "coronet_family")[1:])
     plan = Plan.of(
         options.output, options.script, options.options, options.num_test, options.phase, options.epoch
     )
-    wanted = settings(options.methods, options.budgets, options.seeds)
+    for budget in options.budgets:  # and so is a slip
+        Budget.parse(budget, (given(plan.options, "coronet_budget_kind") or ["macs"])[-1])
+    wanted = trials(options.methods, options.budgets, options.seeds, dict(options.vary))
     extractor, missing = extractor_of(options)
     measuring = Measuring(
         protocol=options.protocol,
@@ -72,19 +86,19 @@ def _run(options: argparse.Namespace) -> int:
     if not plan.takes_seed and len(options.seeds) > 1:
         _say("this host has no --seed: the seeds are repetitions")
     begin(plan)
-    work = Work(plan, lambda setting: figures(plan, setting, measuring), _say)
+    work = Work(plan, lambda trial: figures(plan, trial, measuring), _say)
     failures = work.all(wanted, options.jobs)
     done = {
-        setting: {"figures": read_record(plan, setting)["figures"][plan.look]}
-        for setting in wanted
-        if is_done(plan, setting)
+        trial: {"figures": read_record(plan, trial)["figures"][plan.look]}
+        for trial in wanted
+        if is_done(plan, trial)
     }
     table.write(done, plan.folder)
     if done:
         print((plan.folder / "sweep.md").read_text(encoding="utf-8"))
     _say(f"{len(done)} of {len(wanted)} runs are done, {len(failures)} failed: {plan.folder}")
-    for setting, why in failures.items():
-        _say(f"{setting.name} failed: {why}")
+    for trial, why in failures.items():
+        _say(f"{trial.name} failed: {why}")
     if work.stop.requested:
         _say("stopped; the same command goes on")
         return work.stop.code

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
 from coronet_plugin.files import write_atomically, write_text
-from coronet_plugin.sweep.plan import Setting, is_dense
+from coronet_plugin.sweep.plan import Trial, is_dense
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Records = Mapping[Setting, Mapping[str, Any]]
+Records = Mapping[Trial, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Group:
 def groups(records: Records) -> list[Group]:
     """By generator, falling cost, then method; figures that not every seed has are left out."""
     together: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
-    for setting, record in records.items():
+    for trial, record in records.items():
         for generator, found in record["figures"].items():
-            together.setdefault((generator, setting.method, setting.budget), {})[setting.seed] = found
+            together.setdefault((generator, trial.row, trial.budget), {})[trial.seed] = found
     made = [_group(*key, by_seed) for key, by_seed in together.items()]
     return sorted(made, key=lambda g: (g.generator, -round(g.mean("macs_share"), 2), g.method))
 
@@ -97,8 +97,8 @@ def write(records: Records, folder: Path) -> None:
     if not records:
         return
     rows = [
-        {**vars(setting), "name": setting.name, "generator": generator, **found}
-        for setting, record in records.items()
+        {**vars(trial), "name": trial.name, "generator": generator, **found}
+        for trial, record in records.items()
         for generator, found in record["figures"].items()
     ]
     write_text(folder / "sweep.json", json.dumps(rows, indent=1) + "\n")

@@ -25,7 +25,7 @@ from coronet_plugin.export.pictures import Pictures
 from coronet_plugin.export.quantization.quality import Quality, quality, truths_of
 from coronet_plugin.export.sensitivity import layers_in_order, sensitivities
 from coronet_plugin.export.targets import Target, one_line
-from coronet_plugin.export.verify import torch_runner
+from coronet_plugin.export.verify import bounds_of, torch_runner
 
 if TYPE_CHECKING:
     from coronet_plugin.export.pipeline import Request
@@ -106,12 +106,13 @@ def quantize(
     )
     truths = truths_of(held_out, prepared, example)
     reference = torch_runner(prepared)
+    [bound] = bounds_of(prepared, (kept.values[:1],))
     with tempfile.TemporaryDirectory() as folder:
         write = _guarded(module.begin(job, Path(folder)), request.target)
 
         def try_without(floats: frozenset[str]) -> Quality:
             write(path, floats)
-            return quality(request.target.load(path), reference, held_out.values, truths)
+            return quality(request.target.load(path), reference, held_out.values, truths, bound)
 
         floats, found, before = fewest_in_floats(job, limit, try_without)
     return {
