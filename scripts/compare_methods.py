@@ -43,8 +43,8 @@ ROWS = {
     "uniform, multipliers": "uniform+implicit",
     "magnitude": "magnitude",
     "random": "random",
-    "none": "coronet+none",
-    "none, linear": "coronet+none --coronet_schedule linear",
+    "gates": "gates",
+    "gates, linear": "gates --coronet_schedule linear",
     "published": "published",
     "implicit": "implicit",
     "gated": "gated",
@@ -204,9 +204,9 @@ class Comparison:
         found = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
         if found.returncode:
             raise RuntimeError(f"{job.name} {look}: {found.stderr.strip().splitlines()[-1:]}")
-        setting = Trial(method, job.budget, job.seed)
-        run = json.loads((folder / "runs" / f"{setting.name}.json").read_text())
-        _tidy(folder / "checkpoints" / setting.name, job)
+        trial = Trial(method, job.budget, job.seed)
+        run = json.loads((folder / "runs" / f"{trial.name}.json").read_text())
+        _tidy(folder / "checkpoints" / trial.name, job)
         known = {key: getattr(job, key) for key in ("task", "row", "budget", "factor", "seed")}
         looks = {**record.get("looks", {}), look: run["figures"][look][task.generator]}
         record = {"name": job.name, **known, "seconds": run["seconds"], "looks": looks}
@@ -365,7 +365,7 @@ def main() -> int:
         choices=range(LAST + 1),
         help="also judge so many of the last saves of the plain weights (default: %(default)s)",
     )
-    parser.add_argument("--default", default="implicit", help="the row that others are compared with")
+    parser.add_argument("--default", default="gates", help="the row that others are compared with")
     parser.add_argument("--gpu", default="", metavar="ID", help="train on this GPU (default: the CPU)")
     parser.add_argument(
         "--table", type=Path, metavar="FOLDER", help="only write the tables, into this folder"
