@@ -301,7 +301,7 @@ def markdown(records: Records, default: str) -> str:
 def _table(task: str, budget: str, rows: dict[str, Records], base: Records, default: str) -> str:
     kinds = [f for f in FIGURES if f[0] == "kid" or TASKS[task].paired]
     header = [f"{task}, {budget}", "rate", "seeds", "MACs, %"]
-    header += [label for *_, label in kinds] + ["KID, plain weights", f"KID less that of {default}"]
+    header += [label for *_, label in kinds] + ["KID, plain weights", f"KID less that of {default}, paired"]
     lines = []
     for row, runs in rows.items():
         shares = [100 * r["looks"][AVERAGED]["macs_share"] for r in runs]
