@@ -37,6 +37,7 @@ from coronet_plugin.search import CORONET, EXACT, default_schedule, make_search
 from coronet_plugin.search.base import Subject
 from coronet_plugin.slim import slim_, update_optimizer_
 from coronet_plugin.spec import COMPACT, SEARCH, Spec, versions
+from coronet_plugin.wrappers import unwrap
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
@@ -46,7 +47,8 @@ class Compression:
     """The search, the budget and the cut of one generator.
 
     Args:
-        generator: any module with convolutions; it is changed in place.
+        generator: any module with convolutions; it is changed in place. Of one in DataParallel,
+            DistributedDataParallel or torch.compile, the module inside.
         example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
         budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
         kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
@@ -99,7 +101,7 @@ class Compression:
     ) -> None:
         if search_steps < 1:
             raise OptionError(f"the search must last at least one step, not {search_steps}")
-        self.generator = generator
+        self.generator = generator = unwrap(generator)
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
         self.plan = find_channels(generator, self.inputs, run)

@@ -26,6 +26,7 @@ from coronet_plugin.distributed import world_size
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.generators import build_generator
 from coronet_plugin.propagation import Runner, call
+from coronet_plugin.wrappers import unwrap
 
 GENERATOR_PREFIX = "G"
 
@@ -63,15 +64,6 @@ def base_class(name: str) -> type[Any]:
     except OptionError as error:  # the bundled host, which names the option it asks
         raise OptionError(str(error).replace("--model", "--coronet_base", 1)) from error
     return found
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel and torch.compile wrappers."""
-    while True:
-        inner = getattr(network, "module", None) or getattr(network, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return network
-        network = inner
 
 
 def generators(model: Any, names: str = "") -> dict[str, nn.Module]:

@@ -20,6 +20,7 @@ from coronet_plugin.propagation import Product, Propagation, Runner, call, tenso
 from coronet_plugin.rules import RULES
 from coronet_plugin.slim import copy_with
 from coronet_plugin.verification import one_line, prove
+from coronet_plugin.wrappers import unwrap
 
 
 def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> ChannelPlan:
@@ -36,6 +37,7 @@ def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> Cha
     Raises:
         PlanError: the generator does not run on ``example``, or not twice the same.
     """
+    generator = unwrap(generator)
     inputs = example if isinstance(example, tuple) else (example,)
     return prove(generator, trace(generator, inputs, run), inputs, run)
 
@@ -46,6 +48,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
     Raises:
         PlanError: the generator does not run on ``inputs``, or runs no layer of its own.
     """
+    generator = unwrap(generator)
     copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
     state = Propagation(copied, RULES)
     try:
