@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.baking import bake_
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together, write_atomically, write_text
 from coronet_plugin.foreign import adapt_state_dict, read_state_dict
 from coronet_plugin.slim import replace_tensors_, update_widths_
 from coronet_plugin.spec import Spec, spec_path
+from coronet_plugin.wrappers import unwrap
 
 
 def save_tensors(state: Mapping[str, Any], path: str | Path) -> None:
@@ -44,7 +46,7 @@ def save_tensors(state: Mapping[str, Any], path: str | Path) -> None:
 
 def save_generator(generator: nn.Module, path: str | Path, spec: Spec) -> None:
     """Write ``generator``'s state_dict to ``path`` and ``spec`` beside it, both or neither."""
-    state = {name: tensor.detach().cpu() for name, tensor in generator.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in unwrap(generator).state_dict().items()}
     with together():
         save_tensors(state, path)
         write_text(spec_path(path), spec.to_json())
@@ -58,7 +60,8 @@ def load_generator(
     """Rebuild the generator whose weights are in ``path`` (``.../latest_net_G.pth``).
 
     ``build`` makes the dense generator; it is needed for architectures other than
-    upstream's four. The result is an ordinary module of that class: no masks, no
+    upstream's four. Norms of weights that were made plain before the training (:func:`bake_`) may
+    be in it or not. The result is an ordinary module of that class: no masks, no
     hypernetwork. It is in train mode, as upstream tests; call ``eval()`` for
     running statistics and no dropout.
 
@@ -70,7 +73,9 @@ def load_generator(
     state = read_state_dict(path)
     _check_sizes(state, spec, path)
     if build is not None:
-        generator = build().to(device)
+        generator = unwrap(build()).to(device)
+        if not spec.tensors.keys() >= generator.state_dict().keys():
+            bake_(generator)  # as the saved one was
         resize_(generator, spec, path)
     else:
         with torch.device("meta"):  # the dense generator is never in memory
