@@ -16,8 +16,11 @@ may stay at each step in :mod:`coronet_plugin.goal`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,8 @@ from coronet_plugin.wrappers import unwrap
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
+OLD_TORCH = torch.__version__ < "2.6"
+"""Seen with 2.1, whose torch.compile knows neither hooks of optimizers nor parameters that are replaced."""
 
 
 class Compression:
@@ -177,7 +182,7 @@ class Compression:
             raise OptionError("the optimizer does not hold the generator's weights; attach the one that does")
         self._host = optimizer
         self.search.attach(optimizer, held[id(weights[0])] if weights else 0)
-        self._hook = optimizer.register_step_pre_hook(self._take_gradients)
+        self._hook = _before_each_step(optimizer, self._take_gradients)
         return self
 
     def _take_gradients(self, *_: Any) -> None:
@@ -273,6 +278,8 @@ class Compression:
         self.search.follow_(self._present)
         if self._host is not None:
             update_optimizer_(self._host, parameters, replaced, before, alive)
+        if OLD_TORCH and "torch._dynamo" in sys.modules:  # it would train what was replaced
+            sys.modules["torch._dynamo"].reset()
 
     # -- saving ----------------------------------------------------------
     def spec(self, options: Mapping[str, Any] | None = None) -> Spec:
@@ -346,6 +353,21 @@ class Compression:
                 "--coronet_method and --coronet_hypernetwork of the first run"
             )
         self.search.load_state_dict(state["search"])
+
+
+def _before_each_step(optimizer: torch.optim.Optimizer, act: Callable[..., None]) -> Any:
+    """Let ``optimizer`` call ``act`` first in every step; a handle with ``remove``, or None."""
+    if not OLD_TORCH:
+        return optimizer.register_step_pre_hook(act)
+    step = optimizer.step  # torch.compile switches the hooks of all optimizers off there
+
+    @functools.wraps(step)
+    def acting(_: Any, *args: Any, **kwargs: Any) -> Any:
+        act()
+        return step(*args, **kwargs)
+
+    optimizer.step = MethodType(acting, optimizer)  # type: ignore[method-assign]
+    return None
 
 
 def share_budget(
