@@ -14,6 +14,7 @@ import inspect
 import math
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,6 +252,19 @@ def progress(model: Any) -> dict[str, Any]:
     epoch it is in the middle of, if it is.
     """
     return dict(getattr(model, "progress", {}))
+
+
+def notes_tests(model: Any) -> bool:
+    """Whether the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
+    return bool(getattr(model, "notes_tests", False))
+
+
+def results_folder(opt: Any) -> Path | None:
+    """Where the host's ``test.py`` has put the page of its results; None if that is not there."""
+    epoch, iteration = option(opt, "epoch", "which_epoch"), option(opt, "load_iter", default=0)
+    folder = Path(option(opt, "results_dir", default=""), opt.name, f"{option(opt, 'phase')}_{epoch}")
+    places = (folder.with_name(f"{folder.name}_iter{iteration}"), folder)  # the former from 2020 on
+    return next((place for place in places if place.is_dir()), None)
 
 
 def observed(model: Any) -> list[torch.Tensor]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from coronet_plugin import host, provenance, training_state
+from coronet_plugin import host, provenance, tested, training_state
 from coronet_plugin.checkpoint import load_into, save_generator, save_tensors
 from coronet_plugin.comparison.watch import Watch
 from coronet_plugin.compression import Compression, share_budget
@@ -44,6 +44,7 @@ class CompressedModel:
     model_names: list[str]
     loss_names: list[str]
     visual_names: list[str]
+    image_paths: list[str]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -62,6 +63,7 @@ class CompressedModel:
         self._guard = vars(self).get("_guard") or Guard(self, self._settings.on_nan)
         self._rounding = LateRounding(self, self._settings.qat_epochs)
         self.compressions = {}
+        self._tested = False
         networks = host.generators(self, self._settings.networks)
         self._compressed = tuple(networks)
         for network in networks.values():
@@ -198,7 +200,20 @@ class CompressedModel:
             visuals = super().get_current_visuals()  # type: ignore[misc]
         finally:
             self.visual_names = wanted
-        return self._watch.added(self, visuals) if self.isTrain else visuals
+        if self.isTrain:
+            return self._watch.added(self, visuals)
+        self._note_test()
+        return visuals
+
+    def _note_test(self) -> None:
+        """Beside the results of a host's test.py, of which picture it is about to write the next ones."""
+        folder = None if host.notes_tests(self) else host.results_folder(self.opt)
+        if folder is None:
+            return
+        if not self._tested:
+            tested.write(folder, self.opt, ())
+        self._tested = True
+        tested.add(folder, self.image_paths)
 
     def _read_state(self, opt: Any) -> dict[str, Any]:
         path = self._state_path(self._epoch_name(opt))
