@@ -17,9 +17,12 @@ unusual. How channels are chosen is in :mod:`coronet_plugin.methods`, how many m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -49,16 +52,20 @@ from coronet_plugin.methods import Events, Method, Task
 from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.listening import Listening
 from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of
+from coronet_plugin.wrappers import unwrap
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
+OLD_TORCH = torch.__version__ < "2.6"
+"""Seen with 2.1, whose torch.compile knows neither hooks of optimizers nor parameters that are replaced."""
 
 
 class Compression:
     """The search, the budget and the cut of one generator.
 
     Args:
-        generator: any module with convolutions; it is changed in place.
+        generator: any module with convolutions; it is changed in place. Of one in DataParallel,
+            DistributedDataParallel or torch.compile, the module inside.
         example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
         budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
         kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
@@ -115,7 +122,7 @@ class Compression:
     ) -> None:
         if search_steps < 1:
             raise OptionError(f"the search must last at least one step, not {search_steps}")
-        self.generator = generator
+        self.generator = generator = unwrap(generator)
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
         self.config = configure(method) if isinstance(method, str) else method
@@ -203,7 +210,7 @@ class Compression:
         self._group = min((held[id(weight)] for weight in weights.values()), default=0)
         for part in self._parts():
             part.begin(optimizer, self._group)
-        optimizer.register_step_pre_hook(self._before_the_optimizer)
+        _before_each_step(optimizer, self._before_the_optimizer)
         self._listen()
         if self.finished:
             self.slim()
@@ -325,6 +332,8 @@ class Compression:
         if self._host is not None:
             update_optimizer_(self._host, parameters, replaced, before, alive)
         self._now_has(alive, lambda name, tensor: sliced(tensor, before, name, alive))
+        if OLD_TORCH and "torch._dynamo" in sys.modules:  # it would train what was replaced
+            sys.modules["torch._dynamo"].reset()
 
     def _now_has(self, kept: np.ndarray, remaining: Remaining | None) -> None:
         self._kept = kept
@@ -453,6 +462,21 @@ class Compression:
         if self._host is not None and self._listening is not None:
             self._listen()
         self.method.load_state_dict(state)
+
+
+def _before_each_step(optimizer: torch.optim.Optimizer, act: Callable[..., None]) -> None:
+    """Let ``optimizer`` call ``act`` first in every step."""
+    if not OLD_TORCH:
+        optimizer.register_step_pre_hook(act)
+        return
+    step = optimizer.step  # torch.compile switches the hooks of all optimizers off there
+
+    @functools.wraps(step)
+    def acting(_: Any, *args: Any, **kwargs: Any) -> Any:
+        act()
+        return step(*args, **kwargs)
+
+    optimizer.step = MethodType(acting, optimizer)  # type: ignore[method-assign]
 
 
 def shared_goal(

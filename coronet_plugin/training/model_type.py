@@ -30,6 +30,7 @@ from coronet_plugin.files import settle, together
 from coronet_plugin.methods import Events
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
+from coronet_plugin.runs import tested
 from coronet_plugin.training import host, provenance
 from coronet_plugin.training import state as training_state
 from coronet_plugin.training.average import AVERAGE, Average
@@ -61,6 +62,7 @@ class CompressedModel:
     optimizers: list[Any]
     schedulers: list[Any]
     device: Any
+    image_paths: list[str]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -76,7 +78,7 @@ class CompressedModel:
         self._options = TrainingOptions.of(opt)
         self._place = Place()
         self._guard = Guard(self, self._place, self._options.on_nan, self._go_back)  # type: ignore[arg-type]
-        self._is_slim = False
+        self._is_slim = self._tested = False
         self.compressions = {}
         networks = host.generators(self, self._options.networks)
         self._compressed = tuple(networks)
@@ -258,7 +260,20 @@ class CompressedModel:
             visuals = super().get_current_visuals()  # type: ignore[misc]
         finally:
             self.visual_names = wanted
-        return self._watch.added(self, visuals) if self.isTrain else visuals
+        if self.isTrain:
+            return self._watch.added(self, visuals)
+        self._note_test()
+        return visuals
+
+    def _note_test(self) -> None:
+        """Beside the results of a host's test.py, of which picture it is about to write the next ones."""
+        folder = None if host.notes_tests(self) else host.results_folder(self.opt)
+        if folder is None:
+            return
+        if not self._tested:
+            tested.write(folder, self.opt, ())
+        self._tested = True
+        tested.add(folder, self.image_paths)
 
     def _take_up(self, state: Mapping[str, Any], path: Path) -> None:
         """Give the generators the widths and the methods the state that were saved."""
