@@ -7,11 +7,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-from run_helpers import ARCHITECTURE
+from run_helpers import ARCHITECTURE, difference
 from torch import nn
 from torch.func import functional_call
 
-from coronet_plugin import Compression, OptionError, example_input, find_channels
+from coronet_plugin import CheckpointError, Compression, OptionError, example_input, find_channels
+from coronet_plugin.compression import share_budget
 from coronet_plugin.generators import build_generator
 from coronet_plugin.hypernetwork import Hypernetwork
 from coronet_plugin.search.implicit import SPREADS, Rates, StepMultipliers, draw
@@ -284,3 +285,138 @@ def test_importance_can_be_divided_by_the_rate():
     for channel_set in plain[0].plan.prunable:
         worth = plain[0].search._importance[channel_set.slice].numpy() / rates[channel_set.slice] ** 2
         assert np.array_equal(worth.argsort().argsort(), discounted[0].search.score()[channel_set.slice].argsort().argsort())
+
+
+# -- at home wherever training is ---------------------------------------------
+def same(first: nn.Module, second: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+
+
+@pytest.mark.parametrize("done", [4, 12, 17])
+@pytest.mark.parametrize(
+    "options",
+    [{"rates": Rates(after="keep")}, {"rates": Rates(after="fade", redraw=3)}, {"method": "uniform"},
+     {"budget": 1.0, "rates": Rates(mean=1, spread="lognormal")}, {"rates": Rates(angle=0.01)}],
+    ids=["keep", "fade, redrawn", "uniform", "dense", "angle"],
+)  # fmt: skip
+def test_a_continued_run_equals_an_uninterrupted_one_bit_for_bit(options, done):
+    """In the search, when channels are gone already, and behind it."""
+    generator, compression, optimizer = started(**options)
+    train(compression, optimizer, done)
+    saved = copy.deepcopy((compression.state_dict(), optimizer.state_dict(), generator.state_dict()))
+    expected = train(compression, optimizer, 12, seed=2)
+    again, resumed, other = started(seed=99, **options)
+    resumed.load_state_dict(saved[0])
+    again.load_state_dict(saved[2])
+    other.load_state_dict(saved[1])
+    resumed.refresh_()
+    assert train(resumed, other, 12, seed=2) == expected
+    assert same(again, generator)
+
+
+@pytest.mark.parametrize(("saved", "continued"), [("implicit", "none"), ("none", "implicit")])
+def test_a_training_with_multipliers_is_not_continued_without(saved, continued):
+    state = started(hypernetwork=saved, method="uniform")[1].state_dict()
+    with pytest.raises(CheckpointError, match="continue with the --coronet_hypernetwork"):
+        started(hypernetwork=continued, method="uniform")[1].load_state_dict(state)
+
+
+def test_what_else_the_optimizer_holds_and_what_is_frozen_moves_as_always():
+    torch.manual_seed(0)
+    nets = {"alone": nn.Linear(4, 4), "beside": None}
+    nets["beside"] = copy.deepcopy(nets["alone"])
+    generator = build_generator(**ARCHITECTURE)
+    frozen = generator.get_parameter("model.4.weight").requires_grad_(False)
+    before = frozen.clone()
+    together = torch.optim.AdamW([{"params": nets["beside"].parameters(), "weight_decay": 0.2}, {"params": generator.parameters(), "weight_decay": 0.1}], lr=1e-3)
+    alone = torch.optim.AdamW(nets["alone"].parameters(), lr=1e-3, weight_decay=0.2)
+    compression = Compression(generator, example_input(generator, 32), search_steps=9, budget=1.0, hypernetwork="implicit").attach(together)
+    for _ in range(3):
+        for optimizer, net in ((together, nets["beside"]), (alone, nets["alone"])):
+            optimizer.zero_grad()
+            net(torch.ones(2, 4)).square().sum().backward()
+            if optimizer is together:
+                generator(torch.ones(1, 3, 32, 32)).square().mean().backward()
+            optimizer.step()
+        compression.step()
+    assert same(nets["alone"], nets["beside"]) and torch.equal(frozen, before)
+
+
+def test_a_step_that_a_gradient_scaler_skips_moves_nothing():
+    scaler = getattr(getattr(torch, "amp", None), "GradScaler", None)
+    if scaler is None:
+        pytest.skip("scaling on the CPU came with torch 2.3")
+    generator, compression, optimizer = started()
+    scaling = scaler("cpu", init_scale=4.0)
+    twin, other, plain = started()
+    for broken in (False, True, False):
+        x = torch.full((1, 3, 32, 32), 0.5)
+        for net, host in ((generator, optimizer), (twin, plain)):
+            host.zero_grad()
+            loss = (net(x) + x).abs().mean()
+            (scaling.scale(loss) if host is optimizer else loss).backward()
+        before = copy.deepcopy(generator.state_dict())
+        if broken:
+            generator.get_parameter("model.1.weight").grad[0, 0, 0, 0] = float("inf")
+        scaling.step(optimizer)
+        scaling.update()
+        compression.step()
+        if broken:
+            assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+        else:
+            plain.step()
+            other.step()
+    assert compression.steps == compression.multipliers.done == 2
+    assert difference(generator, twin, (x,)) < 1e-4
+
+
+@pytest.mark.parametrize("form", ["implicit", "gated"])
+@pytest.mark.parametrize("options", [{"round_to": 4}, {"kind": "params"}, {"kind": "latency", "budget": 0.6}], ids=str)
+def test_every_kind_of_budget_is_met_without_a_loss(form, options):
+    torch.manual_seed(0)
+    generator = build_generator(**{**ARCHITECTURE, "ngf": 24})
+    optimizer = ADAM(generator.parameters(), lr=1e-3)
+    options = {"budget": 0.4, **options}
+    compression = Compression(generator, torch.rand(1, 3, 32, 32), search_steps=8, hypernetwork=form, **options).attach(optimizer)
+    while not compression.finished:
+        optimizer.zero_grad()
+        generator(torch.rand(1, 3, 32, 32)).square().mean().backward()
+        optimizer.step()
+        compression.step()
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = generator(x)
+        compression.slim()
+        assert (generator(x) - expected).abs().max() < 1e-5
+    assert compression.remaining <= options["budget"]
+    if "round_to" in options:
+        assert all(compression.alive()[s.slice].sum() % 4 == 0 for s in compression.plan.prunable)
+
+
+@pytest.mark.parametrize("form", ["implicit", "gated"])
+def test_two_generators_share_a_budget_and_an_optimizer(form):
+    torch.manual_seed(0)
+    pair = [build_generator(**{**ARCHITECTURE, "ngf": 16}) for _ in range(2)]
+    optimizer = ADAM([p for net in pair for p in net.parameters()], lr=1e-3)
+    x = torch.rand(1, 3, 32, 32)
+    compressions = [Compression(g, x, search_steps=12, budget=1.0, hypernetwork=form).attach(optimizer) for g in pair]
+    share_budget(compressions, 0.4)
+    for _ in range(12):
+        optimizer.zero_grad()
+        pair[1](pair[0](x)).square().mean().backward()
+        optimizer.step()
+        for compression in compressions:
+            compression.step()
+    before = [net(x) for net in pair]
+    for compression in compressions:
+        compression.slim()
+    assert all((net(x) - old).abs().max() < 1e-5 for net, old in zip(pair, before))
+    assert sum(c.cost().macs for c in compressions) <= 0.4 * sum(c.plan.cost().macs for c in compressions)
+
+
+def test_exact_is_an_earlier_name_of_none():
+    state = started(hypernetwork="exact")[1].state_dict()
+    state["search"]["method"] = "exact"  # as earlier versions wrote it
+    _, compression, _ = started(hypernetwork="none")
+    compression.load_state_dict(state)
+    assert compression.method == "none" and compression.multipliers is None

@@ -84,23 +84,24 @@ def draw(plan: ChannelPlan, rates: Rates, embedding: int, exponent: int, seed: i
     ``exponent``: :func:`~coronet_plugin.search.stepping.power` of the optimizer. The same on every machine
     that draws the same random numbers for a seed.
     """
-    chance = torch.Generator().manual_seed(seed)
-    z = torch.cat([torch.randn(plan.units, generator=chance), torch.ones(1)])  # the last is that of PINNED
+    chance: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float32}
+    # the last is that of PINNED
+    z = torch.cat([torch.randn(plan.units, **chance), torch.ones(1, dtype=torch.float32)])
     expected = 1.0 + (embedding if exponent == 2 else embedding * math.sqrt(3) / math.pi)
     values = {}
     for name, call in _layers(plan).items():
         shape = _shape(call, rates.per)
         if rates.spread == CONSTANT:
-            drawn = torch.full(shape, expected)
+            drawn = torch.full(shape, expected, dtype=torch.float32)
         elif rates.spread == LOGNORMAL:
-            normal = torch.randn(shape, generator=chance)
+            normal = torch.randn(shape, **chance)
             drawn = expected * torch.exp(DEVIATION * normal - DEVIATION**2 / 2)
         else:
             if rates.per == CONNECTION:
                 latent = _latents(plan, name, call, 0, z)[:, None] * _latents(plan, name, call, 1, z)
             else:
-                latent = torch.randn(shape, generator=chance) * torch.randn(shape, generator=chance)
-            w1 = math.sqrt(3) * (2 * torch.rand(*shape, embedding, generator=chance) - 1)
+                latent = torch.randn(shape, **chance) * torch.randn(shape, **chance)
+            w1 = math.sqrt(3) * (2 * torch.rand(*shape, embedding, **chance) - 1)
             drawn = 1 + latent.abs() ** exponent * (w1.abs() ** exponent).sum(-1)
         whole = drawn.expand(call.weight_shape[:2])
         values[name] = whole.reshape(*whole.shape, *[1] * (len(call.weight_shape) - 2)).clone()
