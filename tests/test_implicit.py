@@ -93,8 +93,10 @@ def test_it_moves_weights_as_the_explicit_map_with_frozen_latents_does(kind, set
     folded = copy.deepcopy(net)
     before = {name: net.get_parameter(name).detach().clone() for name in hyper.names}
     optimizer = kind(folded.parameters(), **settings)
-    multipliers = StepMultipliers(folded, plan, 1000, Rates()).attach(optimizer)
+    multipliers = StepMultipliers(folded, plan, 1000, Rates(seed=3)).attach(optimizer)
     exponent = 2 if kind is SGD else 1
+    drawn = draw(plan, Rates(), 8, exponent, seed=3)
+    assert all(torch.equal(value, drawn[name]) for name, value in multipliers.values.items())
     multipliers.values["last.weight"].fill_(1)  # linear layers are none of the published map's
     z = hyper.z().detach()
     for index, name in enumerate(hyper.names):
@@ -250,6 +252,19 @@ def test_what_becomes_of_them_after_the_search(after, strengths):
     kept = compression.multipliers
     train(compression, optimizer, 1)
     assert bool(kept.values) == (after == "keep") == bool(kept.state_dict()["values"]), "memory is free"
+
+
+def test_channels_that_stay_keep_their_multipliers():
+    generator, compression, optimizer = started(steps=10, rates=Rates(after="keep", seed=3))
+    train(compression, optimizer, 12)
+    assert compression.phase == "compact"
+    multiplied, plain = moves(generator, compression, optimizer)
+    plan, dense = compression.plan, draw(compression.plan, Rates(), 8, 1, seed=3)
+    for name, moved in multiplied.items():
+        value = dense.get(name, torch.ones(()))
+        for axis, units in plan.slices[name].items() if name in dense else ():
+            value = value.index_select(axis, torch.from_numpy(np.flatnonzero(np.append(compression.alive(), True)[units])))
+        assert torch.allclose(moved, plain[name] * value, rtol=1e-3, atol=1e-6), name
 
 
 def test_they_are_drawn_again_as_often_as_asked_and_for_the_channels_that_are_left():
