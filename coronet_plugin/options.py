@@ -86,8 +86,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--coronet_search_epochs",
         type=float,
         default=None,
-        help="epochs until the budget is met, may be fractional; the exact form removes channels on the way, "
-        "the others at the end (default: half of all epochs)",
+        help="epochs until the budget is met, may be fractional; forms with a lossless cut remove channels "
+        "on the way, the others at the end (default: half of all epochs)",
     )
     group.add_argument(
         "--coronet_schedule",
