@@ -15,7 +15,7 @@ from coronet_plugin.files import settle
 from coronet_plugin.goal import SCHEDULES, STEADY
 from coronet_plugin.latency import RUNTIMES
 from coronet_plugin.numerics import ON_NAN, STOP
-from coronet_plugin.search import CORONET, FORMS, METHODS, NONE, form_named
+from coronet_plugin.search import CORONET, FORMS, IMPLICIT, METHODS, NONE, form_named
 from coronet_plugin.search.implicit import AFTERWARDS, DROP, Rates
 from coronet_plugin.spec import Spec
 
@@ -229,6 +229,12 @@ class Settings:
             raise OptionError(
                 f"--coronet_qat {opt.coronet_qat:g} must be at least 0 and at most {epochs - search:g}, what "
                 "is left of the training after the search: only small generators are trained for int8"
+            )
+        rated = opt.coronet_rate is not None or opt.coronet_rate_after != DROP
+        if rated and opt.coronet_hypernetwork != IMPLICIT:
+            raise OptionError(
+                f"--coronet_rate and --coronet_rate_after are of --coronet_hypernetwork {IMPLICIT}, not of "
+                f"{opt.coronet_hypernetwork}; choose that, or leave them out"
             )
         if opt.coronet_embedding < 1:
             raise OptionError(f"--coronet_embedding must be at least 1, not {opt.coronet_embedding}")

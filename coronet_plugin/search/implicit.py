@@ -39,7 +39,7 @@ SHARED_BY = (CONNECTION, FILTER, LAYER)
 DROP, KEEP, FADE = "drop", "keep", "fade"
 AFTERWARDS = (DROP, KEEP, FADE)
 """After the search multipliers are one at once, stay as they are, or fade to one over as many steps again."""
-DEVIATION = 0.8
+DEVIATION = 0.85
 """Standard deviation of the logarithm of lognormal multipliers: about that of the published ones."""
 
 
@@ -70,7 +70,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         if self.mean is not None and not 0 < self.mean < math.inf:
-            raise OptionError(f"the mean rate must be a number above 0, not {self.mean:g}")
+            raise OptionError(f"the rate must be a number above 0, not {self.mean:g}")
         if self.redraw < 0 or not 0 <= self.angle < math.inf:
             raise OptionError("redraw and angle must be at least 0")
         for value, choices in ((self.after, AFTERWARDS), (self.spread, SPREADS), (self.per, SHARED_BY)):
