@@ -408,6 +408,7 @@ class Compression:
             "steps": self.steps,
             "kept": torch.from_numpy(self._kept),
             "companions": {name: each.state_dict() for name, each in self.companions.items()},
+            "required": self._required(),
         }
         if self.phase == SEARCH:
             state["search"] = {"method": self.method.name, **self.method.state_dict()}
@@ -428,6 +429,12 @@ class Compression:
                 f"the saved search has {len(kept)} latents, this generator {len(self._kept)}; "
                 "continue with the options of the first run (--netG, --ngf, --coronet_prune_frozen)"
             )
+        if list(state.get("required", [])) != self._required():
+            differing = set(state.get("required", [])) ^ set(self._required())
+            raise CheckpointError(
+                f"one of the saved training and this one has {', '.join(sorted(differing))}, the other not; "
+                "continue with the --coronet_method and --coronet_multipliers of the first run"
+            )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
             if self.phase == SEARCH:
@@ -444,6 +451,9 @@ class Compression:
             self.goal.measure_anew_(LatencyMeter(self.plan, table))
         for name, companion in self.companions.items():
             companion.load_state_dict(state.get("companions", {}).get(name, {}))
+
+    def _required(self) -> list[str]:
+        return [name for name, companion in self.companions.items() if companion.required]
 
     def _search_again(self, kept: np.ndarray, state: Mapping[str, Any]) -> None:
         if find(state["method"]) is not type(self.method):

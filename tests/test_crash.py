@@ -90,8 +90,10 @@ class Stopped(Exception):
         ("cycle_gan", 3, (3, 8), ["--num_threads", 2]),
         ("pix2pix", 3, (3, 8), ["--lr_policy", "plateau", "--batch_size", 2]),
         ("pix2pix", 5, (5,), ["--print_freq", 100]),
+        ("cycle_gan", 3, (3, 8), ["--coronet_hypernetwork", "implicit", "--coronet_rate_after", "fade"]),
+        ("pix2pix", 3, (3, 8), ["--coronet_hypernetwork", "gated"]),
     ],
-    ids=["one process", "loading processes", "plateau", "after its last step"],
+    ids=["one process", "loading processes", "plateau", "after its last step", "implicit", "gated"],
 )
 def test_a_run_goes_on_in_the_middle_of_an_epoch(train, tmp_path, monkeypatch, base, every, stops, extra):
     """Stopped after saves, searching and slim: order of the data, pools, schedules and logs are the same too."""

@@ -149,3 +149,14 @@ def test_a_budget_of_one_trains_the_dense_generator_through_the_map():
     for index, name in enumerate(hyper.names):
         assert torch.equal(generator.get_parameter(name), hyper.weight(index, hyper.z()))
     assert compression.remaining == 1.0
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_kept_weights_are_exact_to_the_last_bit(norm):
+    generator = stock(norm, 16)
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    compression, _, step = learning(generator, keep_weights=True)
+    compression.search.write_weights_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+    step()
+    assert not torch.equal(generator.get_parameter("model.1.weight"), before["model.1.weight"])

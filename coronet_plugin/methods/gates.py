@@ -58,7 +58,8 @@ class Gates(Method):
         self.latents = torch.ones(self.plan.units, dtype=torch.float64)
         self._shrinkage = torch.zeros(self.plan.units, dtype=torch.float64)
         """How much each proximal step takes off a latent; above zero for what is given up."""
-        self._importance = torch.zeros(self.plan.units + 1)  # the last entry gathers what is pinned
+        # the last entry gathers what is pinned
+        self._importance = torch.zeros(self.plan.units + 1, dtype=torch.float32)
         self._seen = 0
         self.discount: Callable[[], np.ndarray] | None = None
         """Rates ``(units,)`` to divide the derivatives by, if any."""
@@ -83,7 +84,7 @@ class Gates(Method):
             if weight.grad is None:
                 continue
             if slopes is None:
-                slopes = torch.zeros(self.plan.units + 1, device=weight.device)
+                slopes = torch.zeros(self.plan.units + 1, dtype=torch.float32, device=weight.device)
             index = torch.from_numpy(units % (self.plan.units + 1)).to(weight.device)
             slopes.index_add_(0, index, _sum_of_products(weight.detach(), weight.grad, axis))
         if slopes is None:
