@@ -29,7 +29,7 @@ from coronet_plugin.guard import Guard
 from coronet_plugin.options import REMEMBERED, Settings, add_options, recall, remember
 from coronet_plugin.planning import example_input
 from coronet_plugin.qat import LateRounding
-from coronet_plugin.spec import Spec, spec_path, widths_of
+from coronet_plugin.spec import COMPACT, Spec, spec_path, widths_of
 from coronet_plugin.start import start_from
 
 
@@ -94,19 +94,29 @@ class CompressedModel:
                 architecture=host.architecture(network, self.opt),
             )
             self.compressions[name] = compression.attach(host.optimizer_of(self, network))
-            dense = compression.plan.cost()
-            say(
-                f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
-                f"literature's convention) and {human(dense.parameters)} parameters in "
-                f"{len(compression.plan.prunable)} channel sets; {settings.goal} "
-                f"after {compression.search.steps} steps"
-            )
+            if not self.opt.continue_train:
+                self._announce(name)
         self._guard.watch(networks)
         if settings.shared_budget:
             share_budget(list(self.compressions.values()), settings.budget, settings.kind, settings.round_to)
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
         self._slim_if_finished()
         self._report()
+
+    def _announce(self, name: str) -> None:
+        """Say what a generator costs, and what is ahead of it or behind it."""
+        compression = self.compressions[name]
+        dense, slim, steps = compression.plan.cost(), compression.cost(), compression.steps
+        if compression.phase == COMPACT:
+            goal = f"it is slim since step {steps}, with {slim.macs / dense.macs:.2%} of its MACs"
+        else:
+            goal = f"{self._settings.goal} after {compression.search.steps} steps"
+            goal += f", {steps} of which are made" if steps else ""
+        say(
+            f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
+            f"literature's convention) and {human(dense.parameters)} parameters in "
+            f"{len(compression.plan.prunable)} channel sets; {goal}"
+        )
 
     def _example(self, name: str, network: torch.nn.Module) -> Any:
         """What ``network`` is run on once: the model's own ``coronet_example(name)``, or one image."""
@@ -135,6 +145,8 @@ class CompressedModel:
         for name, compression in self.compressions.items():
             compression.slim()
             host.rewrap_(self, name)
+            if self.opt.continue_train and not compression.steps:
+                continue  # it was so before the run was continued, which is said when its state is read
             dense, slim = compression.plan.cost(), compression.cost()
             say(
                 f"coronet: net{name} is slim after {compression.steps} steps: {human(slim.macs)} of "
@@ -229,6 +241,8 @@ class CompressedModel:
                     f"{path} knows no network {name}; continue with the same --coronet_base"
                 )
             compression.load_state_dict(state["compressions"][name])
+            if not self._guard.rolling_back:
+                self._announce(name)
         self._epochs_done = int(state["epochs_done"])
         if opt.epoch_count == 1 and self._epochs_done and not self._guard.rolling_back:
             opt.epoch_count = self._epochs_done + 1
