@@ -116,21 +116,32 @@ class CompressedModel:
                 architecture=host.architecture(network, self.opt),
             )
             self.compressions[name] = compression
-            dense = compression.dense
-            frozen = sum(s.pinned == FROZEN for s in compression.plan.sets)
-            say(
-                f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
-                f"literature's convention) and {human(dense.parameters)} parameters in "
-                f"{len(compression.plan.prunable)} channel sets"
-                f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {options.goal} "
-                f"after {compression.method.steps} steps"
-            )
+            if not self.opt.continue_train:
+                self._announce(name)
         for name, compression in self.compressions.items():
             compression.attach(optimizers[name])
         self._guard.watch(networks)
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
         self._slim_if_finished()
         self._report()
+
+    def _announce(self, name: str) -> None:
+        """Say what a generator costs, and what is ahead of it or behind it."""
+        compression = self.compressions[name]
+        dense, slim, steps = compression.dense, compression.cost(), compression.steps
+        frozen = sum(s.pinned == FROZEN for s in compression.plan.sets)
+        if compression.phase == COMPACT:
+            goal = f"it is slim since step {compression.method.steps}, "
+            goal += f"with {slim.macs / dense.macs:.2%} of its MACs"
+        else:
+            goal = f"{self._options.goal} after {compression.method.steps} steps"
+            goal += f", {steps} of which are made" if steps else ""
+        say(
+            f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
+            f"literature's convention) and {human(dense.parameters)} parameters in "
+            f"{len(compression.plan.prunable)} channel sets"
+            f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {goal}"
+        )
 
     def _steps(self, epochs: float) -> int:
         return max(1, round(epochs * self._place.steps_per_epoch))
@@ -193,6 +204,8 @@ class CompressedModel:
         for name, compression in self.compressions.items():
             compression.slim()
             host.rewrap_(self, name, compression.generator)
+            if self.opt.continue_train and not compression.steps:
+                continue  # it was so before the run was continued, which is said when its state is read
             dense, slim = compression.dense, compression.cost()
             say(
                 f"coronet: net{name} is slim after {compression.steps} steps: {human(slim.macs)} of "
@@ -226,6 +239,8 @@ class CompressedModel:
         if state is not None:
             with training_state.explain_misfit(path):
                 self._take_up(state, path)
+            for name in self.compressions:
+                self._announce(name)
             self._continue_after(int(state["epochs_done"]), opt)
         with host.without_loading(self, opt):
             result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
