@@ -150,7 +150,8 @@ class Compression:
         self._kept = np.ones(self.plan.units, dtype=bool)
         self.dense = self.plan.cost()
         """What the generator costs at full size."""
-        self._host: torch.optim.Optimizer | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        """The host's, once it is attached."""
         self._group = 0
         self._stepped = False
         self._listening: Listening | None = None
@@ -206,7 +207,7 @@ class Compression:
                 f"the optimizer does not hold the generator's weights ({missing[0]}); attach the one that "
                 "does, or freeze, before the compression is made, what is not trained: requires_grad_(False)"
             )
-        self._host, self._scaler = optimizer, scaler
+        self.optimizer, self._scaler = optimizer, scaler
         self._group = min((held[id(weight)] for weight in weights.values()), default=0)
         for part in self._parts():
             part.begin(optimizer, self._group)
@@ -238,7 +239,7 @@ class Compression:
         Does nothing if the optimizer did not step.
         """
         self.resized = False
-        if self._host is None or self._listening is None:
+        if self.optimizer is None or self._listening is None:
             raise OptionError("attach(optimizer) comes before step()")
         self._listening.next_step()
         if self._stepped:
@@ -271,7 +272,7 @@ class Compression:
             return
         self._looked_at = count
         if self.plan.cost(alive).macs <= (1 - WORTHWHILE) * self.plan.cost(self._kept).macs:
-            self._remove(alive)
+            self.remove_(alive)
 
     # -- how much is left ------------------------------------------------
     @property
@@ -315,7 +316,7 @@ class Compression:
         return self.generator
 
     def _make_compact(self, alive: np.ndarray) -> None:
-        self._remove(alive)
+        self.remove_(alive)
         other = self.method.finish()
         for companion in self.companions.values():
             companion.finish()
@@ -325,12 +326,12 @@ class Compression:
         if self._listening is not None:
             self._listen()
 
-    def _remove(self, alive: np.ndarray) -> None:
+    def remove_(self, alive: np.ndarray) -> None:
         """Remove all units but ``alive`` from the generator and from what its optimizer knows."""
         parameters, before = dict(self.generator.named_parameters()), self._present
         replaced = slim_(self.generator, before, alive)
-        if self._host is not None:
-            update_optimizer_(self._host, parameters, replaced, before, alive)
+        if self.optimizer is not None:
+            update_optimizer_(self.optimizer, parameters, replaced, before, alive)
         self._now_has(alive, lambda name, tensor: sliced(tensor, before, name, alive))
         if OLD_TORCH and "torch._dynamo" in sys.modules:  # it would train what was replaced
             sys.modules["torch._dynamo"].reset()
@@ -344,11 +345,11 @@ class Compression:
 
     def _go_on_with(self, other: nn.Module) -> None:
         """Let ``other`` be the generator from now on: in the optimizer, and for whoever takes part."""
-        if self._host is not None:
+        if self.optimizer is not None:
             left = {id(p) for p in self.generator.parameters()}
-            for group in self._host.param_groups:
+            for group in self.optimizer.param_groups:
                 group["params"] = [p for p in group["params"] if id(p) not in left]
-            self._host.param_groups[self._group]["params"] += list(other.parameters())
+            self.optimizer.param_groups[self._group]["params"] += list(other.parameters())
         self.generator = other
         self.plan = self._present = find_channels(other, self.inputs)
         for part in self._parts():
@@ -466,10 +467,10 @@ class Compression:
             self.method = self._new_method()
         if not np.array_equal(kept, self._kept):
             replaced = restore_sizes_(self.generator, self.plan, kept)
-            if self._host is not None:
-                replace_in_optimizer_(self._host, replaced)
+            if self.optimizer is not None:
+                replace_in_optimizer_(self.optimizer, replaced)
             self._now_has(kept, None)
-        if self._host is not None and self._listening is not None:
+        if self.optimizer is not None and self._listening is not None:
             self._listen()
         self.method.load_state_dict(state)
 

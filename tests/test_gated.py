@@ -105,7 +105,7 @@ def test_the_cut_changes_nothing(make, side, mode):
         after = generator(x)
     assert compression.remaining <= 0.3
     assert (after - before).abs().max() <= 1e-5
-    assert compression.method._generated is None, "its memory is free"
+    assert compression.method.hypernetwork is None, "its memory is free"
 
 
 def test_removing_during_the_search_or_at_its_end_is_the_same():

@@ -112,7 +112,7 @@ def test_it_moves_weights_as_the_explicit_map_with_frozen_latents_does(kind, set
         share = torch.outer(*latents).abs() ** exponent * (
             hyper.kernels[index].w1.detach().abs() ** exponent
         ).sum(-1)
-        share = share if hyper._calls[index].axis_in == 0 else share.T
+        share = share if hyper.calls[index].axis_in == 0 else share.T
         assert multipliers.values[name].shape == (*share.shape, 1, 1)
         multipliers.values[name] = (1 + share)[..., None, None]
     noisy_steps(folded, optimizer, 200)
@@ -319,9 +319,9 @@ def test_importance_can_be_divided_by_the_rate():
         train(compression, optimizer, 5)
     rates = discounted[0].companions["multipliers"].of_units()
     assert rates.min() > 1 and rates.std() > 0.5
-    assert torch.allclose(plain[0].method._importance, discounted[0].method._importance)
+    assert torch.allclose(plain[0].method.importance, discounted[0].method.importance)
     for channel_set in plain[0].plan.prunable:
-        worth = plain[0].method._importance[channel_set.slice].numpy() / rates[channel_set.slice] ** 2
+        worth = plain[0].method.importance[channel_set.slice].numpy() / rates[channel_set.slice] ** 2
         assert np.array_equal(worth.argsort().argsort(), discounted[0].method.score()[channel_set.slice].argsort().argsort())
 
 

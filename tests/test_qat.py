@@ -172,7 +172,7 @@ def test_resumed_equals_uninterrupted(run, tmp_path, monkeypatch, form):
         pass
 
     def stop_in_epoch_3(self):
-        if self._place.epochs_done == 2:
+        if self.place.epochs_done == 2:
             raise Stopped
         step(self)
 

@@ -102,16 +102,16 @@ class Target:
     @property
     def missing(self) -> list[str]:
         """Distributions that are not installed here."""
-        return [package for name, package in self.packages.items() if not _is_installed(name)]
+        return [package for name, package in self.packages.items() if not is_installed(name)]
 
     def versions(self) -> dict[str, str]:
         """Versions of the distributions that are installed here."""
-        return {package: _version(package) for name, package in self.packages.items() if _is_installed(name)}
+        return {package: _version(package) for name, package in self.packages.items() if is_installed(name)}
 
     @property
     def missing_for_int8(self) -> list[str]:
         """Distributions that int8 needs besides, and that are not installed here."""
-        return [package for name, package in self.int8_with.items() if not _is_installed(name)]
+        return [package for name, package in self.int8_with.items() if not is_installed(name)]
 
     def require(self, dtype: str = "") -> None:
         """Raises OptionError, with what to install, when a package is missing, for ``dtype`` if given."""
@@ -195,7 +195,7 @@ def one_line(error: Exception, limit: int = 200) -> str:
     return text if len(text) <= limit else text[:limit] + " ..."
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # the package around it

@@ -76,8 +76,8 @@ class CompressedModel:
 
     def _begin(self, opt: Any) -> None:
         self._options = TrainingOptions.of(opt)
-        self._place = Place()
-        self._guard = Guard(self, self._place, self._options.on_nan, self._go_back)  # type: ignore[arg-type]
+        self.place = Place()
+        self.guard = Guard(self, self.place, self._options.on_nan, self._go_back)  # type: ignore[arg-type]
         self._is_slim = self._tested = False
         self.compressions = {}
         networks = host.generators(self, self._options.networks)
@@ -91,7 +91,7 @@ class CompressedModel:
 
     def _compress(self, networks: dict[str, nn.Module]) -> None:
         options = self._options
-        self._place.steps_per_epoch = host.steps_per_epoch(self.opt)
+        self.place.steps_per_epoch = host.steps_per_epoch(self.opt)
         optimizers = {name: host.optimizer_of(self, network) for name, network in networks.items()}
         host.scale_learning_rates_(optimizers.values(), options.lr_factor)
         examples = {name: self._example(name, network) for name, network in networks.items()}
@@ -120,7 +120,7 @@ class CompressedModel:
                 self._announce(name)
         for name, compression in self.compressions.items():
             compression.attach(optimizers[name])
-        self._guard.watch(networks)
+        self.guard.watch(networks)
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
         self._slim_if_finished()
         self._report()
@@ -144,7 +144,7 @@ class CompressedModel:
         )
 
     def _steps(self, epochs: float) -> int:
-        return max(1, round(epochs * self._place.steps_per_epoch))
+        return max(1, round(epochs * self.place.steps_per_epoch))
 
     def _shares(self, networks: dict[str, nn.Module], examples: dict[str, Any]) -> dict[str, Share]:
         """Each generator's part of one budget."""
@@ -186,14 +186,14 @@ class CompressedModel:
         """Make one training step of the base model, then that of the methods."""
         with host.one_line_of_norms(training=True):
             result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
-        self._place.next_step()
+        self.place.next_step()
         for name, compression in self.compressions.items():
             compression.step()
             if compression.resized:
                 host.rewrap_(self, name, compression.generator)
         self._slim_if_finished()
         self._report()
-        self._guard.after_step()
+        self.guard.after_step()
         return result
 
     def _slim_if_finished(self) -> None:
@@ -214,7 +214,7 @@ class CompressedModel:
                 "training goes on with the small generator"
             )
         self._is_slim = True
-        self._guard.searched()
+        self.guard.searched()
 
     def _report(self) -> None:
         """Keep the budget's curves up to date: fractions of MACs and of channels that are left."""
@@ -224,7 +224,7 @@ class CompressedModel:
 
     def update_learning_rate(self, *args: Any, **kwargs: Any) -> Any:
         """Note the end of an epoch; hosts call this between epochs, some also before the first step."""
-        self._place.next_epoch()
+        self.place.next_epoch()
         return super().update_learning_rate(*args, **kwargs)  # type: ignore[misc]
 
     # -- saving and loading ----------------------------------------------
@@ -238,7 +238,7 @@ class CompressedModel:
         state = training_state.read(path) if resuming else None
         if state is not None:
             with training_state.explain_misfit(path):
-                self._take_up(state, path)
+                self.take_up_(state, path)
             for name in self.compressions:
                 self._announce(name)
             self._continue_after(int(state["epochs_done"]), opt)
@@ -250,8 +250,8 @@ class CompressedModel:
             start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
         if state is not None:
             with training_state.explain_misfit(path):
-                training_state.restore_(self, self._place, state)  # type: ignore[arg-type]
-            self._guard.saved()
+                training_state.restore_(self, self.place, state)  # type: ignore[arg-type]
+            self.guard.saved()
         for compression in self.compressions.values():
             compression.refresh_()
         self._report()
@@ -290,7 +290,7 @@ class CompressedModel:
         self._tested = True
         tested.add(folder, self.image_paths)
 
-    def _take_up(self, state: Mapping[str, Any], path: Path) -> None:
+    def take_up_(self, state: Mapping[str, Any], path: Path) -> None:
         """Give the generators the widths and the methods the state that were saved."""
         for name, compression in self.compressions.items():
             if name not in state["compressions"]:
@@ -302,7 +302,7 @@ class CompressedModel:
         self._is_slim = all(c.phase == COMPACT for c in self.compressions.values())
 
     def _continue_after(self, epochs: int, opt: Any) -> None:
-        self._place.epochs_done = epochs
+        self.place.epochs_done = epochs
         if opt.epoch_count == 1 and epochs:
             opt.epoch_count = epochs + 1
             say(f"coronet: continuing with epoch {opt.epoch_count}")
@@ -319,7 +319,7 @@ class CompressedModel:
             if hasattr(self, name):
                 delattr(self, name)
         with training_state.explain_misfit(path), host.same_random_numbers():
-            self._take_up(state, path)
+            self.take_up_(state, path)
             self.load_networks("latest")
             training_state.restore_optimizers_(self, state)  # type: ignore[arg-type]
             training_state.restore_pools_(self, state)  # type: ignore[arg-type]
@@ -329,7 +329,7 @@ class CompressedModel:
         for compression in self.compressions.values():
             compression.refresh_()
         if not self._is_slim:
-            self._guard.watch({name: c.generator for name, c in self.compressions.items()})
+            self.guard.watch({name: c.generator for name, c in self.compressions.items()})
         self._report()
 
     @staticmethod
@@ -343,7 +343,7 @@ class CompressedModel:
         The state that continues a run exactly (latents, optimizers, random state)
         is written beside ``latest`` only: the search's is many times the networks' size.
         """
-        if not is_main() or not self._guard.allows_saving():
+        if not is_main() or not self.guard.allows_saving():
             return
         with together():
             for name, network in host.networks(self).items():  # type: ignore[arg-type]
@@ -353,10 +353,10 @@ class CompressedModel:
                 else:
                     save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
             if str(epoch) == "latest":
-                state = training_state.collect(self, self._place, self.compressions)  # type: ignore[arg-type]
+                state = training_state.collect(self, self.place, self.compressions)  # type: ignore[arg-type]
                 save_tensors(state, self._state_path("latest"))
         if str(epoch) == "latest":
-            self._guard.saved()
+            self.guard.saved()
 
     def load_networks(self, epoch: Any) -> None:
         """Load every network; a compact generator is made small first.
