@@ -12,9 +12,12 @@ from torch import nn
 
 from coronet_plugin.benchmark.subjects import Subject
 from coronet_plugin.errors import ExportError, OptionError
+from coronet_plugin.export.normalisation import reference
 from coronet_plugin.export.pictures import Pictures, noise
 from coronet_plugin.export.pipeline import Request, convert, prepare
 from coronet_plugin.export.targets import TARGETS, Runner, Target, target_named
+from coronet_plugin.export.verify import TOLERANCES, Difference, difference, torch_runner
+from coronet_plugin.measure.machine import instruction_set
 
 EAGER = "torch"
 """The generator as a module, in eager PyTorch: no export."""
@@ -111,11 +114,23 @@ def _prepare(
         path = folder / f"{stem}{target.suffixes[0]}"
         convert(request, prepared, example, path, _calibration(example.shape[1], subject.size))
         ready.files[subject.name, runtime, dtype] = path
+        expected = torch_runner(reference(subject.generator, norm_mode).cpu().float())
         for candidate in wanted:
-            ready.runners[candidate] = target.load(path, candidate.threads)
+            run = target.load(path, candidate.threads)
+            refuse_wrong(difference(run, expected, example.numpy()), dtype)
+            ready.runners[candidate] = run
     except (OptionError, ExportError) as error:
         ready.failures.update(
             {candidate: str(error) for candidate in wanted if candidate not in ready.runners}
+        )
+
+
+def refuse_wrong(found: Difference, dtype: str) -> None:
+    """Raises ExportError for what ``coronet export`` would reject: a wrong output has no speed."""
+    if not found.within(TOLERANCES[dtype]):
+        raise ExportError(
+            f"its output is wrong on this CPU ({instruction_set()}), so it is not timed: "
+            f"on average {found.mean:.2g} off, SSIM {found.ssim:.3f}"
         )
 
 

@@ -178,14 +178,15 @@ def as_data(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def circumstances(runtimes: Sequence[str], **more: Any) -> dict[str, Any]:
-    """What the figures hold for: processor, load, versions."""
-    from coronet_plugin.measure.machine import load, processor
+    """What the figures hold for: processor and what it can do, load, versions."""
+    from coronet_plugin.measure.machine import instruction_set, load, processor
 
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     for runtime in runtimes:
         if runtime.split("+")[0] in TARGETS:
             versions.update(TARGETS[runtime.split("+")[0]].versions())
-    return {"processor": processor(), "load_before": load(), "versions": versions, **more}
+    machine = {"processor": processor(), "instruction_set": instruction_set(), "load_before": load()}
+    return {**machine, "versions": versions, **more}
 
 
 def write(benchmark: Benchmark, folder: Path) -> list[Path]:
