@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 import numpy as np
@@ -82,7 +83,22 @@ def test_a_time_can_be_asked_for_and_is_kept_in_the_state():
     assert compression.goal.target == pytest.approx(wanted, rel=1e-3)
     again = Compression(stock(), X, search_steps=5, budget=f"{wanted:.3f}ms", kind="latency")
     again.load_state_dict(compression.state_dict())
-    assert again.meter() == compression.meter()
+    assert again.goal.meter(None) == compression.goal.meter(None)
+
+
+def test_a_fraction_of_the_time_is_one_of_the_machine_that_goes_on():
+    """The saved table is of a machine that is a hundred times slower: its third is no third of ours."""
+    first, then = (Compression(stock(), X, search_steps=5, budget=0.4, kind="latency") for _ in range(2))
+    state = copy.deepcopy(first.state_dict())
+    for layer in state["latencies"]["layers"]:
+        if layer is not None:
+            layer["ms"] = [[100 * ms for ms in row] for row in layer["ms"]]
+    state["latencies"]["rest_ms"] *= 100
+    then.load_state_dict(state)
+    dense = then.goal.meter(None)
+    assert dense == pytest.approx(100 * first.goal.meter(None), rel=1e-6)
+    assert (then.goal.dense, then.goal.target) == (dense, pytest.approx(0.4 * dense))
+    assert then.goal.choose().sum() < 0.9 * then.plan.units, "something has to go"
 
 
 @pytest.mark.parametrize(("text", "ms"), [("20ms", 20.0), ("1.5 s", 1500.0), ("30", 30.0)])
