@@ -1,4 +1,4 @@
-"""What a generator costs: multiply-adds (MACs) in both conventions, and parameters.
+"""The cost of a generator: multiply-adds (MACs) in both conventions, and parameters.
 
 MACs are counted for convolutions and linear layers; normalisation, activations
 and biases are left out, as in the literature on GAN compression. The two
@@ -9,15 +9,13 @@ conventions differ in transposed convolutions only:
 * ``macs_literature``: counted at *output* positions, as in GAN Compression,
   torchprofile and thop, which overstates a transposed convolution by stride**2.
 
-ResNet-9 at 256x256 has 49.55 G and 56.80 G, U-Net-256 6.05 G and 18.14 G.
+ResNet-9 at 256x256 has 49.55 G and 56.80 G, U-Net-256 6.05 G and 18.14 G. They are counted call by call,
+by :meth:`coronet_plugin.channels.plan.ChannelPlan.macs_of` alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,6 @@ class Cost:
             "macs_literature": self.macs_literature,
             "parameters": self.parameters,
         }
-
-
-def cost_of(generator: nn.Module, example: Any) -> Cost:
-    """Count what ``generator`` costs on ``example`` by running it once.
-
-    ``example``: an input tensor ``(1, C, H, W)`` or a tuple of inputs. The
-    generator's training flags, buffers and random state are left as they were.
-    """
-    from coronet_plugin.channels.find import trace
-
-    return trace(generator, example if isinstance(example, tuple) else (example,)).cost()
 
 
 def human(count: float) -> str:

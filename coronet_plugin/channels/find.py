@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
-from coronet_plugin.channels.proof import one_line, prove
+from coronet_plugin.channels.proof import prove
 from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
 from coronet_plugin.channels.rules import RULES
-from coronet_plugin.errors import PlanError
+from coronet_plugin.errors import PlanError, describe
 
 
 def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> ChannelPlan:
@@ -55,7 +56,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(
             f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
-            f"{one_line(error)}. Give an example it accepts; a model class does by coronet_example(name)."
+            f"{describe(error)}. Give an example it accepts; a model class does by coronet_example(name)."
         ) from error
     if not state.touched:
         raise PlanError(
@@ -63,6 +64,15 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
             "define forward in its class, not on the object"
         )
     return _plan(generator, state)
+
+
+def cost_of(generator: nn.Module, example: Any) -> Cost:
+    """Count what ``generator`` costs on ``example`` by running it once.
+
+    ``example``: an input tensor ``(1, C, H, W)`` or a tuple of inputs. The
+    generator's training flags, buffers and random state are left as they were.
+    """
+    return trace(generator, example if isinstance(example, tuple) else (example,)).cost()
 
 
 def example_input(generator: nn.Module, size: int, channels: int | None = None) -> Tensor:

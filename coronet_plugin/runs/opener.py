@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from coronet_plugin.channels.cost import cost_of
-from coronet_plugin.channels.find import example_input
+from coronet_plugin.channels.find import cost_of, example_input
 from coronet_plugin.checkpoint.spec import SEARCH, Spec, spec_path
 from coronet_plugin.checkpoint.storage import load_generator
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, deduce_architecture, read_state_dict
