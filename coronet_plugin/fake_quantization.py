@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d)
-"""What is quantized; norms and activations between them stay in floats."""
+"""Layers that are quantized; norms and activations between them stay in floats."""
 WEIGHT_STEPS = 127
 ACTIVATION_STEPS = 255
 SMALLEST = 1e-12
