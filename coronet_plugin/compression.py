@@ -31,12 +31,13 @@ from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import slim_, update_optimizer_
 from coronet_plugin.channels.find import find_channels
 from coronet_plugin.channels.propagation import Runner, call
-from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, versions
+from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec
 from coronet_plugin.checkpoint.storage import save_generator
 from coronet_plugin.distributed import agreed, broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError, PlanError
 from coronet_plugin.methods import CORONET, EXACT, default_schedule, make_search
 from coronet_plugin.methods.base import Subject
+from coronet_plugin.versions import versions
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""

@@ -1,4 +1,4 @@
-"""What the user asked for, and which units fit into it.
+"""The budget a user asks for, and which units fit into it.
 
 A :class:`Budget` is read from text (``0.1``, ``2.6G``, ``350k``, ``20ms``). Given a
 score per unit (the size of its latent, its importance), :func:`choose_alive` keeps

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import ArrayModel, Job
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _entry(path: Path, end: str) -> dict[str, Any]:
     }
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file in an interpreter with the XNNPACK delegate, which is its default; pictures one at a time."""
     from ai_edge_litert.interpreter import Interpreter
 

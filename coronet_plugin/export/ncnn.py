@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from coronet_plugin.export.silence import failed, silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import ArrayModel, Job
 
 INPUT, OUTPUT = "in0", "out0"
-"""What pnnx calls them."""
+"""Their names in files of pnnx."""
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def _entry(name: str, job: Job, output: bool = False) -> dict[str, Any]:
     return entry if output else {**entry, "shape": list(job.example.shape[1:])}
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The pair as a function of arrays; one picture of the batch after another, calculating in fp32."""
     import ncnn
 

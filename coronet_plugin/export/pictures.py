@@ -17,7 +17,7 @@ SOURCES = {"G_B": "B"}
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Samples:
     """``values``: (N, C, H, W) float32 in [-1, 1]; ``source``: in words, where they are from.
 
     ``truths``: for each, the file and half (as in :func:`read_picture`) of what it should become, if known.
@@ -27,10 +27,10 @@ class Pictures:
     source: str
     truths: tuple[tuple[Path, int | None], ...] = ()
 
-    def some(self, indices: Sequence[int]) -> Pictures:
+    def some(self, indices: Sequence[int]) -> Samples:
         """Those at ``indices``, in that order."""
         truths = tuple(self.truths[i] for i in indices) if self.truths else ()
-        return Pictures(self.values[list(indices)], self.source, truths)
+        return Samples(self.values[list(indices)], self.source, truths)
 
     @property
     def are_real(self) -> bool:
@@ -63,10 +63,10 @@ class Place:
         return tuple((path, None) for path in files) if all(path.is_file() for path in files) else ()
 
 
-def noise(count: int, channels: int, size: tuple[int, int]) -> Pictures:
+def noise(count: int, channels: int, size: tuple[int, int]) -> Samples:
     """Uniform noise, the same every time."""
     values = np.random.default_rng(0).uniform(-1, 1, (count, channels, *size))
-    return Pictures(values.astype(np.float32), NOISE)
+    return Samples(values.astype(np.float32), NOISE)
 
 
 def pictures_for(
@@ -80,7 +80,7 @@ def pictures_for(
     epoch: str = "latest",
     phase: str = "test",
     count: int = 8,
-) -> Pictures:
+) -> Samples:
     """Up to ``count`` pictures of (H, W) ``size`` for the generator ``network`` whose file is ``weights``.
 
     From the folder ``images`` if given; else what ``test.py`` left of the run; else the run's data set
@@ -97,7 +97,7 @@ def pictures_for(
         if place.files:
             chosen = evenly(place.files, count)
             values = np.stack([read_picture(path, channels, size, place.half) for path in chosen])
-            return Pictures(values, place.source, place.truths(chosen))
+            return Samples(values, place.source, place.truths(chosen))
     return noise(count, channels, size)
 
 

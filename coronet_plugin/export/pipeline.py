@@ -6,87 +6,40 @@ not is kept aside as ``NAME.rejected``.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from coronet_plugin._version import __version__
 from coronet_plugin.channels.find import example_input
-from coronet_plugin.errors import ExportError, OptionError
-from coronet_plugin.export.normalisation import in_fp16, normalised, reference, why_not_fp16
-from coronet_plugin.export.pictures import Pictures, noise
+from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.export.normalisation import in_fp16, normalised, reference
+from coronet_plugin.export.pictures import Samples, noise
+from coronet_plugin.export.pytorch import as_array_model
+from coronet_plugin.export.quantization import quantize
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.rewrite import rewritten
-from coronet_plugin.export.targets import Job, Target, one_line
-from coronet_plugin.export.verify import (
-    TOLERANCES,
-    Difference,
-    Stopwatch,
-    Tolerance,
-    difference,
-    torch_runner,
-)
+from coronet_plugin.export.targets import ArrayModel, Job
+from coronet_plugin.export.verify import TOLERANCES, Difference, Tolerance, difference
+from coronet_plugin.measure.timing import Stopwatch
+from coronet_plugin.versions import versions
 
 FORMAT, VERSION = "coronet-export", 1
 REJECTED = ".rejected"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of an export.
-
-    ``size``: (H, W) of the example, fixed in the file unless ``dynamic``. ``multiple``: what height and width
-    must be multiples of. ``norm_mode``: see :data:`~coronet_plugin.export.normalisation.NORM_MODES`.
-    ``about``: what the record should also say. ``quantization``: settings of the int8 quantizer.
-    """
-
-    target: Target
-    dtype: str = "fp32"
-    size: tuple[int, int] = (256, 256)
-    dynamic: bool = False
-    norm_mode: str = "batch"
-    multiple: int = 1
-    about: Mapping[str, Any] = field(default_factory=dict)
-    quantization: Mapping[str, Any] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raises OptionError where the target, or this torch, cannot do it."""
-        target = self.target
-        if self.dtype not in target.dtypes:
-            offered = ", ".join(target.dtypes)
-            raise OptionError(
-                f"--dtype {self.dtype} is not offered for {target.name}; choose one of {offered}"
-            )
-        if self.dynamic and not target.dynamic:
-            raise OptionError(f"--dynamic is not possible for {target.name}; leave it out and set --size")
-        if any(side % self.multiple for side in self.size):
-            height, width = self.size
-            raise OptionError(
-                f"--size {height}x{width} does not fit this generator; "
-                f"height and width must be multiples of {self.multiple}"
-            )
-        target.require(self.dtype)
-        if self.dtype == "fp16" and target.fp16 == "compute" and (why := why_not_fp16()):
-            raise OptionError(f"--to {target.name} --dtype fp16: {why}; update torch, or take another target")
-        if importlib.util.find_spec("skimage") is None:
-            extra = target.extra or "export"
-            raise OptionError(
-                "exports are compared with torch by SSIM, which needs scikit-image: "
-                f'pip install "coronet-plugin[{extra}]"'
-            )
-
-
-@dataclass(frozen=True)
 class Result:
-    """What an export wrote. ``difference`` is None where the file cannot be run on this machine."""
+    """The files of an export and their record.
+
+    ``difference`` is None where the file cannot be run on this machine.
+    """
 
     files: tuple[Path, ...]
     record: Mapping[str, Any]
@@ -99,7 +52,7 @@ class Result:
 
 
 def prepare(generator: nn.Module, request: Request) -> tuple[nn.Module, Tensor]:
-    """What the target's tool gets: norms and layers as it needs them, on the CPU; and an example.
+    """The generator for the target's tool, norms and layers as it needs them, on the CPU; and an example.
 
     For int8 it is the fp32 generator.
     """
@@ -113,6 +66,29 @@ def prepare(generator: nn.Module, request: Request) -> tuple[nn.Module, Tensor]:
     for parameter in prepared.parameters():
         parameter.requires_grad_(False)
     return prepared.eval(), example
+
+
+def load_converted(
+    generator: nn.Module,
+    request: Request,
+    path: Path,
+    threads: Sequence[int] = (1,),
+    calibration: Samples | None = None,
+) -> list[ArrayModel]:
+    """Convert ``generator``, which is not changed, to ``path`` and load it for all ``threads``, unchecked.
+
+    Raises:
+        OptionError: the target cannot do what is asked, or a package is missing.
+        ExportError: the target's tool fails, or refuses the file.
+    """
+    prepared, example = prepare(generator, request)
+    convert(request, prepared, example, path, calibration)
+    return [request.target.load(path, number) for number in threads]
+
+
+def load_eager(generator: nn.Module, norm_mode: str, threads: int) -> ArrayModel:
+    """``generator``, which is not changed, in eager PyTorch with its norms as an export has them."""
+    return as_array_model(normalised(generator, norm_mode).cpu().float(), threads)
 
 
 def example_for(generator: nn.Module, size: tuple[int, int]) -> Tensor:
@@ -131,8 +107,8 @@ def export_generator(
     request: Request,
     folder: Path,
     name: str,
-    pictures: Pictures | None = None,
-    calibration: Pictures | None = None,
+    pictures: Samples | None = None,
+    calibration: Samples | None = None,
     tolerance: Tolerance | None = None,
 ) -> Result:
     """Write ``generator`` to ``folder`` as ``<name>_<dtype>`` and the target's suffixes, and check it.
@@ -165,22 +141,19 @@ def export_generator(
 
 
 def convert(
-    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Pictures | None
+    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Samples | None
 ) -> dict[str, Any]:
     """Run the target's tool; int8 goes through :mod:`coronet_plugin.export.quantization`."""
     if request.dtype != "int8":
         job = Job(prepared, example, request.dtype, request.dynamic, request.multiple)
         return request.target.convert(job, path)
-    from coronet_plugin.export.quantization import quantize
-
     if calibration is None:
         raise OptionError("--dtype int8 needs pictures to calibrate with")
-    facts: dict[str, Any] = quantize(request, prepared, example, path, calibration)
-    return facts
+    return quantize(request, prepared, example, path, calibration)
 
 
 def _measure(
-    generator: nn.Module, request: Request, path: Path, pictures: Pictures
+    generator: nn.Module, request: Request, path: Path, pictures: Samples
 ) -> tuple[Difference | None, dict[str, Any] | None]:
     """The difference to torch, and how long a picture took.
 
@@ -188,15 +161,15 @@ def _measure(
     """
     if request.target.why_not_run():
         return None, None
-    run = Stopwatch(request.target.load(path))
-    original = torch_runner(reference(generator, request.norm_mode).cpu().float())
-    measured = difference(run, original, pictures.values)
-    latency = run.as_dict()
+    watch, loaded = Stopwatch(), request.target.load(path)
+    original = as_array_model(reference(generator, request.norm_mode).cpu().float())
+    measured = difference(watch.wrap(loaded), original, pictures.values)
+    latency = {**watch.times(warmup=1).wall.as_dict(), "threads": 1}
     if not request.dynamic:
         return measured, latency
     height, width = request.size
     other = noise(1, pictures.values.shape[1], (height + request.multiple, width + 2 * request.multiple))
-    return measured.or_worse(difference(run, original, other.values)), latency
+    return measured.or_worse(difference(loaded, original, other.values)), latency
 
 
 # -- files ------------------------------------------------------------------------
@@ -224,7 +197,7 @@ def _put_in_place(made: list[Path], folder: Path, ending: str, record: Mapping[s
                 shutil.rmtree(place)
             os.replace(path, place)
     except OSError as error:
-        raise ExportError(f"{folder} cannot be written to: {one_line(error)}") from error
+        raise ExportError(f"{folder} cannot be written to: {describe(error)}") from error
     return (*places, record_place)
 
 
@@ -243,7 +216,7 @@ def _record(
     measured: Difference | None,
     limit: Tolerance,
     accepted: bool,
-    pictures: Pictures,
+    pictures: Samples,
 ) -> dict[str, Any]:
     shape: list[int | str] = list(example.shape)
     if request.dynamic:
@@ -271,7 +244,7 @@ def _record(
         "dropout": "off",
         "rewrite": list(target.rewrite),
         "check": check,
-        "versions": {"coronet_plugin": __version__, "torch": torch.__version__, **target.versions()},
+        "versions": {**versions(), **target.versions()},
         **facts,
         **request.about,
     }

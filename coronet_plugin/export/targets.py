@@ -10,22 +10,24 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from coronet_plugin.errors import ExportError, OptionError
+from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.versions import version_of
 
-Runner = Callable[[np.ndarray], np.ndarray]
-"""Runs an exported file: (N, C, H, W) float32 in [-1, 1] to the same kind of array."""
+EAGER = "torch"
+"""The name of eager PyTorch, beside those of the targets: the generator as a module, no export."""
+ArrayModel = Callable[[np.ndarray], np.ndarray]
+"""A generator, as a file in its runtime: (N, C, H, W) float32 in [-1, 1] to the same kind of array."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a target's module converts.
+    """A generator as a target's module converts it.
 
     ``generator``: on the CPU, in evaluation mode, prepared for the target. ``example``: (1, C, H, W) float32
     in [-1, 1]. ``dtype``: ``fp32`` or ``fp16``. ``dynamic``: batch, height and width are free, the latter two
@@ -41,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Target:
-    """A runtime. ``module`` defines ``convert(job, path) -> facts`` and ``load(path, threads) -> Runner``.
+    """A runtime. ``module`` has ``convert(job, path) -> facts`` and ``load(path, threads) -> ArrayModel``.
 
     ``purpose``: where its files run. ``suffixes``: of the files of one export, the one to load first.
     ``converts_with`` and ``runs_with``: distributions needed, by import name. ``extra``: what installs them.
@@ -77,7 +79,11 @@ class Target:
 
     def versions(self) -> dict[str, str]:
         """Versions of the distributions that are installed here."""
-        return {package: _version(package) for name, package in self.packages.items() if _is_installed(name)}
+        return {
+            package: version_of(package) or "unknown version"
+            for name, package in self.packages.items()
+            if _is_installed(name)
+        }
 
     @property
     def missing_for_int8(self) -> list[str]:
@@ -112,11 +118,11 @@ class Target:
             raise
         except Exception as error:  # each tool has its own
             raise ExportError(
-                f"{self.name} ({_versions_text(self)}) cannot convert this generator: {one_line(error)}"
+                f"{self.name} ({_versions_text(self)}) cannot convert this generator: {describe(error)}"
             ) from error
         return facts
 
-    def load(self, path: Path, threads: int = 1) -> Runner:
+    def load(self, path: Path, threads: int = 1) -> ArrayModel:
         """A function that runs the exported file ``path`` on ``threads`` CPU threads.
 
         Raises:
@@ -125,14 +131,14 @@ class Target:
         """
         self.require()
         try:
-            runner: Runner = self._module().load(path, threads)
+            loaded: ArrayModel = self._module().load(path, threads)
         except (OptionError, ExportError):
             raise
         except Exception as error:
             raise ExportError(
-                f"{self.name} ({_versions_text(self)}) cannot load {path}: {one_line(error)}"
+                f"{self.name} ({_versions_text(self)}) cannot load {path}: {describe(error)}"
             ) from error
-        return runner
+        return loaded
 
     def why_not_run(self) -> str:
         """Why its files cannot be run on this machine, or nothing."""
@@ -156,24 +162,11 @@ class Target:
         return importlib.import_module(f"coronet_plugin.export.{self.module}")
 
 
-def one_line(error: Exception, limit: int = 200) -> str:
-    """An error's message without line breaks, cut after ``limit`` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[:limit] + " ..."
-
-
 def _is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # the package around it
         return False
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown version"
 
 
 def _versions_text(target: Target) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from coronet_plugin.errors import ExportError
-from coronet_plugin.export.targets import Runner, one_line
+from coronet_plugin.errors import ExportError, describe
+from coronet_plugin.export.targets import ArrayModel
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What is accepted: at most ``max`` and ``mean`` absolute difference, at least ``ssim``.
+    """The difference that is accepted: at most ``max`` and ``mean`` absolute difference, at least ``ssim``.
 
     Differences are in units of tanh's output, which goes from -1 to 1.
     """
@@ -57,37 +53,7 @@ class Difference:
         return asdict(self)
 
 
-def torch_runner(net: nn.Module) -> Runner:
-    """``net`` as a function of arrays, as it is: neither its mode nor its threads are changed."""
-
-    def run(values: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            output: np.ndarray = net(torch.from_numpy(values)).numpy()
-            return output
-
-    return run
-
-
-@dataclass
-class Stopwatch:
-    """``run``, which notes the wall-clock seconds of every call."""
-
-    run: Runner
-    seconds: list[float] = field(default_factory=list)
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        start = time.perf_counter()
-        output = self.run(values)
-        self.seconds.append(time.perf_counter() - start)
-        return output
-
-    def as_dict(self) -> dict[str, Any]:
-        """Median of a call in milliseconds; the first is left out if there are others."""
-        counted = self.seconds[1:] or self.seconds
-        return {"median_ms": 1e3 * statistics.median(counted), "calls": len(counted), "threads": 1}
-
-
-def difference(run: Runner, reference: Runner, pictures: np.ndarray) -> Difference:
+def difference(run: ArrayModel, reference: ArrayModel, pictures: np.ndarray) -> Difference:
     """Compare ``run`` with ``reference`` on ``pictures`` (N, C, H, W), one at a time.
 
     Raises:
@@ -109,11 +75,11 @@ def difference(run: Runner, reference: Runner, pictures: np.ndarray) -> Differen
     return Difference(len(pictures), float(np.max(largest)), float(np.mean(means)), float(np.mean(likeness)))
 
 
-def _run(run: Runner, values: np.ndarray) -> np.ndarray:
+def _run(run: ArrayModel, values: np.ndarray) -> np.ndarray:
     try:
         return run(values)
     except Exception as error:  # each runtime has its own
-        raise ExportError(f"the exported file does not run: {one_line(error)}") from error
+        raise ExportError(f"the exported file does not run: {describe(error)}") from error
 
 
 def as_pixels(values: np.ndarray) -> np.ndarray:

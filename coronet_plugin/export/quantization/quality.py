@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.export.pictures import Pictures, read_picture
-from coronet_plugin.export.targets import Runner
+from coronet_plugin.export.pictures import Samples, read_picture
+from coronet_plugin.export.targets import ArrayModel
 from coronet_plugin.export.verify import as_pixels
 
 PEAK = 2.0
@@ -55,7 +55,7 @@ def _decibels(psnr: float | None) -> str:
 
 
 def quality(
-    run: Runner, reference: Runner, pictures: np.ndarray, truths: np.ndarray | None = None
+    run: ArrayModel, reference: ArrayModel, pictures: np.ndarray, truths: np.ndarray | None = None
 ) -> Quality:
     """Compare ``run`` and ``reference`` on ``pictures``, and both with ``truths`` (N, C, H, W) in [-1, 1]."""
     given = [np.ascontiguousarray(picture[None]) for picture in pictures]
@@ -78,7 +78,7 @@ def likeness(first: np.ndarray, second: np.ndarray) -> tuple[float, float | None
     ) if error else None
 
 
-def truths_of(pictures: Pictures, generator: nn.Module, example: Tensor) -> np.ndarray | None:
+def truths_of(pictures: Samples, generator: nn.Module, example: Tensor) -> np.ndarray | None:
     """What ``generator`` should make of ``pictures``, (N, C, H, W) in [-1, 1]; None if that is not known."""
     if not pictures.truths:
         return None

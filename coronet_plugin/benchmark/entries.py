@@ -1,4 +1,4 @@
-"""What is timed: generators of runs, of weight files, or stock ones with random weights at any budget."""
+"""The generators that are timed: of runs, of weight files, or stock ones with random weights."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from coronet_plugin.channels.cost import Cost, cost_of
-from coronet_plugin.channels.find import example_input
+from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.find import cost_of, example_input
 from coronet_plugin.compression import Compression
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.export.pipeline import example_for
@@ -27,7 +27,7 @@ SIZE = 256
 
 
 @dataclass(frozen=True)
-class Subject:
+class Entry:
     """A generator to time. ``size``: (H, W) of its input. ``multiple``: what both must be multiples of."""
 
     name: str
@@ -41,13 +41,13 @@ class Subject:
         return {"name": self.name, "origin": self.origin, "size": list(self.size), **self.cost.as_dict()}
 
 
-def read_subjects(
+def read_entries(
     names: Iterable[str],
     size: tuple[int, int] | None = None,
     checkpoints_dir: Path | str = "./checkpoints",
     epoch: str = "latest",
     network: str = "",
-) -> list[Subject]:
+) -> list[Entry]:
     """The generators of ``names``, all for an input of one size: ``size``, or that of the first.
 
     Of a run with several generators the first, or ``network``, is taken.
@@ -57,18 +57,18 @@ def read_subjects(
         OptionError: two have the same name, or the size fits one of them not.
         BudgetError: the budget cannot be read or reached.
     """
-    subjects: list[Subject] = []
+    entries: list[Entry] = []
     for name in names:
-        chosen = size or (subjects[0].size if subjects else None)
-        subject = (
+        chosen = size or (entries[0].size if entries else None)
+        entry = (
             _stock(name, chosen)
             if _is_stock(name)
             else _stored(name, chosen, checkpoints_dir, epoch, network)
         )
-        if subject.name in {other.name for other in subjects}:
-            raise OptionError(f"{subject.name} is named twice")
-        subjects.append(subject)
-    return subjects
+        if entry.name in {other.name for other in entries}:
+            raise OptionError(f"{entry.name} is named twice")
+        entries.append(entry)
+    return entries
 
 
 def _is_stock(name: str) -> bool:
@@ -76,7 +76,7 @@ def _is_stock(name: str) -> bool:
     return match is not None and match["netG"] in (*RESNET_BLOCKS, *UNET_DOWNS)
 
 
-def _stock(name: str, size: tuple[int, int] | None) -> Subject:
+def _stock(name: str, size: tuple[int, int] | None) -> Entry:
     """Random weights: they do not change how long a generator takes."""
     match = STOCK.fullmatch(name)
     assert match is not None
@@ -95,7 +95,7 @@ def _stock(name: str, size: tuple[int, int] | None) -> Subject:
         narrow_(generator, match["budget"], int(match["round"] or 1), architecture)
         origin = f"random weights, uniform width, budget {match['budget']}"
         origin += f", channels in multiples of {match['round']}" * bool(match["round"])
-    return _subject(name, generator, size or (SIZE, SIZE), architecture, origin)
+    return _entry(name, generator, size or (SIZE, SIZE), architecture, origin)
 
 
 def narrow_(generator: nn.Module, budget: str, round_to: int, architecture: Mapping[str, Any]) -> None:
@@ -120,21 +120,21 @@ def narrow_(generator: nn.Module, budget: str, round_to: int, architecture: Mapp
 
 def _stored(
     name: str, size: tuple[int, int] | None, checkpoints_dir: Path | str, epoch: str, network: str
-) -> Subject:
+) -> Entry:
     weights = find_weights(name, checkpoints_dir, epoch)
     if network and network not in weights:
         raise OptionError(f"--network {network}: {name} has {', '.join(weights)}")
     chosen = network or next(iter(weights))
     stored = read_generator(chosen, weights[chosen])
     label = name if len(weights) == 1 else f"{name} {chosen}"
-    return _subject(label, stored.generator, size or stored.size, stored.architecture, stored.origin)
+    return _entry(label, stored.generator, size or stored.size, stored.architecture, stored.origin)
 
 
-def _subject(
+def _entry(
     name: str, generator: nn.Module, size: tuple[int, int], architecture: Mapping[str, Any], origin: str
-) -> Subject:
+) -> Entry:
     multiple = sides(str(architecture["netG"]))
     if any(side % multiple for side in size):
         raise OptionError(f"--size {size[0]}x{size[1]}: {name} needs multiples of {multiple}")
     cost = cost_of(generator, example_for(generator, size))
-    return Subject(name, generator, cost, size, multiple, origin)
+    return Entry(name, generator, cost, size, multiple, origin)
