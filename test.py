@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in train.py
 
+from coronet_plugin.pictures.padding import pad_inputs_
+from coronet_plugin.training.host import one_line_of_norms, unwrap
 from data import create_dataset
 from models import create_model
 from options.test_options import TestOptions
@@ -29,15 +31,20 @@ def test(opt: argparse.Namespace) -> None:
         seed_everything(opt.seed)
     dataset = create_dataset(opt)
     model = create_model(opt)
+    model.check_sizes(dataset.sizes())
     model.setup(opt)
+    for name in model.model_names:
+        if name.startswith("G"):
+            pad_inputs_(unwrap(getattr(model, f"net{name}")), opt.pad_to_multiple)
     if opt.eval:
         model.eval()
     folder = f"{opt.phase}_{opt.epoch}" + (f"_iter{opt.load_iter}" if opt.load_iter > 0 else "")
     title = f"Experiment = {opt.name}, Phase = {opt.phase}, Epoch = {opt.epoch}"
     page = HTML(os.path.join(opt.results_dir, opt.name, folder), title)
     for number, batch in enumerate(itertools.islice(dataset, opt.num_test)):
-        model.set_input(batch)
-        model.test()
+        with one_line_of_norms(training=False):
+            model.set_input(batch)
+            model.test()
         paths = model.get_image_paths()
         if number % 5 == 0:
             print(f"processing image {number + 1}: {paths[0]}")

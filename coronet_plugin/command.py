@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from coronet_plugin.generators.extension import add_family_option
+
 
 @dataclass(frozen=True)
 class Command:
@@ -22,6 +24,7 @@ class Command:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Where runs are found; the same for every subcommand that takes runs by name."""
+    add_family_option(parser)
     parser.add_argument(
         "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
     )

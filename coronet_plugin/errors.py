@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from types import TracebackType
 
@@ -62,15 +63,17 @@ def printable(text: str) -> str:
 
 LONGEST = 200
 """Characters of another program's message that are shown."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What tools colour their messages with."""
 
 
-def describe(error: Exception, name: bool = True) -> str:
+def describe(error: BaseException, name: bool = True) -> str:
     """One line about an error for whoever can mend it; ``name``: with the file, if the system named one.
 
-    Errors that are not ours may go on for pages, and are cut off.
+    Messages that are not ours may be coloured and go on for pages; they are cut off.
     """
     if not isinstance(error, OSError) or not error.strerror:
-        text = printable(str(error)) or type(error).__name__
+        text = printable(COLOUR.sub("", str(error))) or type(error).__name__
         whole = isinstance(error, UserError) or len(text) <= LONGEST
         return text if whole else f"{text[:LONGEST]} ..."
     where = f"{error.filename}: " if error.filename and name else ""
@@ -83,10 +86,10 @@ def debugging() -> bool:
     return os.environ.get("CORONET_DEBUG", "0") != "0"
 
 
-def shown_in_one_line() -> None:
+def show_in_one_line() -> None:
     """From now on, a :class:`UserError` that nobody catches ends the program with one line and exit code 2.
 
-    For hosts that know nothing of such errors. ``CORONET_DEBUG=1`` shows where one comes from.
+    For scripts of hosts that know nothing of such errors. ``CORONET_DEBUG=1`` shows where one comes from.
     """
     usual = sys.excepthook
 

@@ -1,7 +1,7 @@
 """Options that training and testing share, and how all of them are gathered.
 
 Names, types and defaults are those of pytorch-CycleGAN-and-pix2pix as of 2024;
-``--seed`` and ``--debug`` are new.
+``--bit_depth``, ``--seed`` and ``--debug`` are new.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LIMITS = {
     **dict.fromkeys(("ngf", "ndf"), (1, 4096)),
     **dict.fromkeys(("load_size", "crop_size", "display_winsize"), (1, 16384)),
     **dict.fromkeys(("input_nc", "output_nc"), (1, 512)),
+    "bit_depth": (8, 16),
     **dict.fromkeys(("batch_size", "max_dataset_size"), (1, math.inf)),
     "n_layers_D": (1, 8),
     "num_threads": (0, 1024),
@@ -54,8 +55,8 @@ class BaseOptions:
         add("--checkpoints_dir", type=str, default="./checkpoints", help="where the folders of runs are")
         # networks
         add("--model", type=str, default="cycle_gan", help="model type: the file models/NAME_model.py")
-        add("--input_nc", type=int, default=3, help="channels of input images: 3 for RGB, 1 for gray")
-        add("--output_nc", type=int, default=3, help="channels of output images: 3 for RGB, 1 for gray")
+        add("--input_nc", type=int, default=3, help="channels of input images: 3 RGB, 1 gray, 4 RGBA")
+        add("--output_nc", type=int, default=3, help="channels of output images: 3 RGB, 1 gray, 4 RGBA")
         add("--ngf", type=int, default=64, help="channels of the generator's outermost feature map")
         add("--ndf", type=int, default=64, help="channels of the discriminator's first feature map")
         add("--netD", type=str, default="basic", help="discriminator: basic (70x70 patches), n_layers, pixel")
@@ -84,6 +85,12 @@ class BaseOptions:
             type=str,
             default="resize_and_crop",
             help="resize_and_crop, crop, scale_width, scale_width_and_crop or none",
+        )
+        add(
+            "--bit_depth",
+            type=int,
+            default=16,
+            help="bits that values have in files of 16 bits a channel, such as 12; all of them set is white",
         )
         add("--no_flip", action="store_true", help="do not mirror images at random")
         add("--display_winsize", type=int, default=256, help="width of images on pages, in pixels")

@@ -37,7 +37,6 @@ from coronet_plugin.export.request import Request  # noqa: E402
 from coronet_plugin.export.targets import EAGER, TARGETS  # noqa: E402
 from coronet_plugin.measure.timing import Stopwatch  # noqa: E402
 from coronet_plugin.runs.opener import read_generator  # noqa: E402
-from coronet_plugin.standalone.text import sides  # noqa: E402
 
 SIZE = 256
 KINDS = {
@@ -130,7 +129,7 @@ def write_row(work: Path, row: dict[str, Any]) -> None:
 def convert_one(work: Path, netG: str, state: str, target: str, dtype: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
     stored = read_generator(netG, weights(work, netG, state))
-    request = Request(TARGETS[target], dtype, (SIZE, SIZE), multiple=sides(netG))
+    request = Request(TARGETS[target], dtype, (SIZE, SIZE), multiple=stored.multiple)
     row: dict[str, Any] = {"generator": netG, "state": state, "target": target, "dtype": dtype}
     start = time.perf_counter()
     try:

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from scripts import records  # noqa: E402
 
 MODELS = {"cycle_gan": "resnet_9blocks", "pix2pix": "unet_256"}
-VARIANTS = ("plain", "exact", "folded", "published")
+VARIANTS = ("plain", "none", "implicit", "folded", "published")
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ from models import create_model  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
 from scripts import records  # noqa: E402
 
-FORMS = ("exact", "random", "published", "folded")
+FORMS = ("none", "random", "published", "folded")
 
 
 def main() -> int:
@@ -101,7 +101,7 @@ def search(
     before = initial(compression)
     if form == "random":
         torch.manual_seed(1000 * order + seed)
-        compression.search._lots.uniform_()  # chance itself, as what the others are held against
+        compression.method._lots.uniform_()  # chance itself, as what the others are held against
     torch.manual_seed(1000 * order + seed)
     while compression.phase == "search":
         for batch in dataset:
@@ -114,8 +114,8 @@ def search(
 
 def initial(compression: Compression) -> np.ndarray:
     """Initial values of the units: ``|z|``, or L1 norms of filters."""
-    if hasattr(compression.search, "hypernetwork"):
-        return compression.search.score()
+    if hasattr(compression.method, "hypernetwork"):
+        return compression.method.score()
     parameters = dict(compression.generator.named_parameters())
     norms = np.zeros(compression.plan.units + 1)
     for name, call in compression.plan.kernels().items():

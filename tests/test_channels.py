@@ -98,6 +98,30 @@ def test_a_generator_that_does_not_run_is_an_error_with_the_shape():
         find_channels(conv(3, 3), torch.randn(1, 4, 8, 8))
 
 
+class Halving(nn.Module):
+    """A U-Net of one's own: halves three times, and joins what went in to what comes up."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(*(conv(3 if i == 0 else 4, 4, stride=2) for i in range(3)))
+        self.up, self.last = nn.Upsample(scale_factor=8), conv(7, 3)
+
+    def forward(self, x):
+        return self.last(torch.cat([x, self.up(self.down(x))], 1))
+
+
+@pytest.mark.parametrize(("size", "nearest"), [((20, 16), "16x16 or 16x24"), ((5, 5), "8x8"), ((9, 33), "32x8 or 40x16")])
+def test_a_size_that_cannot_be_halved_often_enough_comes_with_the_nearest_that_can(size, nearest):
+    said = f"Halving takes images with sides of multiples of 8 pixels, and got {size[1]}x{size[0]}; the nearest that work: {nearest};"
+    with pytest.raises(PlanError, match=said):
+        find_channels(Halving(), torch.zeros(1, 3, *size))
+
+
+def test_what_is_merely_too_small_is_not_taken_for_a_matter_of_multiples():
+    with pytest.raises(PlanError, match=r"does not run on an example of shape \[\(1, 3, 5, 5\)\]"):
+        find_channels(nn.Sequential(nn.Conv2d(3, 4, 11), conv(4, 3)), torch.zeros(1, 3, 5, 5))
+
+
 def test_pinning_a_set_leaves_the_others_as_they_were():
     generator, plan = plan_of("resnet_6blocks")
     stream = plan.prunable[2]

@@ -174,8 +174,8 @@ def test_order_is_shuffled_unless_serial(tmp_path):
 def test_what_is_wrong_with_an_image_is_one_line(tmp_path, threads):
     root = tmp_path / "root"
     (root / "train").mkdir(parents=True)
-    smooth_image(0, 64, 64).save(root / "train" / "square.png")
-    with pytest.raises(DataError, match="square.png has 64x64 pixels.*unaligned") as caught:
+    smooth_image(0, 63, 64).save(root / "train" / "square.png")
+    with pytest.raises(DataError, match="square.png has 63x64 pixels.*unaligned") as caught:
         list(data.create_dataset(options(root, num_threads=threads)))
     assert "\n" not in str(caught.value)
     (root / "train" / "square.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")

@@ -37,7 +37,7 @@ generator = dense()
 optimizer = torch.optim.SGD(generator.parameters(), lr=0.01, momentum=0.9)  # Adam makes much of rounding
 torch.manual_seed(7 + 100 * rank)  # a process of its own has random numbers of its own
 compression = Compression(
-    generator, torch.rand(1, 3, 32, 32), budget=0.3, search_steps=6, hypernetwork=form,
+    generator, torch.rand(1, 3, 32, 32), budget=0.3, search_steps=6, method=form,
     architecture=dict(netG="resnet_6blocks", input_nc=3, output_nc=3, ngf=8, norm=norm, use_dropout=False),
 ).attach(optimizer)
 network = DistributedDataParallel(generator) if several else generator

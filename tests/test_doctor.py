@@ -166,9 +166,10 @@ def test_an_epoch_that_is_not_the_latest_by_default(tmp_path):
 
 def test_base(tmp_path):
     checkout = read_checkout(make_checkout(tmp_path, "2022"))
-    assert "--coronet_base test" in commands(checkout, BARE, "test")["shim"]["train"]
-    with pytest.raises(OptionError, match=r"--base nope: this checkout has pix2pix, test"):
-        commands(checkout, BARE, "nope")
+    assert "--coronet_base pix2pix" in commands(checkout, BARE, "pix2pix")["shim"]["train"]
+    for base in ("nope", "test"):  # which has nothing to train
+        with pytest.raises(OptionError, match=rf"--base {base}: this checkout has pix2pix$"):
+            commands(checkout, BARE, base)
 
 
 def test_json_says_all_of_it(tmp_path, capsys):

@@ -15,7 +15,8 @@ from run_helpers import picture
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.evaluation.cache import cached, features_of
 from coronet_plugin.evaluation.duplicates import duplicates
-from coronet_plugin.evaluation.pictures import Pictures, Reading, pictures_of, sizes_text, spread
+from coronet_plugin.evaluation.pictures import Pictures, Reading, pictures_of, sizes_text
+from coronet_plugin.pictures.files import spread
 
 
 def save(path: Path, pixels: np.ndarray | Image.Image) -> Path:
@@ -71,8 +72,8 @@ def test_the_aspect_ratio_is_applied_as_the_host_saves(
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    single = save(tmp_path / "single.png", picture(0))
-    with pytest.raises(DataError, match=r"single.png has 32 x 32 pixels and is not two pictures"):
+    single = save(tmp_path / "single.png", picture(0, 33))
+    with pytest.raises(DataError, match=r"single.png has 33x33 pixels and is not two images"):
         Reading("A")(single)
     single.write_bytes(single.read_bytes()[:99])
     with pytest.raises(DataError, match="single.png cannot be read as an image"):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from coronet_plugin.checkpoint.upstream import adapt_state_dict, has_dropout_slot, read_state_dict
+from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
 from coronet_plugin.errors import CheckpointError
+from coronet_plugin.generators.resnet import has_dropout_slot
 from coronet_plugin.generators.stock import build_generator
 from models import networks
 

@@ -10,17 +10,11 @@ from conftest import FACTS
 from torch import nn
 
 from coronet_plugin.errors import OptionError
-from coronet_plugin.generators.stock import (
-    RESNET_BLOCKS,
-    UNET_DOWNS,
-    ResnetBlock,
-    ResnetGenerator,
-    UnetGenerator,
-    UnetSkipConnectionBlock,
-    build_generator,
-    get_norm_layer,
-)
+from coronet_plugin.generators.resnet import ResnetBlock, ResnetGenerator
+from coronet_plugin.generators.stock import build_generator, get_norm_layer
+from coronet_plugin.generators.unet import UnetGenerator, UnetSkipConnectionBlock
 
+STOCK = ("resnet_9blocks", "resnet_6blocks", "unet_128", "unet_256")
 KNOWN = json.loads((FACTS / "state_dicts.json").read_text())["generators"]
 
 
@@ -35,7 +29,7 @@ def test_keys_order_and_shapes_are_upstreams(case):
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
-@pytest.mark.parametrize("netG", [*RESNET_BLOCKS, *UNET_DOWNS])
+@pytest.mark.parametrize("netG", STOCK)
 def test_output_has_the_size_of_the_input_and_is_in_range(netG, norm):
     net = build_generator(1, 2, 4, netG, norm).eval()
     height, width = (256, 256) if netG == "unet_256" else (128, 256)
@@ -92,7 +86,7 @@ def test_skip_carries_the_activated_input_before_what_comes_up():
 
 
 def test_dropout_is_where_upstream_has_it():
-    nets = {name: build_generator(3, 3, 4, name, use_dropout=True) for name in (*RESNET_BLOCKS, *UNET_DOWNS)}
+    nets = {name: build_generator(3, 3, 4, name, use_dropout=True) for name in STOCK}
     count = {name: sum(isinstance(m, nn.Dropout) for m in net.modules()) for name, net in nets.items()}
     assert count == {"resnet_9blocks": 9, "resnet_6blocks": 6, "unet_128": 2, "unet_256": 3}
 

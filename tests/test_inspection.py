@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from coronet_plugin import Compression, cost_of, find_channels, load_generator
 from coronet_plugin.checkpoint.spec import Spec
-from coronet_plugin.checkpoint.upstream import deduce_architecture
+from coronet_plugin.checkpoint.upstream import recognise_generator
 from coronet_plugin.cli import main
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.inspection.facts import Inspection, inspect_generator
@@ -199,10 +199,13 @@ def test_a_slim_generator_of_ones_own_is_shown_from_its_spec(tmp_path, capsys):
 @pytest.mark.parametrize("netG", ["resnet_9blocks", "resnet_6blocks", "unet_256", "unet_128"])
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 def test_architectures_are_deduced_from_dense_weights(netG, norm):
-    wanted = {"netG": netG, "norm": norm, "ngf": 4, "input_nc": 1, "output_nc": 2, "use_dropout": "resnet" in netG}
+    wanted = {"netG": netG, "norm": norm, "ngf": 4, "input_nc": 1, "output_nc": 2, "use_dropout": True}
     state = build_generator(**wanted).state_dict()
-    assert deduce_architecture(state, Path("G.pth")) == wanted
-    assert deduce_architecture({f"module.{key}": value for key, value in state.items()}, Path("G.pth")) == wanted
+    for found in (state, {f"module.{key}": value for key, value in state.items()}):
+        family, config = recognise_generator(found, {})
+        assert family.architecture(config) == wanted
+    family, config = recognise_generator(state, {"use_dropout": "False"})
+    assert config.use_dropout is ("resnet" in netG)  # U-Nets' tensors do not tell, options do
 
 
 def test_a_run_shows_each_of_its_generators(tmp_path, capsys):
@@ -261,7 +264,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("demanding", [], "TypeError.*'width'; give the arguments it needs as --kwargs"),
         ("Net", ["--kwargs", '{"depth": 2}'], r"Net\(depth=2\).*TypeError.*depth"),
         ("Net", ["--channels", "4"], "does not run.*4, 256, 256.*Set --size, --channels or --kwargs"),
-        ("Net", ["--ngf", "4"], "--ngf is for names of stock generators"),
+        ("Net", ["--ngf", "4"], "--ngf is for names of families"),
         ("bare", [], "has no parameters"),
     ],
 )
@@ -294,8 +297,9 @@ def test_options_and_sizes_that_cannot_work_are_refused(tmp_path, slim_weights, 
     error = failure(capsys, "unet_128", "--size", 100)
     assert "does not run" in error and "100, 100" in error and "Set --size" in error
     assert "--norm group is not known" in failure(capsys, "unet_128", "--norm", "group")
-    assert "--kwargs is for generators of your own" in failure(capsys, "unet_128", "--kwargs", '{"a": 1}')
-    assert "--use_dropout is for names of stock" in failure(capsys, slim_weights, "--no_dropout")
+    assert "--kwargs is for generators of your own" in failure(capsys, slim_weights, "--kwargs", '{"a": 1}')
+    assert "width is none of what unet_128 is made by" in failure(capsys, "unet_128", "--kwargs", '{"width": 1}')
+    assert "--use_dropout is for names of families" in failure(capsys, slim_weights, "--no_dropout")
     assert "expected a name ending in .svg or .png" in failure(capsys, "unet_128", "--output", tmp_path / "a.jpg")
     assert "there is no folder" in failure(capsys, "unet_128", "--output", tmp_path / "gone" / "a.svg")
     for wrong in (["--size", "0"], ["--size", "axb"], ["--kwargs", "[1]"], ["--kwargs", "{"]):
@@ -381,3 +385,16 @@ def test_inspecting_changes_nothing():
     inspection = inspect_generator(generator, torch.zeros(1, 3, 8, 8))
     assert inspection.now == inspection.dense == plan.cost()
     assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("macs", "budget 0.5 of the MACs"), ("params", "budget 0.5 of the parameters"), ("latency", "budget 0.5 (latency)"), ("watts", "budget 0.5 (watts)")],
+)
+def test_the_budget_is_said_in_its_own_kind(tmp_path, capsys, kind, said):
+    path = tmp_path / "latest_net_G.pth"
+    net = build_generator(**ARCHITECTURE)
+    Compression(net, torch.zeros(1, 3, 32, 32), search_steps=9, budget=0.5, architecture=ARCHITECTURE).save(path)
+    spec = path.with_suffix(".json")
+    spec.write_text(spec.read_text().replace('{"kind": "macs"', f'{{"kind": "{kind}"'))
+    assert said in run(capsys, path)

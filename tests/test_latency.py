@@ -84,7 +84,7 @@ def test_times_are_read(text, ms):
     assert Budget.parse(text, "latency").amount == ms and Budget.parse(text, "latency").absolute
 
 
-@pytest.mark.parametrize("text", ["20m", "2.6G", "fast"])
+@pytest.mark.parametrize("text", ["20m", "2.6G", "fast", "1.7"])
 def test_what_is_no_time_is_refused_with_an_example(text):
     with pytest.raises(BudgetError, match="20ms"):
         Budget.parse(text, "latency")

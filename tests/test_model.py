@@ -92,6 +92,7 @@ def test_the_test_page_shows_what_the_loaded_generator_computes(run, tmp_path):
 @pytest.mark.parametrize("base", ["pix2pix", "cycle_gan"])
 def test_a_continued_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch, base, search):
     schedule = ["--n_epochs", 2, "--n_epochs_decay", 2, "--coronet_search_epochs", search]
+    schedule += ["--coronet_average", 0.8, "--coronet_lr_factor", 2]
     assert run("whole", base, *schedule) == 0
 
     class Stopped(Exception):
@@ -109,7 +110,9 @@ def test_a_continued_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch,
         run("parts", base, *schedule, "--save_epoch_freq", 2)
     monkeypatch.undo()
     assert run("parts", base, *schedule, "--continue_train") == 0
-    for path in sorted((tmp_path / "c" / "whole").glob("latest_net_*.pth")):
+    weights = [p for p in sorted((tmp_path / "c" / "whole").glob("latest_*.pth")) if "_net_" in p.name]
+    assert any("average" in path.name for path in weights)
+    for path in weights:
         first = torch.load(path, weights_only=True)
         second = torch.load(tmp_path / "c" / "parts" / path.name, weights_only=True)
         assert all(torch.equal(first[key], second[key]) for key in first), path.name
@@ -147,9 +150,9 @@ def test_mistakes_are_one_line_and_exit_code_2(run, capsys, extra, said):
 
 def test_in_a_host_that_catches_nothing_a_mistake_is_one_line_too():
     program = """
-from coronet_plugin.errors import BudgetError, shown_in_one_line
-shown_in_one_line()
-shown_in_one_line()
+from coronet_plugin.errors import BudgetError, show_in_one_line
+show_in_one_line()
+show_in_one_line()
 raise {}
 """
 

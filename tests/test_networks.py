@@ -162,11 +162,19 @@ def test_schedules():
 
 
 def test_image_sizes_are_checked():
-    image = torch.zeros(1, 3, 64, 128)
-    networks.check_image_size("resnet_9blocks", image, True)
-    networks.check_image_size("resnet_9blocks", image[..., 1:], False)
-    networks.check_image_size("users_own", image[..., 1:], True)
-    with pytest.raises(DataError, match="multiples of 4 pixels, and got 127x64"):
-        networks.check_image_size("resnet_9blocks", image[..., 1:], True)
-    with pytest.raises(DataError, match="unet_128 .* multiples of 128 pixels, and got 128x64"):
-        networks.check_image_size("unet_128", image, False)
+    def check(netG: str, size: tuple[int, int], train: bool, multiple: int = 0) -> None:
+        opt = argparse.Namespace(netG=netG, isTrain=train, pad_to_multiple=multiple)
+        networks.check_image_sizes(opt, {size: "a.png"})
+
+    check("resnet_9blocks", (128, 64), True)
+    check("resnet_9blocks", (127, 64), False)
+    check("users_own", (127, 64), True)
+    with pytest.raises(DataError, match=r"multiples of 4 pixels, and got 127x64.* 124x64 or 128x64 \(a.png\)"):
+        check("resnet_9blocks", (127, 64), True)
+    with pytest.raises(DataError, match="unet_128 .* multiples of 128 pixels, and got 128x64; .*work: 128x128 "):
+        check("unet_128", (128, 64), False)
+    with pytest.raises(DataError, match="480x640; the nearest that work: 256x512 or 512x768 "):
+        check("unet_256", (480, 640), False)
+    check("unet_256", (480, 640), False, multiple=256)
+    with pytest.raises(DataError, match="got 480x640"):
+        check("unet_256", (480, 640), False, multiple=32)

@@ -30,6 +30,14 @@ def small(netG: str = "resnet_6blocks") -> nn.Module:
     return build_generator(input_nc=3, output_nc=3, ngf=4, netG=netG, norm=norm)
 
 
+def begun(net: nn.Module, steps: int) -> Rounding:
+    rounding = Rounding(1, steps)
+    rounding.generator = net
+    rounding.finish()
+    rounding.before_step(1)
+    return rounding
+
+
 def convolutions(net: nn.Module) -> dict[str, nn.Module]:
     return {n: m for n, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))}
 
@@ -69,7 +77,7 @@ def test_zero_is_exact_in_every_activation_grid():
 def test_rounding_keeps_names_parameters_and_optimizer(netG):
     net = small(netG)
     names, parameters = list(net.state_dict()), list(net.parameters())
-    rounding = Rounding(net, steps=4)
+    rounding = begun(net, steps=4)
     assert list(net.state_dict()) == names and all(a is b for a, b in zip(net.parameters(), parameters))
     assert set(rounding.layers) == set(convolutions(net))
     output = net(torch.rand(2, 3, 128, 128) * 2 - 1)
@@ -80,7 +88,7 @@ def test_rounding_keeps_names_parameters_and_optimizer(netG):
 def test_the_rounded_output_is_near_and_not_equal():
     net, x = small(), torch.rand(1, 3, 32, 32) * 2 - 1
     plain = net(x)
-    rounding = Rounding(net, steps=1)
+    rounding = begun(net, steps=1)
     first = net(x)
     gap = float((first - plain).detach().abs().max())
     assert 0 < gap < 0.2  # some grey levels, through 17 norms
@@ -93,7 +101,7 @@ def test_the_rounded_output_is_near_and_not_equal():
 
 def test_ranges_follow_until_they_are_frozen():
     net = small()
-    rounding = Rounding(net, steps=100)
+    rounding = begun(net, steps=100)
     wide, narrow = torch.rand(1, 3, 32, 32) * 2 - 1, torch.zeros(1, 3, 32, 32)
     assert rounding.facts()["ranges"] == {}
     net(wide)
@@ -101,14 +109,14 @@ def test_ranges_follow_until_they_are_frozen():
     net(3 * wide)
     moved = rounding.facts()["ranges"]["model.1"]["input"]
     assert moved[0] > before[0]
-    rounding.advance(round(FREEZE * 100) + 1)
+    rounding.before_step(round(FREEZE * 100) + 1)
     net(100 * wide), net(narrow)
     assert rounding.facts()["ranges"]["model.1"]["input"] == moved
 
 
 def test_files_get_rounded_weights_and_training_keeps_its_own():
     net = small()
-    rounding = Rounding(net, steps=2)
+    rounding = begun(net, steps=2)
     before = copy.deepcopy(net.state_dict())
     with rounding.in_files():
         saved = copy.deepcopy(net.state_dict())
@@ -163,7 +171,7 @@ def test_resumed_equals_uninterrupted(run, tmp_path, monkeypatch):
         pass
 
     def stop_in_epoch_3(self):
-        if self._epochs_done == 2:
+        if self._place.epochs_done == 2:
             raise Stopped
         step(self)
 

@@ -9,7 +9,8 @@ from run_helpers import ARCHITECTURE, SIZE, make_cycle_run, make_run, option_lin
 
 from coronet_plugin.errors import CheckpointError, DataError, OptionError
 from coronet_plugin.generators.stock import build_generator
-from coronet_plugin.runs.run import Run, find_run, parse_options, read_log
+from coronet_plugin.runs.options import parse_options
+from coronet_plugin.runs.run import Run, find_run, read_log
 
 
 def find(root: Path, name: str) -> Run:

@@ -34,7 +34,7 @@ def test_every_method_trains_is_tested_and_meets_the_budget(trained, run, method
     assert (
         spec.phase == "compact" and 0.3 * spec.dense["macs"] < spec.slim["macs"] <= 0.4 * spec.dense["macs"]
     )
-    assert spec.search["method"] == ("exact" if method == "coronet" else method)
+    assert spec.search["method"] == ("gates" if method == "coronet" else method)
     assert run_test(*run("m", trained.root, "coronet", testing=True), "--ngf", 8) == 0
 
 
@@ -102,7 +102,6 @@ def test_a_checkpoint_of_the_search_is_tested_as_small_as_it_is(trained, run, tm
         (["--coronet_schedule", "steady", "--coronet_budget", 0.4], "published and folded"),
         (["--coronet_widths_from", "nowhere.json"], "nowhere.json cannot be read"),
         (["--coronet_widths_from", "x", "--coronet_shared_budget"], "no budget to share"),
-        (["--coronet_budget", "20ms"], "such as 0.1"),
         (["--coronet_budget", "1e9s", "--coronet_budget_kind", "latency"], "ask for less"),
     ],
 )
@@ -110,6 +109,14 @@ def test_what_cannot_be_is_one_line(trained, capsys, options, message):
     trained("no", *options, code=2)
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("budget", ["20ms", "1.7", "999"])
+def test_a_slip_in_the_budget_is_said_by_the_parser(trained, capsys, budget):
+    with pytest.raises(SystemExit) as left:
+        trained("no", "--coronet_budget", budget)
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and "such as 0.1" in error and error.count("\n") == 1
 
 
 def test_the_log_has_the_path_of_the_cost(trained, tmp_path):

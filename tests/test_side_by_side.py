@@ -95,16 +95,16 @@ def test_kept_weights_are_exact_to_the_last_bit(form, netG, norm, size):
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
     x = example_input(generator, size)
     expected = generator(x)
-    compression = Compression(generator, x, search_steps=10, hypernetwork=form, keep_weights=True, budget=0.3)
+    compression = Compression(generator, x, search_steps=10, method=form, keep_weights=True, budget=0.3)
     after = generator.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
-    compression.search.write_weights_()
+    compression.method.write_weights_()
     assert torch.equal(generator(x), expected)
     # the weakest filters of a set have the smallest latents
     (first,) = [s for s in compression.plan.prunable if s.name == compression.plan.prunable[0].name]
     (weight,) = [w for name, w in generator.named_parameters() if name == f"{first.name}.weight"]
     strength = weight.abs().sum((1, 2, 3)).argsort().tolist()
-    assert compression.search.score()[first.slice].argsort().tolist()[4:] == strength[4:]
+    assert compression.method.score()[first.slice].argsort().tolist()[4:] == strength[4:]
     copy = build_generator(3, 3, 16, netG, norm, False)
     copy.load_state_dict(before)
     assert difference(copy, generator, (x,)) == 0

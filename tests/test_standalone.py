@@ -203,6 +203,24 @@ def test_a_picture_from_the_command_line(exported, tmp_path, monkeypatch, capsys
             module.main()
 
 
+def test_pictures_of_sixteen_bits_and_with_alpha(exported, tmp_path, monkeypatch):
+    module = imported(exported / "out" / "slim_G.py")
+    assert module.BIT_DEPTH == 16
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) << 6  # of 12 bits
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    monkeypatch.setattr(module, "BIT_DEPTH", 12)
+    found = (module.read_picture(str(tmp_path / "deep.png")) + 1) * 127.5
+    assert np.array_equal(found[0, 0].round().numpy(), values >> 4)
+    glass = smooth_image(0, 8, 8).convert("RGBA")
+    glass.putalpha(smooth_image(1, 8, 8).convert("L"))
+    glass.save(tmp_path / "glass.png")
+    monkeypatch.setattr(module, "INPUT_NC", 4)
+    monkeypatch.setattr(module, "OUTPUT_NC", 4)
+    module.write_picture(module.read_picture(str(tmp_path / "glass.png")), str(tmp_path / "again.png"))
+    again = np.asarray(Image.open(tmp_path / "again.png")).astype(int)
+    assert again.shape == (8, 8, 4) and np.abs(again - np.asarray(glass)).max() <= 1  # rounded down
+
+
 # -- in a checkout --------------------------------------------------------------
 def test_slim_test_in_the_bundled_host(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(exported / "out")])

@@ -19,13 +19,13 @@ from coronet_plugin import cli
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.runs.run import find_run
 from coronet_plugin.sweep import table
-from coronet_plugin.sweep.plan import Plan, Setting, given, settings
+from coronet_plugin.sweep.plan import Plan, Trial, axis, given, method_named, trials
 from coronet_plugin.sweep.work import Work, begin, is_done, last_line, read_record
 
 HOST = """
 import argparse, pathlib, sys, time
 parser = argparse.ArgumentParser()
-for name in "name checkpoints_dir results_dir model num_test seed coronet_base coronet_budget coronet_method slow".split():
+for name in "name checkpoints_dir results_dir model num_test seed coronet_base coronet_budget coronet_method slow phase epoch".split():
     parser.add_argument("--" + name)
 parser.add_argument("--continue_train", action="store_true")
 options = parser.parse_args()
@@ -53,7 +53,8 @@ if options.slow and not options.continue_train:
 TEST = (
     HOST
     + """
-images = pathlib.Path(options.results_dir, options.name, "test_latest", "images")
+look = f"{options.phase or 'test'}_{options.epoch or 'latest'}"
+images = pathlib.Path(options.results_dir, options.name, look, "images")
 images.mkdir(parents=True, exist_ok=True)
 (images / "a_fake_B.png").write_text(options.num_test)
 """
@@ -84,7 +85,7 @@ def work(plan: Plan, said: list[str] | None = None, quality: float = 0.5) -> Wor
 
 # -- which runs, which commands ------------------------------------------------
 def test_every_combination_once_and_the_dense_one_without_budget() -> None:
-    names = [setting.name for setting in settings(["coronet", "dense"], ["0.25", "0.1"], [0, 1])]
+    names = [setting.name for setting in trials(["coronet", "dense"], ["0.25", "0.1"], [0, 1])]
     assert names == [
         *("coronet_0.25_s0", "dense_s0", "coronet_0.1_s0"),
         *("coronet_0.25_s1", "dense_s1", "coronet_0.1_s1"),
@@ -94,7 +95,7 @@ def test_every_combination_once_and_the_dense_one_without_budget() -> None:
 def test_trainings_differ_in_method_budget_and_seed_alone(host: Path, tmp_path: Path) -> None:
     shared = ["--model", "pix2pix", "--ngf", "8", "--lr=0.1"]
     plan = Plan.of(tmp_path / "out", host, shared, 5)
-    first, second = (plan.train(Setting(method, "0.1", 3)) for method in ("coronet", "uniform"))
+    first, second = (plan.train(Trial(method, "0.1", 3)) for method in ("coronet", "uniform"))
     begin = [
         "python",
         "train.py",
@@ -108,9 +109,9 @@ def test_trainings_differ_in_method_budget_and_seed_alone(host: Path, tmp_path: 
     ]
     assert first[: len(begin)] == second[: len(begin)] == begin
     assert given(first, "coronet_budget") == given(second, "coronet_budget") == ["--coronet_budget", "0.1"]
-    assert given(first, "seed")[1] == "3" and not given(first, "coronet_method")
+    assert given(first, "seed")[1] == "3" and given(first, "coronet_method")[1] == "coronet"
     assert given(second, "coronet_method")[1] == "uniform"
-    assert given(plan.train(Setting("published", "0.1", 3)), "coronet_hypernetwork")[1] == "published"
+    assert given(plan.train(Trial("published", "0.1", 3)), "coronet_method")[1] == "published"
     assert "--continue_train" not in first
 
 
@@ -134,7 +135,7 @@ def test_a_checkout_without_the_model_type_is_started_by_the_plug_in(host: Path,
     (host.parent / "models/coronet_model.py").unlink()
     (host.parent / "options/base_options.py").write_text("")
     plan = Plan.of(tmp_path, host, [], 1)
-    words = plan.train(Setting("coronet", "0.1", 1))
+    words = plan.train(Trial("coronet", "0.1", 1))
     assert words[:4] == ["python", "-m", "coronet_plugin", "train.py"] and "--seed" not in words
 
 
@@ -149,7 +150,7 @@ def test_options_a_sweep_sets_itself_are_refused(host: Path, tmp_path: Path) -> 
 # -- doing it -------------------------------------------------------------------
 def test_done_runs_are_skipped_and_one_failure_stops_nobody(host: Path, tmp_path: Path) -> None:
     plan, said = Plan.of(tmp_path / "out", host, [], 7), []
-    wanted = settings(["random", "coronet", "uniform"], ["0.1"], [0])
+    wanted = trials(["random", "coronet", "uniform"], ["0.1"], [0])
     failures = work(plan, said).all(wanted, jobs=2)
     (why,) = failures.values()
     assert "one went wrong" in why and "exit code 1" in why
@@ -164,14 +165,14 @@ def test_done_runs_are_skipped_and_one_failure_stops_nobody(host: Path, tmp_path
 
 def test_a_training_that_saved_nothing_is_not_done(host: Path, tmp_path: Path) -> None:
     """Upstream saves every fifth epoch unless told otherwise."""
-    plan, setting = Plan.of(tmp_path / "out", host, [], 7), Setting("magnitude", "0.1", 0)
+    plan, setting = Plan.of(tmp_path / "out", host, [], 7), Trial("magnitude", "0.1", 0)
     assert "--save_epoch_freq 1" in work(plan).all([setting])[setting]
     assert read_record(plan, setting) == {}
 
 
 @pytest.mark.parametrize("lost", ["results", "record"])
 def test_what_is_lost_is_made_again_and_no_more(host: Path, tmp_path: Path, lost: str) -> None:
-    plan, setting = Plan.of(tmp_path / "out", host, [], 7), Setting("coronet", "0.1", 0)
+    plan, setting = Plan.of(tmp_path / "out", host, [], 7), Trial("coronet", "0.1", 0)
     work(plan).run(setting)
     image = plan.results / "coronet_0.1_s0/test_latest/images/a_fake_B.png"
     image.unlink() if lost == "results" else (plan.folder / "runs/coronet_0.1_s0.json").unlink()
@@ -190,7 +191,7 @@ def test_a_folder_keeps_to_its_options(host: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX")
 def test_two_sweeps_do_not_work_on_one_run(host: Path, tmp_path: Path) -> None:
-    plan, setting = Plan.of(tmp_path / "out", host, [], 7), Setting("coronet", "0.1", 0)
+    plan, setting = Plan.of(tmp_path / "out", host, [], 7), Trial("coronet", "0.1", 0)
     with work(plan)._owned(setting):
         failures = work(plan).all([setting])
     assert "another process" in failures[setting] and not (plan.checkpoints / setting.name).exists()
@@ -215,8 +216,8 @@ def test_a_stopped_sweep_lets_its_training_save_and_goes_on_later(
     assert child.returncode == 128 + number and "the same command goes on" in said
     assert (run / "saved").exists() and not (tmp_path / "out/checkpoints/uniform_0.1_s0").exists()
     plan = Plan.of(tmp_path / "out", host, ["--slow", "1"], 10**6)
-    assert read_record(plan, Setting("coronet", "0.1", 0)) == {}
-    work(plan).run(Setting("coronet", "0.1", 0))
+    assert read_record(plan, Trial("coronet", "0.1", 0)) == {}
+    work(plan).run(Trial("coronet", "0.1", 0))
     assert calls(plan, "coronet_0.1_s0") == ["0.1 None 0 False", "0.1 None 0 True"]
 
 
@@ -225,18 +226,64 @@ def test_the_reason_of_a_failure_is_the_last_line(tmp_path: Path) -> None:
     assert last_line(tmp_path / "log") == "two"
 
 
+def test_a_run_is_judged_by_other_pictures_and_weights_without_training_again(
+    host: Path, tmp_path: Path
+) -> None:
+    setting, measured = Trial("uniform", "0.1", 0), {"test_latest": 0.5, "val_latest_average": 0.7}
+    for look, quality in measured.items():
+        phase, _, epoch = look.partition("_")
+        plan = Plan.of(tmp_path / "out", host, [], 5, phase, epoch)
+        assert not is_done(plan, setting)
+        work(plan, quality=quality).run(setting)
+        assert is_done(plan, setting) and (plan.pictures(setting) / "a_fake_B.png").is_file()
+    found = read_record(plan, setting)["figures"]
+    assert {look: figures["G"]["ssim"] for look, figures in found.items()} == measured
+    assert len(calls(plan, setting.name)) == 1
+
+
+def test_a_method_goes_with_a_form_of_the_hypernetwork(host: Path, tmp_path: Path) -> None:
+    plan = Plan.of(tmp_path / "out", host, [], 5)
+    dense, narrow = trials([method_named("dense+implicit"), method_named("uniform+implicit")], ["0.1"], [0])
+    assert (dense.name, narrow.name) == ("dense+implicit_s0", "uniform+implicit_0.1_s0")
+    words = [plan.train(setting) for setting in (dense, narrow)]
+    assert [given(w, "coronet_budget")[1] for w in words] == ["1.0", "0.1"]
+    assert [given(w, "coronet_method")[1] for w in words] == ["implicit", "uniform"]
+    assert [given(w, "coronet_multipliers")[1:] for w in words] == [[], ["5.41"]]
+
+
+def test_settings_are_varied_where_a_method_has_them() -> None:
+    varied = dict([axis("embedding=4,8"), axis("lr_factor=2.5")])
+    runs = trials(["published", "uniform"], ["0.1"], [0], varied)
+    assert [run.name for run in runs] == [
+        *("published_0.1_embedding4_lr_factor2.5_s0", "published_0.1_embedding8_lr_factor2.5_s0"),
+        "uniform_0.1_lr_factor2.5_s0",
+    ]
+    assert given(runs[0].options(), "coronet_embedding")[1] == "4"
+    assert given(runs[2].options(), "coronet_embedding") == []
+    for text in ("embeding=4", "embedding=four", "schedule=sudden"):
+        with pytest.raises(ValueError):
+            axis(text)
+
+
+@pytest.mark.parametrize("text", ["dens", "uniform+", "uniform+dense", "published+implicit"])
+def test_a_method_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", "--methods", text, "--"])
+    assert "--methods" in capsys.readouterr().err
+
+
 # -- the table -------------------------------------------------------------------
-def records() -> dict[Setting, dict]:
+def records() -> dict[Trial, dict]:
     def figures(macs: float, kid: float, ssim: float) -> dict:
         quality = {"kid": kid, "ssim": ssim, "fid": None, "floor_kid": 0.001}
         return {"figures": {"G": {"macs_share": macs, "parameters_share": macs, **quality}}}
 
     return {
-        Setting("dense", "1.0", 0): figures(1.0, 0.05, 0.9),
-        Setting("coronet", "0.1", 0): figures(0.1, 0.10, 0.6),
-        Setting("coronet", "0.1", 1): figures(0.1, 0.14, 0.8),
-        Setting("uniform", "0.1", 0): figures(0.09, 0.20, 0.7),
-        Setting("uniform", "0.1", 1): figures(0.09, 0.20, 0.7),
+        Trial("dense", "1.0", 0): figures(1.0, 0.05, 0.9),
+        Trial("coronet", "0.1", 0): figures(0.1, 0.10, 0.6),
+        Trial("coronet", "0.1", 1): figures(0.1, 0.14, 0.8),
+        Trial("uniform", "0.1", 0): figures(0.09, 0.20, 0.7),
+        Trial("uniform", "0.1", 1): figures(0.09, 0.20, 0.7),
     }
 
 
@@ -259,7 +306,7 @@ def test_seeds_are_put_together(tmp_path: Path) -> None:
 
 def test_a_figure_that_one_seed_lacks_is_left_out() -> None:
     found = records()
-    found[Setting("coronet", "0.1", 1)]["figures"]["G"]["kid"] = None
+    found[Trial("coronet", "0.1", 1)]["figures"]["G"]["kid"] = None
     groups = {group.method: group for group in table.groups(found)}
     assert "kid" not in groups["coronet"].values and groups["uniform"].mean("kid") == 0.2
 
@@ -300,3 +347,11 @@ def test_a_sweep_of_the_bundled_host(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run.images_dir is not None
     with Image.open(run.images_dir / "0_fake_B.png") as image:
         assert image.size == (32, 32)  # not a crop of a larger picture
+
+
+def test_a_slip_in_a_budget_is_said_before_any_training(host: Path, tmp_path: Path, capsys) -> None:
+    words = ["sweep", "--methods", "dense", "coronet", "--budgets", "0.4", "1.7", "--no_fid"]
+    words += ["--output", tmp_path / "out", "--script", host, "--", "--dataroot", "x"]
+    assert cli.main([str(word) for word in words]) == 2
+    assert "budget '1.7' is neither a fraction" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
+from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.generators.registry import FAMILIES
 
 
 def _words(text: str) -> list[str]:
@@ -26,10 +28,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="name or folder of a run, or a weight file; or, with random weights, resnet_9blocks, "
-        "resnet_9blocks@0.1 (uniform width at that budget) or resnet_9blocks@0.1/8 (channels in multiples of "
-        "8). The first is what the others are set against: name the dense one",
+        help="name or folder of a run, or a weight file; or, with random weights, a family of generators "
+        f"({', '.join(FAMILIES)}), FAMILY@0.1 (uniform width at that budget) or FAMILY@0.1/8 (channels in "
+        "multiples of 8). The first is what the others are set against: name the dense one",
     )
+    add_family_option(parser)
     parser.add_argument(
         "--runtimes",
         type=_words,

@@ -1,4 +1,4 @@
-"""The generators that are timed: of runs, of weight files, or stock ones with random weights."""
+"""The generators that are timed: of runs, of weight files, or of families with random weights."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from coronet_plugin.channels.find import cost_of, example_input
 from coronet_plugin.compression import Compression
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.export.pipeline import example_for
-from coronet_plugin.generators.stock import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.generators.registry import find_family
 from coronet_plugin.runs.opener import read_generator
 from coronet_plugin.runs.run import find_weights
-from coronet_plugin.standalone.text import sides
 
-STOCK = re.compile(r"(?P<netG>[a-z]+_\w+)(@(?P<budget>[^/]+)(/(?P<round>\d+))?)?")
-"""``resnet_9blocks``, ``resnet_9blocks@0.1``, ``resnet_9blocks@0.1/8``."""
+RANDOM = re.compile(r"(?P<family>\w+)(@(?P<budget>[^/]+)(/(?P<round>\d+))?)?")
+"""``FAMILY``, ``FAMILY@0.1``, ``FAMILY@0.1/8``."""
 SIZE = 256
 
 
@@ -60,42 +59,29 @@ def read_entries(
     entries: list[Entry] = []
     for name in names:
         chosen = size or (entries[0].size if entries else None)
-        entry = (
-            _stock(name, chosen)
-            if _is_stock(name)
-            else _stored(name, chosen, checkpoints_dir, epoch, network)
-        )
+        entry = _random(name, chosen) or _stored(name, chosen, checkpoints_dir, epoch, network)
         if entry.name in {other.name for other in entries}:
             raise OptionError(f"{entry.name} is named twice")
         entries.append(entry)
     return entries
 
 
-def _is_stock(name: str) -> bool:
-    match = STOCK.fullmatch(name)
-    return match is not None and match["netG"] in (*RESNET_BLOCKS, *UNET_DOWNS)
-
-
-def _stock(name: str, size: tuple[int, int] | None) -> Entry:
-    """Random weights: they do not change how long a generator takes."""
-    match = STOCK.fullmatch(name)
-    assert match is not None
-    norm = "instance" if match["netG"] in RESNET_BLOCKS else "batch"
-    architecture: dict[str, Any] = {
-        "netG": match["netG"],
-        "input_nc": 3,
-        "output_nc": 3,
-        "ngf": 64,
-        "norm": norm,
-    }
+def _random(name: str, size: tuple[int, int] | None) -> Entry | None:
+    """Random weights, which do not change how long a generator takes; None if ``name`` is of no family."""
+    match = RANDOM.fullmatch(name)
+    family = find_family(match["family"]) if match else None
+    if match is None or family is None:
+        return None
+    family.check_one_image()
+    config = family.default_config()
     torch.manual_seed(0)
-    generator = build_generator(**architecture, use_dropout=norm == "batch")
+    generator = family.build(config)
     origin = "random weights, dense"
     if match["budget"]:
-        narrow_(generator, match["budget"], int(match["round"] or 1), architecture)
+        narrow_(generator, match["budget"], int(match["round"] or 1), family.architecture(config))
         origin = f"random weights, uniform width, budget {match['budget']}"
         origin += f", channels in multiples of {match['round']}" * bool(match["round"])
-    return _entry(name, generator, size or (SIZE, SIZE), architecture, origin)
+    return _entry(name, generator, size or (SIZE, SIZE), family.side_multiple(config), origin)
 
 
 def narrow_(generator: nn.Module, budget: str, round_to: int, architecture: Mapping[str, Any]) -> None:
@@ -121,19 +107,14 @@ def narrow_(generator: nn.Module, budget: str, round_to: int, architecture: Mapp
 def _stored(
     name: str, size: tuple[int, int] | None, checkpoints_dir: Path | str, epoch: str, network: str
 ) -> Entry:
-    weights = find_weights(name, checkpoints_dir, epoch)
-    if network and network not in weights:
-        raise OptionError(f"--network {network}: {name} has {', '.join(weights)}")
-    chosen = network or next(iter(weights))
-    stored = read_generator(chosen, weights[chosen])
-    label = name if len(weights) == 1 else f"{name} {chosen}"
-    return _entry(label, stored.generator, size or stored.size, stored.architecture, stored.origin)
+    weights = find_weights(name, checkpoints_dir, epoch, network)
+    label = name if len(weights) == 1 and not network else f"{name} {next(iter(weights))}"
+    stored = read_generator(*next(iter(weights.items())))
+    stored.family.check_one_image()
+    return _entry(label, stored.generator, size or stored.size, stored.multiple, stored.origin)
 
 
-def _entry(
-    name: str, generator: nn.Module, size: tuple[int, int], architecture: Mapping[str, Any], origin: str
-) -> Entry:
-    multiple = sides(str(architecture["netG"]))
+def _entry(name: str, generator: nn.Module, size: tuple[int, int], multiple: int, origin: str) -> Entry:
     if any(side % multiple for side in size):
         raise OptionError(f"--size {size[0]}x{size[1]}: {name} needs multiples of {multiple}")
     cost = cost_of(generator, example_for(generator, size))

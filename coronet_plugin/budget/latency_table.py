@@ -139,6 +139,17 @@ class LatencyTable:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class LatencyMeter:
+    """Predicts the milliseconds of one image of the living units of ``plan`` from its ``table``."""
+
+    plan: ChannelPlan
+    table: LatencyTable
+
+    def __call__(self, alive: np.ndarray | None = None) -> float:
+        return self.table.predict(self.plan, alive)
+
+
 def _shapes_of(
     generator: nn.Module, inputs: tuple[Any, ...], run: Runner
 ) -> dict[str, list[tuple[int, ...]]]:

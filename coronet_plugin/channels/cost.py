@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coronet_plugin.errors import BudgetError
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -27,8 +29,15 @@ class Cost:
     parameters: int
 
     def of_kind(self, kind: str) -> int:
-        """The figure a budget of ``kind`` (``"macs"`` or ``"params"``) is about."""
-        return self.macs if kind == "macs" else self.parameters
+        """The figure a budget of ``kind`` (``"macs"`` or ``"params"``) is about.
+
+        Raises:
+            BudgetError: nothing is counted for that kind, as for a latency, which is measured.
+        """
+        counted = {"macs": self.macs, "params": self.parameters}
+        if kind not in counted:
+            raise BudgetError(f"nothing is counted for the budget kind {kind!r}, only {', '.join(counted)}")
+        return counted[kind]
 
     def as_dict(self) -> dict[str, int]:
         return {

@@ -44,7 +44,31 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
         kept = sliced(tensor.detach(), plan, name, alive)
         if kept.shape != tensor.shape:
             smaller[tensor] = kept
-    replaced = replace_tensors_(generator, smaller)
+    return _replaced(generator, plan, alive, smaller)
+
+
+@torch.no_grad()
+def restore_sizes_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Tensor, nn.Parameter]:
+    """Give all tensors of ``generator`` the shapes they have when only ``alive`` remain, in place.
+
+    ``plan``: of the dense generator, of which any part may be there now. Values are undefined. Returns the
+    new parameter for every one that was replaced.
+    """
+    keep = np.append(alive, True)  # the last entry answers for PINNED
+    other: dict[Tensor, Tensor] = {}
+    for name, axes in plan.slices.items():
+        tensor = _get(generator, name)
+        shape = [int(np.count_nonzero(keep[axes[i]])) if i in axes else n for i, n in enumerate(tensor.shape)]
+        if shape != list(tensor.shape):
+            other[tensor] = tensor.new_zeros(shape)
+    return _replaced(generator, plan, alive, other)
+
+
+def _replaced(
+    generator: nn.Module, plan: ChannelPlan, alive: np.ndarray, values: Mapping[Tensor, Tensor]
+) -> dict[Tensor, nn.Parameter]:
+    """Replace tensors by ``values``, and let the modules' attributes follow."""
+    replaced = replace_tensors_(generator, values)
     for module_name, widths in plan.module_widths(alive).items():
         module = generator.get_submodule(module_name)
         for attribute, width in widths.items():
@@ -52,6 +76,15 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
                 setattr(module, attribute, width)
     update_widths_(generator)
     return replaced
+
+
+def replace_in_optimizer_(
+    optimizer: torch.optim.Optimizer, replaced: Mapping[Tensor, nn.Parameter]
+) -> dict[Tensor, Any]:
+    """Let ``optimizer`` hold the new parameters, of which it knows nothing; gives what it knew of the old."""
+    for group in optimizer.param_groups:
+        group["params"] = [replaced.get(p, p) for p in group["params"]]
+    return {old: optimizer.state.pop(old) for old in replaced if old in optimizer.state}
 
 
 def update_optimizer_(
@@ -66,13 +99,12 @@ def update_optimizer_(
     Its groups and their settings are kept. ``parameters``: by name, as they were before; ``replaced``: what
     :func:`slim_` returned for ``plan`` and ``alive``.
     """
-    for group in optimizer.param_groups:
-        group["params"] = [replaced.get(p, p) for p in group["params"]]
+    known = replace_in_optimizer_(optimizer, replaced)
     for name, old in parameters.items():
-        if old in replaced and old in optimizer.state:
-            optimizer.state[replaced[old]] = {
+        if old in known:
+            optimizer.state[replaced[old]] = {  # type: ignore[index]
                 key: sliced(value, plan, name, alive) if _is_like(value, old) else value
-                for key, value in optimizer.state.pop(old).items()
+                for key, value in known[old].items()
             }
 
 

@@ -12,6 +12,7 @@ changes nothing. :mod:`coronet_plugin.channels.find` makes plans.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.channels.cost import Cost
-from coronet_plugin.channels.propagation import LayerCall, Product
+from coronet_plugin.channels.propagation import OUTPUT, LayerCall, Product
 from coronet_plugin.errors import OptionError
 
 PINNED = -1
@@ -135,10 +136,30 @@ class ChannelPlan:
             for axis, length in enumerate(shape)
         )
 
+    def sets_in(self, tensor: str) -> list[ChannelSet]:
+        """The prunable sets with entries in a parameter or buffer."""
+        found = np.concatenate([[PINNED], *self.slices.get(tensor, {}).values()])
+        return [s for s in self.prunable if ((found >= s.start) & (found < s.slice.stop)).any()]
+
+    def why_pinned(self, most: int = 3) -> str:
+        """The first ``most`` reasons for which hidden channels stay, with whose they are, in one line."""
+        names: dict[str, list[str]] = {}
+        for s in self.sets:
+            if s.pinned and s.pinned != OUTPUT:
+                reason = re.sub(r" \(in [\w.]+\)$", "", s.pinned)  # the same in every module
+                names.setdefault(reason, []).append(s.name)
+        reasons = [
+            f"{mine[0]}{f' and {len(mine) - 1} more' * (len(mine) > 1)}: {reason}"
+            for reason, mine in names.items()
+        ]
+        return "; ".join([*reasons[:most], *(["..."] if len(reasons) > most else [])])
+
     def units_of(self, channel_set: ChannelSet) -> np.ndarray:
         """The unit of every channel that the set's first producing layer makes."""
-        call = next(c for c in self.calls if c.module == channel_set.producers[0] and c.weight in self.slices)
-        return self.slices[call.weight or ""][call.axis_out]
+        for call in self.calls:
+            if call.module == channel_set.producers[0] and call.weight in self.slices:
+                return self.slices[call.weight or ""][call.axis_out]
+        return np.full(channel_set.channels, PINNED)  # made by a kernel that is no parameter
 
     def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
         """Indices, in the set's first producing layer, of its channels that are ``alive``."""

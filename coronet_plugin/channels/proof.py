@@ -74,14 +74,14 @@ def _examine(
     worst = 0.0
     for number, gain in enumerate(GAINS * (3 if plan.cost().macs < QUICK else 1)):
         conditions = Conditions(run, seed + number, gain)
-        found, failure, trial = _first_that_runs(generator, plan, inputs, conditions)
+        found, failure, examiner = _first_that_runs(generator, plan, inputs, conditions)
         if failure:
             with suppress(PlanError):  # a generator may not take double precision
                 exact = replace(conditions, dtype=torch.float64)
-                found, failure, trial = _first_that_runs(generator, plan, inputs, exact)
+                found, failure, examiner = _first_that_runs(generator, plan, inputs, exact)
         worst = max(worst, found)
         if failure:
-            return worst, trial.culprit(plan, failure)
+            return worst, examiner.culprit(plan, failure)
     return worst, None
 
 
@@ -97,15 +97,15 @@ class Conditions:
 
 def _first_that_runs(
     generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], conditions: Conditions
-) -> tuple[float, str, Trial]:
+) -> tuple[float, str, Examiner]:
     """Try the plan on random input, or on ``inputs`` if the generator does not take that."""
     copied = _randomised(generator, conditions.seed, conditions.gain)
     copied = copied if conditions.dtype is None else copied.to(conditions.dtype)
     reason: DoesNotRun | None = None
     for values in (tuple(_noise(value, conditions.seed) for value in inputs), inputs):
-        trial = Trial(copied, tuple(_cast(value, conditions.dtype) for value in values), conditions)
+        examiner = Examiner(copied, tuple(_cast(value, conditions.dtype) for value in values), conditions)
         try:
-            return (*trial.without_units(plan, plan.units), trial)
+            return (*examiner.without_units(plan, plan.units), examiner)
         except DoesNotRun as error:
             reason = error
     raise PlanError(f"the generator {type(copied).__name__} does not run: {reason}") from reason
@@ -116,7 +116,7 @@ class DoesNotRun(Exception):
 
 
 @dataclass(frozen=True)
-class Trial:
+class Examiner:
     """A copy of the generator with random parameters, and inputs, on which plans are tried."""
 
     generator: nn.Module

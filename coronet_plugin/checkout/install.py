@@ -34,6 +34,7 @@ import sys
 from models.base_model import BaseModel
 
 try:
+    from coronet_plugin.errors import show_in_one_line
     from coronet_plugin.training.model_type import coronet_model
 except ModuleNotFoundError as error:
     if error.name != "coronet_plugin":
@@ -45,6 +46,7 @@ except ModuleNotFoundError as error:
     )
     sys.exit(2)
 
+show_in_one_line()
 CoronetModel = coronet_model(BaseModel)
 '''
 

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin.checkpoint.spec_check import FILE_BYTES, Unsound, check, short
+from coronet_plugin.checkpoint.spec_check import FILE_BYTES, Unsound, check
 from coronet_plugin.errors import CheckpointError
+from coronet_plugin.generators.config import shorten
 
 FORMAT = "coronet-spec"
 VERSION = 2
@@ -27,9 +28,9 @@ COMPACT = "compact"
 class Spec:
     """Everything known of one saved generator.
 
-    ``architecture``: arguments of :func:`coronet_plugin.generators.stock.build_generator`
-    (``netG``, ``input_nc``, ``output_nc``, ``ngf``, ``norm``, ``use_dropout``), or
-    ``{"class": name}`` for a generator of the user's own.
+    ``architecture``: ``netG``, the name of a registered family, and its config
+    (:mod:`coronet_plugin.generators.registry`), or ``{"class": name}`` for another generator of the
+    user's own.
     ``dense`` and ``slim``: ``macs``, ``macs_literature`` and ``parameters``.
     ``sets``: per channel set ``name``, ``channels``, ``kept`` (indices in the first
     producing layer) and ``pinned`` (reason or null).
@@ -82,11 +83,11 @@ class Spec:
             entries, version = MIGRATIONS[version](entries), version + 1
         if version != VERSION:
             raise CheckpointError(
-                f"{path} has spec version {short(version)}, this coronet_plugin reads versions up to "
+                f"{path} has spec version {shorten(version)}, this coronet_plugin reads versions up to "
                 f"{VERSION}; update the package"
             )
         if entries.get("phase") not in (SEARCH, COMPACT):
-            named = short(entries.get("phase"))
+            named = shorten(entries.get("phase"))
             raise CheckpointError(f"{path} names the phase {named}, not {SEARCH!r} or {COMPACT!r}")
         try:
             check(entries)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.errors import DataError, OptionError
-from coronet_plugin.evaluation.pictures import open_picture
+from coronet_plugin.pictures.reading import open_picture
 
 
 @dataclass(frozen=True)

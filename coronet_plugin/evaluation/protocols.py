@@ -17,8 +17,9 @@ from coronet_plugin.evaluation.cache import Say, default_folder, features_of
 from coronet_plugin.evaluation.distances import Distance, distance
 from coronet_plugin.evaluation.features import FeatureExtractor
 from coronet_plugin.evaluation.perceptual import Perceptual
-from coronet_plugin.evaluation.pictures import Pictures, spread
+from coronet_plugin.evaluation.pictures import Pictures
 from coronet_plugin.evaluation.real import RealPictures
+from coronet_plugin.pictures.files import spread
 
 TEST, ALL = "test", "all"
 PROTOCOLS = {

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.evaluation.pictures import Pictures, Reading, pictures_of
-from coronet_plugin.runs.run import Options, Run, Translation, parse_options
+from coronet_plugin.pictures.files import FULL_DEPTH
+from coronet_plugin.runs.options import Options, parse_options
+from coronet_plugin.runs.run import Run, Translation
 
 TRAIN, TEST = "train", "test"
 
@@ -104,9 +106,13 @@ def _read_like_the_test(run: Run, translation: Translation, options: Options, si
         raise OptionError(
             f"--aspect_ratio is {aspect_ratio!r} in the option file, expected a ratio such as 1.0"
         )
+    channels = run.channels(translation.generator)[1]
     return Reading(
         half=side if _is_aligned(options) else "",
-        gray=run.channels(translation.generator)[1] == 1,
+        gray=channels == 1,
+        alpha=channels == 4,
+        bit_depth=options.integer("bit_depth", FULL_DEPTH),
+        padded=options.integer("pad_to_multiple", 0) > 1,
         preprocess=options.text("preprocess", options.text("resize_or_crop", "resize_and_crop")),
         load_size=options.integer("load_size", options.integer("loadSize", options.crop_size)),
         crop_size=options.crop_size,

@@ -5,26 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from coronet_plugin.export.pytorch import dynamic_shapes, sample
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import ArrayModel, Job
+from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
 from coronet_plugin.measure.onnx import can_use_dynamo, open_session, write_by_dynamo, write_by_tracing
-
-FREE = {0: "batch", 2: "height", 3: "width"}
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
     """Write by torch's exporter of today, or by the former one where torch or onnxscript lack the other."""
     dynamo = can_use_dynamo()
+    names = job.ports.input_names, job.ports.output_names
     with silenced(), torch.no_grad():
         if dynamo:
-            write_by_dynamo(job.generator, (sample(job),), path, dynamic_shapes(job))
+            write_by_dynamo(job.generator, sample(job), path, names, dynamic_shapes(job))
         else:
-            write_by_tracing(job.generator, (job.example,), path, FREE if job.dynamic else None)
+            write_by_tracing(job.generator, job.inputs, path, names, _free(job) if job.dynamic else None)
     return {"exporter": "torch.onnx, dynamo" if dynamo else "torch.onnx, legacy", "opset": _opset(path)}
+
+
+def _free(job: Job) -> dict[str, dict[int, str]]:
+    return {
+        port.name: {0: "batch", 2: "height", 3: "width"} if port.is_picture else {0: "batch"}
+        for port in (*job.ports.inputs, *job.ports.outputs)
+    }
 
 
 def _opset(path: Path) -> int:
@@ -37,10 +42,5 @@ def _opset(path: Path) -> int:
 def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file in a CPU session of ONNX Runtime."""
     session = open_session(path, threads)
-    name = session.get_inputs()[0].name
-
-    def run(values: np.ndarray) -> np.ndarray:
-        output: np.ndarray = session.run(None, {name: values})[0]
-        return output
-
-    return run
+    names = [port.name for port in session.get_inputs()]
+    return lambda *values: in_a_row(session.run(None, dict(zip(names, values))))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,56 @@ import numpy as np
 from torch import Tensor, nn
 
 from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.export.ports import SINGLE, Ports
 from coronet_plugin.versions import version_of
 
 EAGER = "torch"
 """The name of eager PyTorch, beside those of the targets: the generator as a module, no export."""
-ArrayModel = Callable[[np.ndarray], np.ndarray]
-"""A generator, as a file in its runtime: (N, C, H, W) float32 in [-1, 1] to the same kind of array."""
+ArrayModel = Callable[..., Any]
+"""A generator, as a file in its runtime: (N, C, H, W) float32 in [-1, 1] to the same kind of array. With
+several inputs it takes an array for each, in order; with several outputs it gives a tuple of arrays."""
 
 
 @dataclass(frozen=True)
 class Job:
     """A generator as a target's module converts it.
 
-    ``generator``: on the CPU, in evaluation mode, prepared for the target. ``example``: (1, C, H, W) float32
-    in [-1, 1]. ``dtype``: ``fp32`` or ``fp16``. ``dynamic``: batch, height and width are free, the latter two
-    in multiples of ``multiple``.
+    ``generator``: on the CPU, in evaluation mode, prepared for the target; it returns a tensor or a tuple of
+    tensors. ``example``: (1, C, H, W) float32 in [-1, 1], or a tuple of all its inputs. ``dtype``: ``fp32``
+    or ``fp16``. ``dynamic``: batch, height and width are free, the latter two in multiples of ``multiple``.
+    ``ports``: names of what goes in and comes out.
     """
 
     generator: nn.Module
-    example: Tensor
+    example: Tensor | tuple[Tensor, ...]
     dtype: str = "fp32"
     dynamic: bool = False
     multiple: int = 1
+    ports: Ports = SINGLE
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """All inputs of the example."""
+        return self.example if isinstance(self.example, tuple) else (self.example,)
+
+
+def in_a_row(outputs: Iterable[np.ndarray]) -> Any:
+    """The result of an :data:`ArrayModel`: the only one of ``outputs``, or a tuple of all."""
+    found = tuple(outputs)
+    return found if len(found) > 1 else found[0]
+
+
+def one_at_a_time(run: Callable[..., Sequence[np.ndarray]]) -> ArrayModel:
+    """The model of a file that takes one picture, and what belongs to it, at a time."""
+
+    def over_the_batch(*values: np.ndarray) -> Any:
+        count = len(values[0])
+        if count == 1:
+            return in_a_row(run(*values))
+        parts = [run(*(np.ascontiguousarray(v[i : i + 1]) for v in values)) for i in range(count)]
+        return in_a_row(map(np.concatenate, zip(*parts)))
+
+    return over_the_batch
 
 
 @dataclass(frozen=True)

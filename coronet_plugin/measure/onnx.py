@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 OPSET, LEGACY_OPSET = 20, 17
+Names = tuple[list[str], list[str]]
+NAMES: Names = (["input"], ["output"])
 LEVEL = 3
 """Of ONNX Runtime's log: errors alone."""
 
@@ -28,14 +30,21 @@ def has_dynamo_exporter() -> bool:
 
 
 def write_by_dynamo(
-    module: nn.Module, inputs: tuple[Any, ...], path: Path, dynamic_shapes: tuple[Any, ...] | None = None
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    path: Path,
+    names: Names = NAMES,
+    dynamic_shapes: tuple[Any, ...] | None = None,
 ) -> None:
-    """Write ``module`` by torch's exporter of today; ``dynamic_shapes``: free sizes, as for torch.export."""
+    """Write ``module`` by torch's exporter of today; ``dynamic_shapes``: free sizes, as for torch.export.
+
+    ``names``: of all inputs and all outputs.
+    """
     program = torch.onnx.export(
         module,
         inputs,
-        input_names=["input"],
-        output_names=["output"],
+        input_names=names[0],
+        output_names=names[1],
         opset_version=OPSET,
         dynamo=True,
         dynamic_shapes=dynamic_shapes,
@@ -49,9 +58,10 @@ def write_by_tracing(
     module: nn.Module,
     inputs: tuple[Any, ...],
     file: Path | IO[bytes],
-    free: Mapping[int, str] | None = None,
+    names: Names = NAMES,
+    free: Mapping[str, Mapping[int, str]] | None = None,
 ) -> None:
-    """Write ``module`` by torch's former exporter; the axes of the input and output in ``free`` are free.
+    """Write ``module`` by torch's former exporter; ``free``: names of free axes, by input and output.
 
     It is quick, and all that torch before 2.5 has; it makes ``Slice`` chains of reflection padding.
 
@@ -67,10 +77,10 @@ def write_by_tracing(
             module,
             inputs,
             str(file) if isinstance(file, Path) else file,  # type: ignore[arg-type]
-            input_names=["input"],
-            output_names=["output"],
+            input_names=names[0],
+            output_names=names[1],
             opset_version=LEGACY_OPSET,
-            dynamic_axes={"input": free, "output": free} if free else None,
+            dynamic_axes=free,
             **extra,
         )
 

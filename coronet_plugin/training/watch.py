@@ -1,4 +1,4 @@
-"""The same few pictures while a run trains: what its generators make of them, beside a dense run's.
+"""Show the same few pictures while a run trains: what its generators make of them, beside a dense run's.
 
 Added to the visuals of the base model, so that they go wherever the host shows those: visdom, its page, or
 what else it has. Training is not touched by it: weights, buffers, random numbers and the model's own
@@ -72,9 +72,8 @@ def _guarded(what: str, forget: dict[str, Tensor] | None = None) -> Iterator[Non
 
 @contextlib.contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    """No gradients; random numbers, buffers, modes and the model's attributes are put back at the end."""
-    networks = [host.unwrap(getattr(model, "net" + name)) for name in model.model_names]
-    attributes = dict(vars(model))
+    """Compute without gradients; random numbers, buffers and modes are put back at the end."""
+    networks = host.networks(model).values()
     buffers = [(buffer, buffer.clone()) for network in networks for buffer in network.buffers()]
     modes = [(module, module.training) for network in networks for module in network.modules()]
     devices = range(torch.cuda.device_count())
@@ -82,8 +81,6 @@ def _undisturbed(model: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            vars(model).clear()
-            vars(model).update(attributes)
             for buffer, value in buffers:
                 buffer.copy_(value)
             for module, mode in modes:
@@ -143,9 +140,10 @@ def _inputs(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[s
         return look
 
     hooks = [host.unwrap(getattr(model, f"net{n}")).register_forward_pre_hook(note(n)) for n in names]
+    shadow = copy.copy(model)  # the same networks; what it is shown stays with it
     try:
-        model.set_input(samples)
-        model.forward()
+        shadow.set_input(samples)
+        shadow.forward()
     finally:
         for hook in hooks:
             hook.remove()

@@ -27,6 +27,7 @@ from coronet_plugin.export.quantization.quality import Quality, quality, truths_
 from coronet_plugin.export.request import Request
 from coronet_plugin.export.sensitivity import layers_in_order, sensitivities
 from coronet_plugin.export.targets import Target
+from coronet_plugin.export.verify import bounds_of
 
 MAX_DROP = 0.01
 """What int8 may lose by default: SSIM of its pictures to those of fp32 is 1 less this, on average."""
@@ -104,12 +105,13 @@ def quantize(
     )
     truths = truths_of(held_out, prepared, example)
     reference = as_array_model(prepared)
+    [bound] = bounds_of(prepared, (kept.values[:1],))
     with tempfile.TemporaryDirectory() as folder:
         write = _guarded(module.begin(job, Path(folder)), request.target)
 
         def try_without(floats: frozenset[str]) -> Quality:
             write(path, floats)
-            return quality(request.target.load(path), reference, held_out.values, truths)
+            return quality(request.target.load(path), reference, held_out.values, truths, bound)
 
         floats, found, before = fewest_in_floats(job, limit, try_without)
     return {

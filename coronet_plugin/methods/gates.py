@@ -17,18 +17,19 @@ multiplies the weights that read its channel by ``b / a``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from coronet_plugin.budget.goal import Goal
 from coronet_plugin.channels.cut import readers, scale_
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.methods.base import Search, Subject
+from coronet_plugin.methods.base import Method, Task
+from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.proximal import soft_threshold
+from coronet_plugin.methods.registry import DEFAULT, method
 
 ROUNDS = 50
 """How often channels are given up in a search."""
@@ -46,27 +47,33 @@ ROUNDING = 1e-9
 """A latent smaller than this is zero: equal steps from one do not end there exactly."""
 
 
-class ExactSearch(Search):
+@method("gates", "no hypernetwork, no cost, no loss at the cut", DEFAULT, "exact", "none")
+class Gates(Method):
     """Search without loss at the cut; see the module's text."""
 
     lossless = True
 
-    def __init__(self, subject: Subject, goal: Goal, steps: int) -> None:
-        super().__init__(subject, goal, steps)
+    def __init__(self, task: Task, config: Any) -> None:
+        super().__init__(task, config)
         self.latents = torch.ones(self.plan.units, dtype=torch.float64)
         self._shrinkage = torch.zeros(self.plan.units, dtype=torch.float64)
         """How much each proximal step takes off a latent; above zero for what is given up."""
         self._importance = torch.zeros(self.plan.units + 1)  # the last entry gathers what is pinned
         self._seen = 0
-        self.follow_(self.plan)
+        self.discount: Callable[[], np.ndarray] | None = None
+        """Rates ``(units,)`` to divide the derivatives by, if any."""
+        self._look_at(self.plan)
 
-    def follow_(self, plan: ChannelPlan) -> None:
+    def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
+        self._look_at(plan)
+
+    def _look_at(self, plan: ChannelPlan) -> None:
         self._readers = readers(plan)
         self._parameters = dict(self.generator.named_parameters())
 
     # -- importance ------------------------------------------------------
     @torch.no_grad()
-    def take_gradients(self) -> None:
+    def gradients(self) -> None:
         self._seen += 1
         if (self._seen - 1) % EVERY:
             return
@@ -90,9 +97,14 @@ class ExactSearch(Search):
         """Rank of the importance in its set, over (0, 1]; minus infinity for what is given up.
 
         Ranks, so that all sets shrink alike: raw importance, even in units of its set's mean, gave no
-        better widths (docs/results.md).
+        better widths (docs/results.md). Where no reader has had a gradient, being frozen, the sum of
+        squares of the weights that read a unit stands in for it.
         """
-        importance = self._importance[:-1].double().cpu().numpy()
+        importance = self._importance[:-1].double().cpu().numpy().copy()
+        if self.discount is not None:
+            importance = importance / self.discount() ** 2
+        for part in (s.slice for s in self.plan.prunable if not importance[s.slice].any()):
+            importance[part] = self._magnitude()[part]
         kept = (self._shrinkage == 0).numpy()
         score = np.where(kept, importance, -np.inf)
         for channel_set in self.plan.prunable:
@@ -100,15 +112,25 @@ class ExactSearch(Search):
             score[channel_set.slice][order] = (np.arange(len(order)) + 1) / len(order)
         return np.where(kept, score, -np.inf)
 
+    @torch.no_grad()
+    def _magnitude(self) -> np.ndarray:
+        """Sum of squares of the weights that read each unit, ``(units,)``."""
+        sums = torch.zeros(self.plan.units + 1)
+        for name, axis, units in self._readers:
+            weight = self._parameters[name]
+            index = torch.from_numpy(units % (self.plan.units + 1))
+            sums.index_add_(0, index, _sum_of_products(weight, weight, axis).cpu())
+        return sums[:-1].double().numpy()
+
     # -- the proximal step -----------------------------------------------
-    def advance(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         left = self.steps - step + 1  # proximal steps from here to the cut, this one too
         if left > 0 and step % max(1, self.steps // ROUNDS) == 0:
             warm_up, fading = WARM_UP * self.steps, max(1.0, FADING * self.steps)
             if step >= warm_up:
                 # the schedule begins when the first are gone, and what is given up now counts for then
                 progress = (step - warm_up) / max(1.0, self.steps - warm_up - fading)
-                given_up = torch.from_numpy(~self.goal.choose(self, progress)) & (self._shrinkage == 0)
+                given_up = torch.from_numpy(~self.goal.choose(progress)) & (self._shrinkage == 0)
                 self._shrinkage[given_up] = 1 / min(round(fading), left)
         if self._shrinkage.any():
             before = self.latents
@@ -117,12 +139,15 @@ class ExactSearch(Search):
             ratio = torch.where(before > 0, self.latents / before, 0.0)
             scale_(self._parameters, self._readers, ratio.numpy())
 
+    def gates(self) -> np.ndarray:
+        return self.latents.numpy()
+
     def alive(self) -> np.ndarray:
         return (self.latents > 0).numpy()
 
     def chosen(self) -> np.ndarray:
         """All whose latents are not zero: they have become as many as fit; before, the best that fit."""
-        return self.alive() if self.goal.met else self.goal.choose(self)
+        return self.alive() if self.goal.met else self.goal.choose()
 
     # -- saving ----------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
