@@ -37,6 +37,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epoch", default="latest", help="which saved weights, as test.py took them (default: %(default)s)"
     )
+    parser.add_argument(
+        "--load_iter",
+        dest="epoch",
+        type=_iteration,
+        metavar="N",
+        help="those of iteration N, as test.py took them",
+    )
+
+
+def _iteration(text: str) -> str:
+    return f"iter_{positive(text)}"
 
 
 NORM_MODE = "batch"

@@ -13,6 +13,8 @@ import json
 import os
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -83,6 +85,32 @@ def together() -> Iterator[None]:
         raise
     finally:
         _pending.reset(token)
+
+
+@contextlib.contextmanager
+def appearing_in(folder: Path) -> Iterator[Path]:
+    """A new folder, whose files go to ``folder`` at the end, in place of those of the same name.
+
+    After an error nothing is left of it, nor is ``folder`` made. Files directly in it speak of those in its
+    subfolders: they go first and come last, and are never those of others.
+
+    Raises:
+        CheckpointError: as :func:`write_atomically`.
+    """
+    there = next(place for place in folder.absolute().parents if place.is_dir())
+    with _explain_failure(folder):
+        temporary = tempfile.TemporaryDirectory(dir=there, prefix=".new-")
+    with temporary:
+        made = Path(temporary.name)
+        yield made
+        found = [path.relative_to(made) for path in made.rglob("*") if path.is_file()]
+        with _explain_failure(folder):
+            for path in found:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                if len(path.parts) == 1:
+                    (folder / path).unlink(missing_ok=True)
+            for path in sorted(found, key=lambda path: -len(path.parts)):
+                shutil.move(made / path, folder / path)
 
 
 def settle(folder: str | Path) -> None:

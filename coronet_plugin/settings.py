@@ -70,10 +70,12 @@ def add_options(group: Any, settings: Iterable[Setting]) -> None:
         if each.type is bool:
             group.add_argument(each.option, action="store_true", help=each.help)
         else:
-            known: dict[str, Any] = {"default": each.default, "help": each.help, "choices": each.choices}
+            # what has no default is not set unless it is given; the help says what that means
+            default = argparse.SUPPRESS if each.default is None else each.default
+            known: dict[str, Any] = {"default": default, "help": each.help, "choices": each.choices}
             group.add_argument(each.option, type=each.type, metavar=each.metavar, **known)
 
 
 def values_of(options: argparse.Namespace, settings: Iterable[Setting]) -> dict[str, Any]:
     """The values that ``options`` has for each of ``settings``, by name."""
-    return {each.name: getattr(options, PREFIX + each.name) for each in settings}
+    return {each.name: getattr(options, PREFIX + each.name, each.default) for each in settings}

@@ -10,7 +10,7 @@ saves. Held out are pictures of ``val`` where the data has them, else training p
 ``test``, ``val`` is the test.
 
 ``OUTPUT/records`` has a file for every run, written as it comes; what is there is not done again. At the end,
-or with ``--table`` alone, ``methods.jsonl``, ``methods.md`` and ``methods.png`` are written from them.
+or with ``--table`` alone, ``methods.jsonl`` and ``methods.md`` are written from them.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ ROWS = {
     "uniform, multipliers": "uniform+implicit",
     "magnitude": "magnitude",
     "random": "random",
-    "none": "coronet+none",
+    "gates": "gates",
+    "gates, linear": "gates --coronet_schedule linear",
     "published": "published",
     "implicit": "implicit",
     "gated": "gated",
 }
-"""Rows of the tables, as ``coronet sweep`` calls them."""
+"""Rows of the tables: methods as ``coronet sweep`` calls them, with options of ``train.py`` of their own."""
 DENSE_BUDGET = "1.0"
 FACTORS = ("1", "2.5", "5")
 HELD_OUT = "val_latest_average"
@@ -178,8 +179,8 @@ class Comparison:
 
     def _judged(self, job: Job, look: str, record: dict[str, Any]) -> dict[str, Any]:
         phase, _, epoch = look.partition("_")
-        task, method = TASKS[job.task], ROWS[job.row]
-        folder = self.output / "sweeps" / f"{job.task}_f{job.factor}"
+        task, (method, *own) = TASKS[job.task], ROWS[job.row].split()
+        folder = self.output / "sweeps" / "_".join([job.task, f"f{job.factor}", *own[1:]])
         words = [
             sys.executable,
             "-m",
@@ -197,15 +198,15 @@ class Comparison:
             "--",
             *task.words(self.data[job.task], job.factor),
         ]
-        words += ["--gpu_ids", self.gpu or "-1"]
+        words += [*own, "--gpu_ids", self.gpu or "-1"]
         self.output.joinpath("cache").mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         found = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
         if found.returncode:
             raise RuntimeError(f"{job.name} {look}: {found.stderr.strip().splitlines()[-1:]}")
-        setting = Trial(method, job.budget, job.seed)
-        run = json.loads((folder / "runs" / f"{setting.name}.json").read_text())
-        _tidy(folder / "checkpoints" / setting.name, job)
+        trial = Trial(method, job.budget, job.seed)
+        run = json.loads((folder / "runs" / f"{trial.name}.json").read_text())
+        _tidy(folder / "checkpoints" / trial.name, job)
         known = {key: getattr(job, key) for key in ("task", "row", "budget", "factor", "seed")}
         looks = {**record.get("looks", {}), look: run["figures"][look][task.generator]}
         record = {"name": job.name, **known, "seconds": run["seconds"], "looks": looks}
@@ -364,7 +365,7 @@ def main() -> int:
         choices=range(LAST + 1),
         help="also judge so many of the last saves of the plain weights (default: %(default)s)",
     )
-    parser.add_argument("--default", default="implicit", help="the row that others are compared with")
+    parser.add_argument("--default", default="gates", help="the row that others are compared with")
     parser.add_argument("--gpu", default="", metavar="ID", help="train on this GPU (default: the CPU)")
     parser.add_argument(
         "--table", type=Path, metavar="FOLDER", help="only write the tables, into this folder"

@@ -1,4 +1,4 @@
-"""What the multipliers of the hypernetwork ``implicit`` do, one property at a time.
+"""What the multipliers of the method ``implicit`` do, one property at a time.
 
     python scripts/study_multipliers.py --data facades=PATH --output multipliers --seeds 0 1 2
 
@@ -89,7 +89,7 @@ def run(task: str, data: Path, variant: str, seed: int, factor: str, output: Pat
     words = [*TASKS[task].words(data, factor), *where, "--seed", str(seed), "--coronet_budget", "0.1"]
     base = words[words.index("--model") + 1]
     words[words.index("--model") + 1] = "coronet"
-    words += ["--coronet_base", base, "--coronet_hypernetwork", "implicit", *options]
+    words += ["--coronet_base", base, "--coronet_method", "implicit", *options]
     call("scripts/train_with_rates.py", "--rate_seed", str(SEED + seed), *rates, "--", *words)
     size = str(TASKS[task].size)
     test = [

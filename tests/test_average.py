@@ -68,7 +68,7 @@ def test_a_decay_that_is_none_is_refused(decay):
 def test_removals_change_nothing_in_the_mean_either(norm, monkeypatch):
     compression, optimizer = started(norm, average=0.9)
     x = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
-    remove, changes = compression._remove, []
+    remove, changes = compression.remove_, []
 
     def averaged():
         with torch.no_grad(), compression.companions["average"].in_place() as generator:
@@ -79,7 +79,7 @@ def test_removals_change_nothing_in_the_mean_either(norm, monkeypatch):
         remove(alive)
         changes.append(float((averaged() - before).abs().max()))
 
-    monkeypatch.setattr(compression, "_remove", watched)
+    monkeypatch.setattr(compression, "remove_", watched)
     for seed in range(40):
         learn(compression, optimizer, seed)
     assert compression.phase == "compact" and len(changes) > 3
@@ -175,8 +175,8 @@ def test_the_generators_learning_rate_is_its_own(tmp_path, monkeypatch, form):
     def noting(self, *args):
         step(self, *args)
         model = self.model
-        generated = getattr(model.compressions["G"].method, "_generated", None)
-        searching = generated and generated.optimizer
+        method = model.compressions["G"].method
+        searching = method.generated.optimizer if getattr(method, "hypernetwork", None) else None
         found = [model.optimizer_G, model.optimizer_D, *([searching] if searching else [])]
         rates[factor].append(tuple(optimizer.param_groups[0]["lr"] for optimizer in found))
 

@@ -28,7 +28,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_rows_are_methods_of_the_sweep() -> None:
-    assert all(method_named(method) for method in ROWS.values())
+    assert all(method_named(method.split()[0]) for method in ROWS.values())
 
 
 def test_held_out_pictures_are_never_trained_on(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_runtimes_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match="pytorhc is not known; choose from all, torch, onnxruntime"):
         choose(["pytorhc"])
     monkeypatch.setattr(
-        "coronet_plugin.export.targets._is_installed", lambda name: name in ("onnx", "onnxruntime")
+        "coronet_plugin.export.targets.is_installed", lambda name: name in ("onnx", "onnxruntime")
     )
     assert [package_of(target) for target in choose()] == ["onnxruntime"]
     assert choose(["onnx"]) == choose(["onnxruntime", "torch"]) == choose()

@@ -118,6 +118,18 @@ def test_data_without_test_pictures_is_watched_on_training_ones(train, tmp_path:
     assert "warning" not in capsys.readouterr().out
 
 
+def test_pictures_that_cannot_be_used_are_not_said_to_be_missing(train, tmp_path: Path, capsys) -> None:
+    train("dense", "pix2pix")
+    capsys.readouterr()
+    for phase in ("test", "train"):
+        for path in (tmp_path / "paired" / phase).iterdir():
+            Image.new("RGB", (33, 32)).save(path)  # no pair
+    with pytest.raises(AssertionError):
+        train("slim", "pix2pix")  # the training fails over it as well
+    (warning,) = (line for line in capsys.readouterr().out.splitlines() if "warning" in line)
+    assert "train/0.png has 33x32 pixels" in warning and "has no pictures" not in warning
+
+
 def test_visdom_gets_them_in_its_grid(train, monkeypatch: pytest.MonkeyPatch) -> None:
     grids: list[tuple[tuple[int, ...], str]] = []
 

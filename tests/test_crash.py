@@ -90,8 +90,10 @@ class Stopped(Exception):
         ("cycle_gan", 3, (3, 8), ["--num_threads", 2]),
         ("pix2pix", 3, (3, 8), ["--lr_policy", "plateau", "--batch_size", 2]),
         ("pix2pix", 5, (5,), ["--print_freq", 100]),
+        ("cycle_gan", 3, (3, 8), ["--coronet_hypernetwork", "implicit", "--coronet_rate_after", "fade"]),
+        ("pix2pix", 3, (3, 8), ["--coronet_hypernetwork", "gated"]),
     ],
-    ids=["one process", "loading processes", "plateau", "after its last step"],
+    ids=["one process", "loading processes", "plateau", "after its last step", "implicit", "gated"],
 )
 def test_a_run_goes_on_in_the_middle_of_an_epoch(train, tmp_path, monkeypatch, base, every, stops, extra):
     """Stopped after saves, searching and slim: order of the data, pools, schedules and logs are the same too."""
@@ -205,7 +207,7 @@ def test_other_hosts_save_too(tmp_path, monkeypatch, capsys):
             with pytest.raises(SystemExit) if number else contextlib.nullcontext() as left:
                 model.optimize_parameters()
     finally:
-        model._guard._signals.__exit__()
+        model.guard.stop()
     assert left.value.code == 143 and "--continue_train" in capsys.readouterr().out
     assert (tmp_path / "c" / "a" / "latest_coronet_state.pth").exists()
 
@@ -332,7 +334,7 @@ def test_a_training_on_a_full_disk_keeps_its_last_checkpoint(train, mounted, mon
     original = CompressedModel.save_networks
 
     def fill_up_first(self, epoch):
-        if self._place.epochs_done == 1:
+        if self.place.epochs_done == 1:
             room = os.statvfs(disk)
             (disk / "other").write_bytes(bytes(room.f_bavail * room.f_frsize - 100_000))
         original(self, epoch)

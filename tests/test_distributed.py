@@ -79,7 +79,7 @@ def launch(script, *arguments, processes):
 
 
 @needs_gloo
-@pytest.mark.parametrize("form", ["published", "folded"])
+@pytest.mark.parametrize("form", ["published", "folded", "implicit", "gated"])
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, form):
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(WORKER))

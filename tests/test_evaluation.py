@@ -43,15 +43,25 @@ class Colours:
 
 
 def write_pairs(root: Path, test: int, train: int) -> Path:
-    """An aligned data set of noise, 32 x 32 a side."""
+    """An aligned data set of noise, 32 x 32 a side: ``a``, ``b``, ... for testing, ``train0``, ... ."""
     for phase, count in (("test", test), ("train", train)):
         (root / phase).mkdir(parents=True)
         for number in range(count):
             pair = np.concatenate(
                 [picture(number + 50 * len(phase)), picture(number + 70 * len(phase))], axis=1
             )
-            Image.fromarray(pair).save(root / phase / f"{phase}{number}.png")
+            name = "abcdef"[number] if phase == "test" else f"train{number}"
+            Image.fromarray(pair).save(root / phase / f"{name}.png")
     return root
+
+
+def show_inputs(root: Path, name: str = "r", data: str = "data") -> None:
+    """Beside the translated pictures of a run, those of ``data`` that they are made of, as test.py does."""
+    for path in images(root, name).glob("*_fake_B.png"):
+        stem = path.name[: -len("_fake_B.png")]
+        pair = np.asarray(Image.open(root / data / "test" / f"{stem}.png"))
+        for visual, half in (("real_A", pair[:, :SIZE]), ("real_B", pair[:, SIZE:])):
+            Image.fromarray(half).save(images(root, name) / f"{stem}_{visual}.png")
 
 
 def write_test_options(folder: Path, dataroot: Path, **changed: object) -> None:
@@ -63,9 +73,10 @@ def write_test_options(folder: Path, dataroot: Path, **changed: object) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A run ``r`` of five test pictures on a data set of four for testing and seven for training."""
+    """A run ``r`` of five test pictures on a data set of six for testing and seven for training."""
     make_run(tmp_path, "r", stems=STEMS)
-    write_test_options(tmp_path / "checkpoints" / "r", write_pairs(tmp_path / "data", test=4, train=7))
+    write_test_options(tmp_path / "checkpoints" / "r", write_pairs(tmp_path / "data", test=6, train=7))
+    show_inputs(tmp_path)
     return tmp_path
 
 
@@ -96,9 +107,9 @@ def test_test_against_test_with_equal_counts(root: Path) -> None:
     fakes = Colours()(pictures_of("", f"{images(root)}/*_fake_B.png"))
     test, train = halves(root, "test"), halves(root, "train")
     one = evaluated(root, Colours())
-    assert one.distance == distance(fakes[[0, 1, 3, 4]], test)  # np.round is to even: 4/3, 8/3
-    assert one.floor == distance(test, train[[0, 2, 4, 6]])
-    assert (one.distance.count, one.distance.reference) == (one.floor.count, one.floor.reference) == (4, 4)
+    assert one.distance == distance(fakes, test[[0, 1, 2, 4, 5]])  # np.round is to even: 5/4, 5/2, 15/4
+    assert one.floor == distance(test[[0, 1, 2, 4, 5]], train[[0, 2, 3, 4, 6]])
+    assert (one.distance.count, one.distance.reference) == (one.floor.count, one.floor.reference) == (5, 5)
     assert (one.run, one.output, one.protocol, one.size) == ("r", "fake_B", "test", "32 x 32")
     assert (one.extractor, one.resize) == ("six colours", "none")
 
@@ -108,7 +119,7 @@ def test_test_against_everything_real(root: Path) -> None:
     test, train = halves(root, "test"), halves(root, "train")
     one = evaluated(root, Colours(), protocol="all")
     assert one.distance == distance(fakes, np.concatenate([train, test]))
-    assert one.floor == distance(test, train)
+    assert one.floor == distance(test[[0, 1, 2, 4, 5]], train)
 
 
 def test_likeness_is_that_of_all_pairs(root: Path) -> None:
@@ -122,14 +133,15 @@ def test_the_other_direction_takes_the_other_half(root: Path) -> None:
     lefts = [np.asarray(Image.open(p))[:, :SIZE] for p in sorted((root / "data" / "test").iterdir())]
     run = found(root)
     real = real_pictures(run, run.translations[0])
-    assert all(np.array_equal(one, left) for one, left in zip(real.test, lefts)) and len(real.test) == 4
+    assert all(np.array_equal(one, left) for one, left in zip(real.test, lefts)) and len(real.test) == 6
 
 
 def test_training_pictures_among_the_test_pictures_are_reported(root: Path) -> None:
-    shutil.copyfile(root / "data/train/train3.png", root / "data/test/test1.png")
+    shutil.copyfile(root / "data/train/train3.png", root / "data/test/b.png")
+    show_inputs(root)
     one = evaluated(root)
-    assert one.duplicates.exact == (("test1.png", "train3.png"),) and one.duplicates.near == ()
-    assert "1 exact (test1.png = train3.png), 0 near" in text([one])
+    assert one.duplicates.exact == (("b.png", "train3.png"),) and one.duplicates.near == ()
+    assert "1 exact (b.png = train3.png), 0 near" in text([one])
 
 
 def test_without_training_pictures_there_is_no_floor(root: Path) -> None:
@@ -155,9 +167,8 @@ def test_a_run_of_another_kind_of_data_says_so(root: Path) -> None:
 
 
 def test_pictures_that_were_not_translated_are_mentioned(root: Path) -> None:
-    assert any(note.startswith("5 fake_B of 4 pictures") for note in evaluated(root).notes)
-    for kind in ("real_A", "real_B", "fake_B"):
-        (images(root) / f"e_{kind}.png").unlink()
+    assert any(note.startswith("5 fake_B of 6 pictures") for note in evaluated(root).notes)
+    (root / "data" / "test" / "f.png").unlink()
     assert not evaluated(root).notes
 
 
@@ -197,8 +208,9 @@ def test_unpaired_sides_are_those_the_host_tested_on(tmp_path: Path, run: object
 
 
 def test_a_finished_evaluation_is_read_again(root: Path) -> None:
+    shutil.copyfile(root / "data/train/train3.png", root / "data/test/b.png")  # a duplicate
+    show_inputs(root)
     shutil.copyfile(images(root) / "a_real_B.png", images(root) / "a_fake_B.png")  # an infinite PSNR
-    shutil.copyfile(root / "data/train/train3.png", root / "data/test/test1.png")  # a duplicate
     first = evaluated(root, Colours())
     assert math.isinf(first.paired.psnr) and first.duplicates.exact and first.notes
     shutil.rmtree(root / "cache")
@@ -224,11 +236,12 @@ def test_a_changed_picture_makes_the_record_void(root: Path, changed: str) -> No
 def test_real_features_serve_the_next_run(root: Path) -> None:
     make_run(root, "s", stems=STEMS[:4], seed=2)
     write_test_options(root / "checkpoints" / "s", root / "data")
+    show_inputs(root, "s")
     extractor = Colours()
     evaluated(root, extractor)
     before = extractor.asked
     evaluated(root, extractor, name="s")
-    assert extractor.asked == before + 4  # its own pictures
+    assert extractor.asked == before + 4 + 4  # its own pictures, and another choice of real ones for the floor
 
 
 def test_protocols_and_extractors_do_not_get_mixed_up(root: Path) -> None:
@@ -293,7 +306,7 @@ def test_pictures_of_another_size_than_the_real_ones_are_refused(root: Path) -> 
 
 def test_the_floor_of_a_data_set(root: Path) -> None:
     left, right = evaluate_data(root / "data", extractor=Colours(), size=SIZE, cache_dir=root / "cache")
-    assert right.floor == distance(halves(root, "test"), halves(root, "train")[[0, 2, 4, 6]])
+    assert right.floor == distance(halves(root, "test"), halves(root, "train")[[0, 1, 2, 4, 5, 6]])
     assert (left.output, right.output) == ("A", "B") and left.floor != right.floor
     with pytest.raises(DataError, match="there is no folder"):
         evaluate_data(root / "checkpoints", extractor=Colours(), cache_dir=root / "cache")
@@ -318,7 +331,7 @@ def test_the_table_states_the_circumstances(root: Path) -> None:
     assert f"{one.distance.fid:.2f}" in shown and f"{one.floor.fid:.2f}" in shown
     assert f"{1000 * one.distance.kid:.2f} ± {1000 * one.distance.kid_std:.2f}" in shown
     for part in (
-        "4 : 4",
+        "5 : 5",
         "32 x 32",
         "six colours",
         "resize: none",
@@ -332,9 +345,10 @@ def test_the_table_states_the_circumstances(root: Path) -> None:
 def test_figures_of_different_counts_are_called_incomparable(root: Path) -> None:
     make_run(root, "s", stems=STEMS[:3], seed=2)
     write_test_options(root / "checkpoints" / "s", root / "data")
+    show_inputs(root, "s")
     assert "cannot be compared" not in text([evaluated(root, Colours())] * 2)
     both = [evaluated(root, Colours(), name=name) for name in "rs"]
-    assert "fake_B: FID of 3 : 3 and 4 : 4 pictures cannot be compared" in text(both)
+    assert "fake_B: FID of 3 : 3 and 5 : 5 pictures cannot be compared" in text(both)
 
 
 def call(root: Path, *words: object) -> int:
@@ -348,10 +362,10 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     (values,) = json.loads(capsys.readouterr().out)["evaluations"]
     one = evaluated(root, Colours())
     assert values["distance"]["fid"] == one.distance.fid and values["paired"]["ssim"] == one.paired.ssim
-    assert call(root, "r", "--protocol", "all") == 0 and "5 : 11" in capsys.readouterr().out
+    assert call(root, "r", "--protocol", "all") == 0 and "5 : 13" in capsys.readouterr().out
     assert call(root, "--folders", root / "data/test", root / "data/train") == 0
-    assert "4 : 7" in capsys.readouterr().out
-    assert call(root, "--data", root / "data", "--size", SIZE) == 0 and "4 : 4" in capsys.readouterr().out
+    assert "6 : 7" in capsys.readouterr().out
+    assert call(root, "--data", root / "data", "--size", SIZE) == 0 and "6 : 6" in capsys.readouterr().out
 
 
 def test_without_weights_the_command_measures_likeness(

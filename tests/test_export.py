@@ -370,7 +370,7 @@ def test_a_unet_says_what_sizes_it_takes(tmp_path, capsys):
 
 def test_a_missing_package_is_answered_with_the_extra(tmp_path, capsys, monkeypatch):
     make_run(tmp_path, "any", stems=())
-    monkeypatch.setattr(registry, "_is_installed", lambda name: name == "torch")
+    monkeypatch.setattr(registry, "is_installed", lambda name: name == "torch")
     for name, target in TARGETS.items():
         if target.extra:
             assert run_export(tmp_path, "any", "--to", name) == 2

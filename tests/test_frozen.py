@@ -12,7 +12,7 @@ from torch import nn
 
 from coronet_plugin import BudgetError, Compression, OptionError, PlanError, Spec, bake_, find_channels
 from coronet_plugin.channels.find import FROZEN, keep_frozen
-from coronet_plugin.compression import share_budget
+from coronet_plugin.compression import shared_goal
 
 X = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -193,9 +193,8 @@ def test_what_cannot_shrink_can_be_trained_and_what_is_baked_can_shrink():
 
 
 def test_a_shared_budget_of_what_cannot_shrink_is_refused_too():
-    two = [Compression(Stack(), X, search_steps=5, budget=1.0) for _ in range(2)]
     with pytest.raises(PlanError, match="budget 0.4 asks for: 0 and 2 more: GroupNorm of one group.*all reasons"):
-        share_budget(two, 0.4)
+        shared_goal([Stack(), Stack()], [X, X], 0.4)
 
 
 def test_a_budget_out_of_reach_says_what_stays_whole():

@@ -294,7 +294,7 @@ def test_training_states(cases, tmp_path):
     image = torch.rand(1, 3, 32, 32)
     model.set_input({"A": image, "B": image, "A_paths": ["a"], "B_paths": ["a"]})
     model.optimize_parameters()
-    model._guard._signals.__exit__()
+    model.guard.stop()
     model.save_networks("latest")
     for name in [name for name, value in vars(model).items() if isinstance(value, torch.Tensor)]:
         delattr(model, name)  # a step's images and losses hold its graph, which cannot be copied
@@ -307,7 +307,7 @@ def test_training_states(cases, tmp_path):
         state = training_state.read(path)
         taker = copy.deepcopy(model)
         with training_state.explain_misfit(path):
-            taker._take_up(state, path)
-            training_state.restore_(taker, taker._place, state)
+            taker.take_up_(state, path)
+            training_state.restore_(taker, taker.place, state)
 
     assert fuzz(cases, check, st.tuples(PATHS, VALUES)) > 0

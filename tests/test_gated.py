@@ -78,7 +78,7 @@ def test_gradients_are_those_of_gated_generated_weights():
     hyper.zero_grad()
     generator.zero_grad()
     generator(X).square().mean().backward()
-    compression._take_gradients()
+    compression.method.gradients()
     for name, parameter in hyper.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-7)
 
@@ -105,7 +105,7 @@ def test_the_cut_changes_nothing(make, side, mode):
         after = generator(x)
     assert compression.remaining <= 0.3
     assert (after - before).abs().max() <= 1e-5
-    assert compression.method._generated is None, "its memory is free"
+    assert compression.method.hypernetwork is None, "its memory is free"
 
 
 def test_removing_during_the_search_or_at_its_end_is_the_same():
@@ -149,3 +149,14 @@ def test_a_budget_of_one_trains_the_dense_generator_through_the_map():
     for index, name in enumerate(hyper.names):
         assert torch.equal(generator.get_parameter(name), hyper.weight(index, hyper.z()))
     assert compression.remaining == 1.0
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_kept_weights_are_exact_to_the_last_bit(norm):
+    generator = stock(norm, 16)
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    compression, _, step = learning(generator, keep_weights=True)
+    compression.search.write_weights_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+    step()
+    assert not torch.equal(generator.get_parameter("model.1.weight"), before["model.1.weight"])

@@ -19,7 +19,7 @@ FACADE = ""
 """The package itself, from which users import and no module does."""
 LAYERS = (
     # From top to bottom: what stands in a layer uses those below it, and not its neighbours.
-    {FACADE, "__main__"},
+    {FACADE, "__main__", "model"},
     {"cli"},
     {"checkout", "sweep", "benchmark"},
     {"comparison"},
@@ -36,7 +36,7 @@ LAYERS = (
     {"measure"},
     {"channels"},
     {"distributed", "drawing", "fake_quantization", "files", "interruption"},
-    {"settings", "sizes", "user_code", "versions"},
+    {"settings", "sizes", "user_code", "versions", "wrappers"},
     {"errors", "_version"},
 )
 

@@ -69,6 +69,40 @@ def test_train_slim_and_test(run, tmp_path, capsys, base, nets):
     assert "fake_B" in (tmp_path / "r" / "a" / "test_latest" / "index.html").read_text()
 
 
+def test_what_a_continued_run_says_is_of_now(run, capsys, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop(*_):
+        raise Stopped
+
+    search = ["--n_epochs_decay", 0, "--save_epoch_freq", 1, "--coronet_search_epochs", 1.5]
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Visualizer, "end_epoch", stop)
+        with pytest.raises(Stopped):
+            run("a", "pix2pix", "--n_epochs", 2, "--save_latest_freq", 4, *search)
+    assert "budget 0.3 (macs) after 6 steps\n" in capsys.readouterr().out
+    assert run("a", "pix2pix", "--n_epochs", 2, *search, "--continue_train") == 0
+    said = capsys.readouterr().out
+    assert said.count("budget 0.3 (macs) after 6 steps") == 1
+    assert "after 6 steps, 4 of which are made\n" in said
+    assert said.count("netG is slim after 6 steps") == 1
+    assert run("a", "pix2pix", "--n_epochs", 3, *search, "--continue_train") == 0
+    said = capsys.readouterr().out
+    assert "it is slim since step 6, with 2" in said
+    assert "budget 0.3 (macs)" not in said and "is slim after" not in said
+
+
+@pytest.mark.parametrize("method", ["uniform", "random"])
+def test_a_baseline_that_is_continued_does_not_say_that_it_is_cut_again(run, capsys, method):
+    options = ["--n_epochs_decay", 0, "--coronet_method", method]
+    assert run("a", "pix2pix", "--n_epochs", 1, *options) == 0
+    assert "netG is slim after" in capsys.readouterr().out
+    assert run("a", "pix2pix", "--n_epochs", 2, *options, "--continue_train") == 0
+    said = capsys.readouterr().out
+    assert "it is slim since step" in said and "is slim after" not in said
+
+
 def test_the_test_page_shows_what_the_loaded_generator_computes(run, tmp_path):
     from PIL import Image
 

@@ -162,8 +162,9 @@ def test_training_ends_in_plain_files_on_the_grid(run, tmp_path, capsys):
 NAMES = ("whole", "parts")
 
 
-def test_resumed_equals_uninterrupted(run, tmp_path, monkeypatch):
-    options = ["--n_epochs", 3, "--n_epochs_decay", 0, "--coronet_qat", 2]
+@pytest.mark.parametrize("form", [[], ["--coronet_hypernetwork", "implicit", "--coronet_rate_after", "keep"]])
+def test_resumed_equals_uninterrupted(run, tmp_path, monkeypatch, form):
+    options = ["--n_epochs", 3, "--n_epochs_decay", 0, "--coronet_qat", 2, *form]
     assert run("whole", *options) == 0
     step = CompressedModel.optimize_parameters
 
@@ -171,7 +172,7 @@ def test_resumed_equals_uninterrupted(run, tmp_path, monkeypatch):
         pass
 
     def stop_in_epoch_3(self):
-        if self._place.epochs_done == 2:
+        if self.place.epochs_done == 2:
             raise Stopped
         step(self)
 

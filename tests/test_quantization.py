@@ -247,11 +247,11 @@ def test_int8_is_not_offered_everywhere():
 def test_a_missing_quantizer_is_named(monkeypatch, tmp_path):
     from coronet_plugin.export import targets
 
-    monkeypatch.setattr(targets, "_is_installed", lambda name: name != "nncf")
+    monkeypatch.setattr(targets, "is_installed", lambda name: name != "nncf")
     with pytest.raises(OptionError, match=r"needs nncf.*coronet-plugin\[quantization\]"):
         Request(TARGETS["openvino"], "int8", (32, 32)).check()
     Request(TARGETS["openvino"], "fp32", (32, 32)).check()
-    monkeypatch.setattr(targets, "_is_installed", lambda name: name != "ai_edge_quantizer")
+    monkeypatch.setattr(targets, "is_installed", lambda name: name != "ai_edge_quantizer")
     with pytest.raises(OptionError, match=r"needs ai-edge-quantizer.*coronet-plugin\[litert\]"):
         Request(TARGETS["litert"], "int8", (32, 32)).check()
 

@@ -113,7 +113,7 @@ def test_importance_is_the_derivative_by_the_logarithm_of_the_latent():
 
     loss(generator).backward()
     search.gradients()
-    found = search._importance[:-1].sqrt().double()
+    found = search.importance[:-1].sqrt().double()
     for unit in range(0, plan.units, 7):
         sides = []
         for sign in (1, -1):

@@ -71,7 +71,7 @@ def test_a_compressed_run_has_the_losses_visuals_and_pages_of_its_base(train):
     assert pictures(plain) == pictures(coronet)
 
 
-@pytest.mark.parametrize("form", ["published", "folded"])
+@pytest.mark.parametrize("form", ["published", "folded", "implicit", "gated"])
 def test_a_trained_dense_run_can_be_begun_with(train, tmp_path, form, capsys):
     dense = train("dense", "cycle_gan", "--model", "cycle_gan")
     options = ["--model", "coronet", "--coronet_base", "cycle_gan", "--coronet_budget", 0.3]

@@ -23,6 +23,7 @@ from coronet_plugin.channels.propagation import Product, Propagation, Runner, ca
 from coronet_plugin.channels.rules import RULES
 from coronet_plugin.errors import PlanError, describe
 from coronet_plugin.sizes import wrong_size
+from coronet_plugin.wrappers import unwrap
 
 HALVINGS = 9
 """How often at most a generator is thought to halve its input."""
@@ -42,6 +43,7 @@ def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> Cha
     Raises:
         PlanError: the generator does not run on ``example``, or not twice the same.
     """
+    generator = unwrap(generator)
     inputs = example if isinstance(example, tuple) else (example,)
     return prove(generator, trace(generator, inputs, run), inputs, run)
 
@@ -69,6 +71,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
     Raises:
         PlanError: the generator does not run on ``inputs``, or runs no layer of its own.
     """
+    generator = unwrap(generator)
     copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
     state = Propagation(copied, RULES)
     try:

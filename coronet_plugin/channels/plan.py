@@ -163,6 +163,9 @@ class ChannelPlan:
 
     def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
         """Indices, in the set's first producing layer, of its channels that are ``alive``."""
+        producer = channel_set.producers[0]
+        if all(call.weight not in self.slices for call in self.calls if call.module == producer):
+            return np.arange(channel_set.channels)  # a computed weight: nothing of it can go
         units = self.units_of(channel_set)
         if channel_set.pinned is not None:
             return np.flatnonzero(units == PINNED)

@@ -24,6 +24,7 @@ from coronet_plugin.channels.cut import copy_with, masked, slim
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.errors import PlanError, describe
+from coronet_plugin.wrappers import unwrap
 
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 """Largest relative difference that is rounding, by precision; 0.05 for others."""
@@ -44,7 +45,7 @@ def verify(generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0,
         PlanError: the outputs differ or the slim generator does not run; names the layer to blame.
     """
     inputs = example if isinstance(example, tuple) else (example,)
-    worst, blame = _examine(generator, plan, inputs, run, seed)
+    worst, blame = _examine(unwrap(generator), plan, inputs, run, seed)
     if blame:
         name, why = blame
         raise PlanError(

@@ -36,9 +36,8 @@ def shown_stems(runs: Sequence[Run], translation: Translation, count: int) -> li
     """
     common: set[str] | None = None
     for run in runs:
-        assert run.images_dir is not None  # _require_results
         ending = f"_{translation.output}.png"
-        found = {path.name[: -len(ending)] for path in run.images_dir.glob(f"*{ending}")}
+        found = {path.name[: -len(ending)] for path in run.pictures(translation.output)}
         common = found if common is None else common & found
     stems = sorted(common or ())
     if not stems:

@@ -11,6 +11,8 @@ import numpy as np
 from coronet_plugin.errors import DataError
 from coronet_plugin.pictures.files import ENDINGS, FULL_DEPTH, MODES, spread
 from coronet_plugin.runs.options import Options, read_options
+from coronet_plugin.runs.run import pictures_in, results_of
+from coronet_plugin.runs.tested import read as read_tested
 
 SOURCES = {"G_B": "B"}
 """The side of the data that a generator translates, where it is not A."""
@@ -167,10 +169,10 @@ def _places(weights: Path, network: str, results_dir: Path | str, epoch: str, ph
         return []
     side = SOURCES.get(network, "A")
     run = weights.resolve().parent.name
-    shown = Path(results_dir) / run / f"{phase}_{epoch}" / "images"
+    shown = results_of(Path(results_dir) / run, phase, epoch)
     paired = options.text("dataset_mode", "unaligned") == "aligned"
     names = (f"_real_{side}.png", f"_real_{'AB'[side == 'A']}.png")
-    files = tuple(sorted(shown.glob(f"*{names[0]}")))
+    files = tuple(pictures_in(shown / "images", f"real_{side}", read_tested(shown)))
     results = Place(files, f"{phase} pictures of the run {run}", truth=names if paired else None)
     return [results, _data_set(options, side, phase)]
 

@@ -103,20 +103,20 @@ class Target:
     @property
     def missing(self) -> list[str]:
         """Distributions that are not installed here."""
-        return [package for name, package in self.packages.items() if not _is_installed(name)]
+        return [package for name, package in self.packages.items() if not is_installed(name)]
 
     def versions(self) -> dict[str, str]:
         """Versions of the distributions that are installed here."""
         return {
             package: version_of(package) or "unknown version"
             for name, package in self.packages.items()
-            if _is_installed(name)
+            if is_installed(name)
         }
 
     @property
     def missing_for_int8(self) -> list[str]:
         """Distributions that int8 needs besides, and that are not installed here."""
-        return [package for name, package in self.int8_with.items() if not _is_installed(name)]
+        return [package for name, package in self.int8_with.items() if not is_installed(name)]
 
     def require(self, dtype: str = "") -> None:
         """Raises OptionError, with what to install, when a package is missing, for ``dtype`` if given."""
@@ -190,7 +190,7 @@ class Target:
         return importlib.import_module(f"coronet_plugin.export.{self.module}")
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # the package around it

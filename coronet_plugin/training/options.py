@@ -207,8 +207,8 @@ def _config(opt: Any) -> Any:
             f"--coronet_hypernetwork {former} and --coronet_method {method} name two methods; "
             "leave --coronet_hypernetwork out, it is the former name of the other"
         )
-    chosen = {name: getattr(opt, PREFIX + name) for name in registry.settings()}
-    return registry.configure(method, **{name: value for name, value in chosen.items() if value is not None})
+    given = [name for name in registry.settings() if hasattr(opt, PREFIX + name)]
+    return registry.configure(method, **{name: getattr(opt, PREFIX + name) for name in given})
 
 
 def add_coronet_options(parser: argparse.ArgumentParser) -> None:
@@ -236,7 +236,7 @@ def add_coronet_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             each.option,
             type=each.type,
-            default=None,
+            default=argparse.SUPPRESS,
             choices=each.choices,
             metavar=each.metavar,
             help=f"{each.help} (methods: {', '.join(owners)}; default: {each.default})",
