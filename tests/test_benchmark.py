@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +23,10 @@ from coronet_plugin.channels.find import cost_of
 from coronet_plugin.cli import main
 from coronet_plugin.errors import BudgetError, CheckpointError, OptionError
 from coronet_plugin.export.rewrite import SubpixelConvTranspose2d, rewritten
+from coronet_plugin.export.targets import ArrayModel, Target
 from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.measure import machine
+from coronet_plugin.measure.machine import instruction_set
 from coronet_plugin.measure.profile import LayerTime, by_kind, layer_times, least_by_operation, losses
 from coronet_plugin.measure.timing import Times, Timing
 
@@ -147,6 +152,39 @@ def test_every_candidate_computes_what_the_generator_does(tmp_path):
     for candidate, run in ready.models.items():
         assert np.abs(run(x) - expected).max() < 1e-5, candidate  # float32 in another order
     torch.set_num_threads(1)
+
+
+def test_no_time_is_told_of_what_computes_something_else(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnx", exc_type=ImportError)
+    pytest.importorskip("onnxruntime")
+    load = Target.load
+
+    def saturated(self: Target, path: Path, threads: int = 1) -> ArrayModel:
+        run = load(self, path, threads)
+        return (lambda x: np.minimum(run(x), -0.5)) if "int8" in path.name else run
+
+    arguments = ["bench", "resnet_6blocks@0.05", "--size", "32", "--runtimes", "onnx"]
+    arguments += ["--dtypes", "fp32,int8", "--repeats", "1", "--warmup", "1", "--no_profile"]
+    arguments += ["--output", str(tmp_path / "out")]
+    assert main(arguments) == 0 and "wrong" not in capsys.readouterr().out
+    monkeypatch.setattr(Target, "load", saturated)
+    assert main(arguments) == 0
+    data = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    fp32, int8 = data["rows"]
+    assert fp32["wall_ms"] > 0 and int8["wall_ms"] is None and int8["timing"] is None
+    here = data["circumstances"]["machine"]["instruction_set"]
+    assert f"its output is wrong on this CPU ({here}), so it is not timed" in int8["note"]
+
+
+def test_what_the_cpu_can_do_is_named(monkeypatch, tmp_path):
+    abilities = {"avx2": True, "avx512_f": False, "avx_vnni": True, "architecture": "x86_64"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities, raising=False)
+    assert instruction_set() == f"{platform.machine()}: AVX2, AVX-VNNI"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    assert instruction_set() == f"{platform.machine()}: not known"
+    (tmp_path / "cpuinfo").write_text("processor: 0\nflags: fpu avx2 avx512f avx512_vnni\n")
+    assert instruction_set() == f"{platform.machine()}: AVX2, AVX-512, AVX-512 VNNI"
 
 
 def test_command(tmp_path, capsys):

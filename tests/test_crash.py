@@ -212,6 +212,24 @@ def test_other_hosts_save_too(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "c" / "a" / "latest_coronet_state.pth").exists()
 
 
+def test_signals_are_the_hosts_again_after_the_last_step(tmp_path):
+    from models import create_model
+    from options.train_options import TrainOptions
+
+    where = ["--dataroot", paired_folder(tmp_path, 2, 32), "--name", "a", "--checkpoints_dir", tmp_path / "c"]
+    words = [*where, *TINY, "--coronet_base", "pix2pix", "--n_epochs", 1, "--n_epochs_decay", 0]
+    opt = TrainOptions().parse([str(word) for word in words])
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    model = create_model(opt)
+    model.setup(opt)
+    image, heard = torch.rand(1, 3, 32, 32), []
+    for _ in range(2):
+        model.set_input({"A": image, "B": image, "A_paths": ["a"], "B_paths": ["b"]})
+        model.optimize_parameters()
+        heard.append([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before)
+    assert heard == [False, True]
+
+
 # -- several files at once ----------------------------------------------------
 @pytest.mark.parametrize("survived", range(5))
 def test_files_of_a_save_are_all_old_or_all_new(tmp_path, monkeypatch, survived):

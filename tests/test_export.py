@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 from importlib import metadata
 
 import numpy as np
@@ -294,6 +295,7 @@ def test_export_of_a_slim_run(tmp_path, capsys):
     assert record["files"] == {"G_fp32.pt": (tmp_path / "out" / "G_fp32.pt").stat().st_size}
     assert record["versions"]["torch"] == metadata.version("torch")
     assert record["check"]["difference_to_torch"]["max"] < 1e-5 and record["check"]["accepted"]
+    assert record["check"]["instruction_set"].startswith(f"{platform.machine()}: ")
     assert record["cost"]["macs"] < record["cost_dense"]["macs"] and record["network"] == "G"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_a_prediction_comes_near_the_time_of_the_slim_generator(measured):
     """Within a factor of two, on machines that are never quiet; docs/results.md has more figures."""
     dense, slim = stock(), stock()
     compression = Compression(slim, X, search_steps=1, budget=0.4, kind="latency")
-    goal = compression.goal.goal
+    goal = compression.goal
     predicted = goal.target / goal.dense
     compression.slim()
     assert compression.remaining <= 0.4
@@ -74,10 +76,25 @@ def test_a_time_can_be_asked_for_and_is_kept_in_the_state():
     dense = LatencyTable.measure(generator, plan, (X,)).predict(plan)
     wanted = dense / 3  # far from all and from nothing, should the next measurement differ by half
     compression = Compression(generator, X, search_steps=5, budget=f"{wanted:.3f}ms", kind="latency")
-    assert compression.goal.goal.target == pytest.approx(wanted, rel=1e-3)
+    assert compression.goal.target == pytest.approx(wanted, rel=1e-3)
     again = Compression(stock(), X, search_steps=5, budget=f"{wanted:.3f}ms", kind="latency")
     again.load_state_dict(compression.state_dict())
     assert again.goal.meter(None) == compression.goal.meter(None)
+
+
+def test_a_fraction_of_the_time_is_one_of_the_machine_that_goes_on():
+    """The saved table is of a machine that is a hundred times slower: its third is no third of ours."""
+    first, then = (Compression(stock(), X, search_steps=5, budget=0.4, kind="latency") for _ in range(2))
+    state = copy.deepcopy(first.state_dict())
+    for layer in state["latencies"]["layers"]:
+        if layer is not None:
+            layer["ms"] = [[100 * ms for ms in row] for row in layer["ms"]]
+    state["latencies"]["rest_ms"] *= 100
+    then.load_state_dict(state)
+    dense = then.goal.meter(None)
+    assert dense == pytest.approx(100 * first.goal.meter(None), rel=1e-6)
+    assert (then.goal.dense, then.goal.target) == (dense, pytest.approx(0.4 * dense))
+    assert then.goal.choose().sum() < 0.9 * then.plan.units, "something has to go"
 
 
 @pytest.mark.parametrize(("text", "ms"), [("20ms", 20.0), ("1.5 s", 1500.0), ("30", 30.0)])

@@ -43,16 +43,16 @@ def convolutions(net: nn.Module) -> dict[str, nn.Module]:
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(5, 7, 3), nn.ConvTranspose2d(5, 7, 3, 2)])
-def test_weights_are_255_steps_per_output_channel(layer):
+def test_weights_are_129_steps_per_output_channel(layer):
     axis = output_axis(layer)
     assert layer.weight.shape[axis] == 7
     rounded = on_weight_grid(layer.weight, axis).detach()
     channels, before = rounded.movedim(axis, 0).flatten(1), layer.weight.detach().movedim(axis, 0).flatten(1)
-    step = before.abs().amax(1, keepdim=True) / 127
+    step = before.abs().amax(1, keepdim=True) / 64
     whole = channels / step
-    assert torch.allclose(whole, whole.round(), atol=1e-3)  # float32, of numbers up to 127
+    assert torch.allclose(whole, whole.round(), atol=1e-3)  # float32, of numbers up to 64
     assert (channels - before).abs().le(step / 2 * 1.001).all()
-    assert torch.equal(channels.abs().amax(1), (step * 127).flatten())
+    assert torch.equal(channels.abs().amax(1), (step * 64).flatten())
     again = on_weight_grid(rounded, axis)
     assert torch.allclose(again, rounded, rtol=1e-6)  # the step is recomputed from the largest weight
 

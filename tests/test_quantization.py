@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.export.pictures import Samples, noise, pictures_for
 from coronet_plugin.export.pipeline import export_generator, prepare
 from coronet_plugin.export.quantization import (
+    EVERY_CPU,
     TOOLS,
     Quantization,
     fewest_in_floats,
@@ -197,6 +202,76 @@ def test_int8_file_runs_is_smaller_and_near(target, tmp_path):
     assert json.loads(result.files[-1].read_text())["quantization"] == facts
 
 
+# -- sums that leave 16 bits -----------------------------------------------------
+class Ends(nn.Sequential):
+    """Weights and activations at the ends of their ranges, mostly of one sign: what saturates if anything does.
+
+    The first layer hands every channel to many, so that the second adds up long rows, in whole numbers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 32, 1, bias=False), nn.Conv2d(32, 3, 3, padding=1, bias=False))
+        with torch.no_grad():
+            self[0].weight.copy_(torch.eye(3).repeat(11, 1)[:32, :, None, None])
+            self[1].weight.copy_(torch.from_numpy(mostly_one(self[1].weight.shape)))
+        self.requires_grad_(False)
+
+    def in_integers(self, pictures: np.ndarray) -> np.ndarray:
+        """The output for ``pictures`` (N, 3, H, W) of whole numbers."""
+        wide = np.pad(pictures.astype(np.int64)[:, [i % 3 for i in range(32)]], [(0, 0)] * 2 + [(1, 1)] * 2)
+        windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), (2, 3))
+        return np.einsum("nchwij,ocij->nohw", windows, self[1].weight.numpy().astype(np.int64))
+
+
+def mostly_one(shape: tuple[int, ...]) -> np.ndarray:
+    """1, and -1 in one place of ten."""
+    return np.where(np.random.default_rng(0).random(shape) < 0.1, -1, 1).astype(np.float32)
+
+
+def ends_in_int8(target: str, path: Path, full_range: bool = False) -> dict[str, object]:
+    """Write :class:`Ends` in int8 to ``path``."""
+    settings = {"max_drop": 0.999, "full_range": full_range}
+    request = Request(TARGETS[target], "int8", (16, 16), quantization=settings)
+    pictures = Samples(mostly_one((4, 3, 16, 16)), "ends")
+    return quantize(request, *prepare(Ends().eval(), request), path, pictures)["quantization"]
+
+
+def test_int8_is_right_at_the_ends_of_the_ranges(target, tmp_path):
+    path = tmp_path / f"ends{TARGETS[target].suffixes[0]}"
+    assert ends_in_int8(target, path)["right_on"] == EVERY_CPU
+    given, found = mostly_one((1, 3, 16, 16)), tmp_path / "found.npy"
+    expected = Ends().in_integers(given)
+    allowed = 0.04 * np.abs(expected).max()  # steps of 1/128, grids that end at 63/64; saturation takes half
+    assert np.abs(TARGETS[target].load(path)(given) - expected).max() < allowed
+    if target == "openvino":  # can be told to calculate as without VNNI, but not once it is loaded
+        np.save(tmp_path / "given.npy", given)
+        code = (
+            "import sys, pathlib, numpy as np; from coronet_plugin.export.targets import TARGETS; _, path, x, y "
+            "= sys.argv; np.save(y, TARGETS['openvino'].load(pathlib.Path(path))(np.load(x)))"
+        )
+        command = [sys.executable, "-c", code, str(path), str(tmp_path / "given.npy"), str(found)]
+        subprocess.run(command, check=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"})
+        assert np.abs(np.load(found) - expected).max() < allowed
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+def test_pairs_of_products_fit_16_bits_unless_the_full_range_is_asked_for(full_range, tmp_path):
+    onnx = pytest.importorskip("onnx", exc_type=ImportError)
+    pytest.importorskip("onnxruntime")
+    facts = ends_in_int8("onnx", tmp_path / "ends.onnx", full_range)
+    assert facts["weight_bits"] == (8 if full_range else 7) and (facts["right_on"] == EVERY_CPU) != full_range
+    assert ("VNNI" in facts["right_on"]) == full_range
+    graph = onnx.load(str(tmp_path / "ends.onnx")).graph
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    [weight] = [array for array in arrays if array.dtype == np.int8 and array.shape == (3, 32, 3, 3)]
+    rows = weight.astype(np.int64).transpose(0, 2, 3, 1).reshape(3, -1)  # channels beside each other
+    activations = np.where(mostly_one((rows.shape[1], 50)) > 0, 255, 1)
+    exact = rows @ activations
+    pairs = rows[:, ::2, None] * activations[::2] + rows[:, 1::2, None] * activations[1::2]
+    as_without_vnni = np.clip(pairs, -(2**15), 2**15 - 1).sum(1)  # instruction VPMADDUBSW
+    assert np.array_equal(as_without_vnni, exact) != full_range
+
+
 def test_a_layer_that_hurts_stays_in_floats(target, tmp_path):
     result = int8(WithOutlier(), target, tmp_path, max_drop=0.02)
     facts = result.record["quantization"]
@@ -224,7 +299,10 @@ def test_onnx_takes_the_ranges_of_training(tmp_path):
              if node.op_type == "QuantizeLinear" and node.input[1] in values}  # fmt: skip
     assert any(float(scale) == 0.25 and int(zero) == 9 for scale, zero in grids.values())
     weights = [value for name, value in values.items() if value.dtype == np.int8 and value.ndim == 4]
-    assert len(weights) == 18 and weights[0].min() >= -127
+    assert len(weights) == 18
+    first = next(iter(layers_in_order(net, EXAMPLE).values())).weight.data.numpy()
+    steps = np.abs(first).max((1, 2, 3), keepdims=True) / 64
+    assert np.array_equal(weights[0], np.rint(first / steps))  # the very steps of the training
 
 
 def test_ranges_of_outputs_do_not_hold_where_batch_norm_is_folded():
@@ -271,4 +349,6 @@ def test_command_tells_the_loss(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "int8, calibrated with 6 pictures of calibration; layers left in floats: none (of 18)" in said
     assert "int8 on 2 others: to fp32 SSIM" in said
+    assert "int8 weights of 7 bits: right on every CPU" in said
+    assert f"(calculated on {platform.machine()}: " in said
     assert len(tensors(noise(3, 3, (8, 8)).values)) == 3

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from coronet_plugin.benchmark.entries import Entry
 from coronet_plugin.errors import ExportError, OptionError
+from coronet_plugin.export.normalisation import reference
 from coronet_plugin.export.pictures import noise
 from coronet_plugin.export.pipeline import example_for, load_converted, prepare
 from coronet_plugin.export.pytorch import as_array_model
 from coronet_plugin.export.request import Request
 from coronet_plugin.export.targets import EAGER, TARGETS, ArrayModel, Target, target_named
+from coronet_plugin.export.verify import TOLERANCES, Difference, difference
+from coronet_plugin.measure.machine import instruction_set
 
 CALIBRATION_PICTURES = 4
 """Of noise: ranges do not change how long a call takes."""
@@ -104,13 +107,25 @@ def _prepare(
             return
         request.check()
         path = folder / f"{len(ready.files)}_{target.name}_{dtype}{target.suffixes[0]}"
-        channels = example_for(entry.generator, entry.size).shape[1]
-        calibration = noise(CALIBRATION_PICTURES, channels, entry.size)
+        example = example_for(entry.generator, entry.size).numpy()
+        calibration = noise(CALIBRATION_PICTURES, example.shape[1], entry.size)
         models = load_converted(entry.generator, request, path, threads, calibration)
         ready.files[entry.name, runtime, dtype] = path
-        ready.models.update(zip(wanted, models))
+        expected = as_array_model(reference(entry.generator, norm_mode).cpu().float())
+        for candidate, model in zip(wanted, models):
+            refuse_wrong(difference(model, expected, example), dtype)
+            ready.models[candidate] = model
     except (OptionError, ExportError) as error:
-        ready.failures.update(dict.fromkeys(wanted, str(error)))
+        ready.failures.update({each: str(error) for each in wanted if each not in ready.models})
+
+
+def refuse_wrong(found: Difference, dtype: str) -> None:
+    """Raises ExportError for what ``coronet export`` would reject: a wrong output has no speed."""
+    if not found.within(TOLERANCES[dtype]):
+        raise ExportError(
+            f"its output is wrong on this CPU ({instruction_set()}), so it is not timed: "
+            f"on average {found.mean:.2g} off, SSIM {found.ssim:.3f}"
+        )
 
 
 ALL_LAYERS = {"max_drop": 0.999}

@@ -41,6 +41,7 @@ from coronet_plugin.export.verify import (
     outputs_of,
     range_of,
 )
+from coronet_plugin.measure.machine import instruction_set
 from coronet_plugin.measure.timing import Stopwatch
 
 REJECTED = ".rejected"
@@ -168,7 +169,8 @@ def export_generator(
         made = [Path(temporary) / each for each in names]
         found = dict(zip(ports.output_names, measured))
         record = record_of(request, ports, samples, limits, facts, made, found)
-        record["check"].update(accepted=accepted, pictures_from=source, tolerance=asdict(limit))
+        checked = {"accepted": accepted, "pictures_from": source, "tolerance": asdict(limit)}
+        record["check"].update(checked, instruction_set=instruction_set())
         record["latency"] = latency
         files = _put_in_place(made, folder, "" if accepted else REJECTED, record)
     return Result(files, record, accepted, found)

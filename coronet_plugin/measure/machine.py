@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = {
     "AVX2": {"avx2"},
     "AVX-512": {"avx512_f", "avx512f"},
@@ -30,7 +30,7 @@ def describe_machine() -> dict[str, Any]:
         "system": platform.system(),
         "architecture": platform.machine(),
         "cpu": processor(),
-        "instructions": instruction_set(),
+        "instruction_set": instruction_set(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -39,23 +39,15 @@ def describe_machine() -> dict[str, Any]:
 
 def processor() -> str:
     """The processor's name."""
-    for line in _cpuinfo().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
+    names = [line for line in _cpuinfo().splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
 
 
 def instruction_set() -> str:
     """Those of :data:`INSTRUCTIONS` that this CPU has, such as ``x86_64: AVX2, AVX-512, AVX-512 VNNI``."""
     found = _abilities()
     names = [name for name, keys in INSTRUCTIONS.items() if not keys.isdisjoint(found)]
-    return f"{platform.machine()}: {', '.join(names) or 'none known for int8'}"
-
-
-def load() -> float | None:
-    """Processes that wanted a CPU over the last minute; None where the system does not say."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return f"{platform.machine()}: {', '.join(names) or 'not known'}"
 
 
 def _abilities() -> Collection[str]:
@@ -66,7 +58,10 @@ def _abilities() -> Collection[str]:
 
 
 def _cpuinfo() -> str:
-    """Linux's description of the processors; nothing elsewhere."""
-    with suppress(OSError):
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    return ""
+    """Linux's description of the CPUs; nothing elsewhere."""
+    return CPUINFO.read_text(encoding="utf-8", errors="replace") if CPUINFO.is_file() else ""
+
+
+def load() -> float | None:
+    """Processes that wanted a CPU over the last minute; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
