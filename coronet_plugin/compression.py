@@ -43,7 +43,7 @@ from coronet_plugin.channels.cut import (
 from coronet_plugin.channels.find import find_channels, keep_frozen
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call
-from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, versions
+from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec
 from coronet_plugin.checkpoint.storage import save_generator, version_path
 from coronet_plugin.distributed import agreed, broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError
@@ -52,6 +52,7 @@ from coronet_plugin.methods import Events, Method, Task
 from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.listening import Listening
 from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of, names
+from coronet_plugin.versions import versions
 from coronet_plugin.wrappers import unwrap
 
 WORTHWHILE = 0.1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -16,67 +15,32 @@ from run_helpers import ARCHITECTURE, make_run
 from torch import nn
 
 from coronet_plugin.benchmark.candidates import Candidate, prepare_all, target_of
-from coronet_plugin.benchmark.report import Benchmark, as_text, best, rows
-from coronet_plugin.benchmark.subjects import Subject, read_subjects
+from coronet_plugin.benchmark.entries import Entry, read_entries
+from coronet_plugin.benchmark.report import as_text
+from coronet_plugin.benchmark.result import Benchmark, best, rows
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.find import cost_of
 from coronet_plugin.cli import main
 from coronet_plugin.errors import BudgetError, CheckpointError, OptionError
 from coronet_plugin.export.rewrite import SubpixelConvTranspose2d, rewritten
-from coronet_plugin.export.targets import Runner, Target
+from coronet_plugin.export.targets import ArrayModel, Target
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.measure import machine
-from coronet_plugin.measure.interleaved import Timing, in_turn, pinned
 from coronet_plugin.measure.machine import instruction_set
-from coronet_plugin.measure.profile import (
-    LayerTime,
-    by_kind,
-    layer_times,
-    least_by_operation,
-    losses,
-    macs_of,
-)
+from coronet_plugin.measure.profile import LayerTime, by_kind, layer_times, least_by_operation, losses
+from coronet_plugin.measure.timing import Times, Timing
 
 
-def timing(wall: float, cpu: float) -> Timing:
-    return Timing.of([(wall / 1e3, cpu / 1e3)] * 3)
+def timing(wall: float, cpu: float) -> Times:
+    return Times(Timing.of([wall / 1e3] * 3), Timing.of([cpu / 1e3] * 3))
 
 
-def subject(name: str, macs: int) -> Subject:
-    return Subject(name, nn.Identity(), Cost(macs, macs, 1), (32, 32), 4, "test")
-
-
-def test_calls_take_turns_and_warm_up_is_not_timed():
-    calls = []
-    timed = in_turn({key: lambda key=key: calls.append(key) for key in "abc"}, repeats=2, warmup=1)
-    assert "".join(calls) == "cba" + "abc" + "cba"
-    assert set(timed) == set("abc") and all(t.repeats == 2 for t in timed.values())
-
-
-def test_the_median_stands_for_a_candidate():
-    found = Timing.of([(0.001, 0.002), (0.003, 0.002), (0.100, 0.005)])
-    assert (found.wall_ms, found.wall_min_ms, found.cpu_ms, found.repeats) == pytest.approx((3, 1, 2, 3))
-    with pytest.raises(OptionError, match="repeats"):
-        in_turn({"a": int}, repeats=0, warmup=0)
-
-
-def test_cpu_time_leaves_out_what_others_take():
-    import time
-
-    found = in_turn({"sleeps": lambda: time.sleep(0.05)}, repeats=2, warmup=0)["sleeps"]
-    assert found.wall_ms >= 50 and found.cpu_ms < 25
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such call here")
-def test_pinned_for_as_long_as_it_lasts():
-    before = os.sched_getaffinity(0)
-    with pinned(1) as cpus:
-        assert os.sched_getaffinity(0) == set(cpus) and len(cpus) == 1
-    assert os.sched_getaffinity(0) == before
+def entry(name: str, macs: int) -> Entry:
+    return Entry(name, nn.Identity(), Cost(macs, macs, 1), (32, 32), 4, "test")
 
 
 def test_speed_up_beside_the_reduction_of_macs():
-    dense, slim = subject("dense", 1000), subject("slim", 100)
+    dense, slim = entry("dense", 1000), entry("slim", 100)
     one, two = (Candidate("dense", "onnx", "fp32", n) for n in (1, 2))
     slim_one, slim_two = (Candidate("slim", "onnx", "fp32", n) for n in (1, 2))
     alone = Candidate("slim", "ncnn", "fp32", 1)
@@ -104,7 +68,19 @@ def test_the_macs_of_layers_sum_up_to_the_generators(netG):
     assert sum(layer.macs for layer in found) == cost_of(net, example).macs
     assert {layer.name for layer in found} == {n for n, m in net.named_modules() if not list(m.children())}
     assert not any(module._forward_hooks for module in net.modules())
-    assert macs_of(nn.Linear(3, 5), torch.rand(1, 3), torch.rand(1, 5)) == 15
+
+
+def test_a_layer_that_runs_twice_counts_twice():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 3, 1, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(torch.relu(self.body(x)))
+
+    (layer,) = layer_times(Twice(), torch.rand(1, 3, 8, 8), repeats=1)
+    assert layer.macs == 2 * 9 * 64 and layer.ms > 0
 
 
 def test_what_layers_lose_adds_up_to_what_is_lost():
@@ -139,7 +115,7 @@ def test_the_profile_of_onnxruntime_takes_the_least_of_every_node():
 
 
 def test_stock_names_with_budgets_and_multiples():
-    dense, slim, rounded = read_subjects(
+    dense, slim, rounded = read_entries(
         ["resnet_6blocks", "resnet_6blocks@0.1", "resnet_6blocks@0.1/8"], size=(64, 64)
     )
     assert slim.cost.macs <= 0.1 * dense.cost.macs and rounded.cost.macs <= 0.1 * dense.cost.macs
@@ -147,13 +123,13 @@ def test_stock_names_with_budgets_and_multiples():
     assert all(width % 8 == 0 for width in widths)
     assert "random weights" in slim.origin
     with pytest.raises(OptionError, match="multiples of 4"):
-        read_subjects(["resnet_6blocks"], size=(30, 32))
+        read_entries(["resnet_6blocks"], size=(30, 32))
     with pytest.raises(OptionError, match="twice"):
-        read_subjects(["resnet_6blocks", "resnet_6blocks"], size=(32, 32))
+        read_entries(["resnet_6blocks", "resnet_6blocks"], size=(32, 32))
     with pytest.raises(BudgetError):
-        read_subjects(["resnet_6blocks@much"], size=(32, 32))
+        read_entries(["resnet_6blocks@much"], size=(32, 32))
     with pytest.raises(CheckpointError, match="no run"):
-        read_subjects(["resnet_7blocks"], size=(32, 32))
+        read_entries(["resnet_7blocks"], size=(32, 32))
 
 
 def test_unknown_runtimes_and_rewrites():
@@ -166,14 +142,14 @@ def test_unknown_runtimes_and_rewrites():
 
 def test_every_candidate_computes_what_the_generator_does(tmp_path):
     net = build_generator(**ARCHITECTURE)
-    one = Subject("a", net, Cost(1, 1, 1), (32, 32), 4, "")
+    one = Entry("a", net, Cost(1, 1, 1), (32, 32), 4, "")
     runtimes = ["torch", "torch+subpixel_convolution", "torchscript"]
     ready = prepare_all([one], runtimes, ["fp32", "int8"], [1, 2], "batch", tmp_path)
-    assert not ready.failures and len(ready.runners) == 6  # none of them has int8
+    assert not ready.failures and len(ready.models) == 6  # none of them has int8
     x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)
     with torch.no_grad():
         expected = net.eval()(torch.from_numpy(x)).numpy()
-    for candidate, run in ready.runners.items():
+    for candidate, run in ready.models.items():
         assert np.abs(run(x) - expected).max() < 1e-5, candidate  # float32 in another order
     torch.set_num_threads(1)
 
@@ -183,7 +159,7 @@ def test_no_time_is_told_of_what_computes_something_else(tmp_path, monkeypatch, 
     pytest.importorskip("onnxruntime")
     load = Target.load
 
-    def saturated(self: Target, path: Path, threads: int = 1) -> Runner:
+    def saturated(self: Target, path: Path, threads: int = 1) -> ArrayModel:
         run = load(self, path, threads)
         return (lambda x: np.minimum(run(x), -0.5)) if "int8" in path.name else run
 
@@ -196,7 +172,7 @@ def test_no_time_is_told_of_what_computes_something_else(tmp_path, monkeypatch, 
     data = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     fp32, int8 = data["rows"]
     assert fp32["wall_ms"] > 0 and int8["wall_ms"] is None and int8["timing"] is None
-    here = data["circumstances"]["instruction_set"]
+    here = data["circumstances"]["machine"]["instruction_set"]
     assert f"its output is wrong on this CPU ({here}), so it is not timed" in int8["note"]
 
 

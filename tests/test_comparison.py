@@ -15,24 +15,26 @@ from torch import nn
 from coronet_plugin import cli
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.comparison import numbers
-from coronet_plugin.comparison.measure import Measurement, Settings, comparable, is_full, measure_all
+from coronet_plugin.comparison.measure import Measurement, Measuring, in_order, is_full, measure_all
 from coronet_plugin.comparison.pareto import Point, front, pareto_figure, quality_of
 from coronet_plugin.comparison.quantities import FID, KID, SSIM, quantities
 from coronet_plugin.comparison.record import as_json
 from coronet_plugin.comparison.report import write_comparison
-from coronet_plugin.comparison.runtimes import Failure, choose, package_of, speed_in
+from coronet_plugin.comparison.runtimes import Failure, Speed, choose, package_of, time_generators
 from coronet_plugin.comparison.sections import shown_stems
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.evaluation.distances import Distance
 from coronet_plugin.evaluation.features import MissingWeights
 from coronet_plugin.evaluation.paired import PairedMetrics
 from coronet_plugin.evaluation.record import Evaluation
+from coronet_plugin.export.normalisation import NORM_MODES
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.targets import TARGETS
 from coronet_plugin.measure.memory import FORGET_PEAK, peak_memory
 from coronet_plugin.runs.run import Translation, find_run
 from coronet_plugin.training import provenance
 
-QUICK = Settings(repeats=1, memory=False)
+QUICK = Measuring(repeats=1, memory=False)
 TRANSLATION = Translation("G", "real_A", "fake_B", "real_B")
 
 
@@ -97,12 +99,53 @@ def test_onnxruntime_is_timed_with_its_circumstances() -> None:
         import onnx  # noqa: F401
     except Exception as error:  # a broken installation of protobuf
         pytest.skip(f"onnx cannot be imported: {error}")
-    found = speed_in(
-        TARGETS["onnx"], nn.Conv2d(3, 3, 3, padding=1), torch.rand(1, 3, 16, 16), threads=2, repeats=3
-    )
-    assert not isinstance(found, Failure)
-    assert found.runtime.startswith("onnxruntime ") and found.median_ms > 0
-    assert (found.threads, found.repeats, found.input_size) == (2, 3, (1, 3, 16, 16))
+    net, example = nn.Conv2d(3, 3, 3, padding=1), torch.rand(1, 3, 16, 16)
+    found = time_generators(TARGETS["onnx"], {"a": net, "b": net}, example, threads=2, rounds=3)
+    assert list(found) == ["a", "b"] and isinstance(found["b"], Speed)
+    assert found["b"].runtime.startswith("onnxruntime ") and found["b"].timing.median_ms > 0
+    assert (found["b"].threads, found["b"].timing.calls, found["b"].input_size) == (2, 3, (1, 3, 16, 16))
+
+
+def test_generators_take_turns_in_every_runtime() -> None:
+    calls = []
+
+    class Noting(nn.Conv2d):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            calls.append(self.padding[0])
+            return super().forward(image)
+
+    nets = {"a": Noting(3, 3, 3, padding=0), "b": Noting(3, 3, 3, padding=1)}
+    time_generators(None, nets, torch.rand(1, 3, 8, 8), rounds=2)
+    assert calls[-4:] in ([0, 1, 1, 0], [1, 0, 0, 1])
+
+
+def test_norms_are_timed_as_test_py_shows_them_unless_asked_otherwise() -> None:
+    seen = set()
+
+    class Noting(nn.Sequential):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.add(type(self[0]))
+            return super().forward(image)
+
+    net, example = Noting(nn.BatchNorm2d(3)), torch.rand(1, 3, 8, 8)
+    time_generators(None, {"a": net}, example, rounds=1)
+    assert seen == {nn.InstanceNorm2d} and type(net[0]) is nn.BatchNorm2d
+    seen.clear()
+    time_generators(None, {"a": net}, example, rounds=1, norm_mode="running")
+    assert seen == {nn.BatchNorm2d}
+
+
+def test_one_default_for_norms_wherever_generators_are_measured(tmp_path: Path) -> None:
+    parse = cli.parser().parse_args
+    commands = {name: parse([name, "a"]).norm_mode for name in ("compare", "bench", "export")}
+    assert set(commands.values()) == {Measuring().norm_mode} == {Request(TARGETS["onnx"]).norm_mode}
+    make_run(tmp_path, "a")
+    folders = ["--checkpoints_dir", str(tmp_path / "checkpoints"), "--results_dir", str(tmp_path / "results")]
+    rest = ["--output", str(tmp_path / "page"), "--repeats", "1", "--no_memory", "--no_fid", "--runtimes"]
+    for mode, choice in (("batch", []), ("running", ["--norm_mode", "running"])):
+        assert cli.main(["compare", "a", *folders, *choice, *rest]) == 0
+        assert f"--norm_mode {mode}: {NORM_MODES[mode]}" in (tmp_path / "page/index.html").read_text()
+    assert cli.main(["compare", "a", *folders, "--norm_mode", "mean", *rest]) == 2
 
 
 def test_a_runtime_that_cannot_run_a_generator_is_said_and_not_a_figure(
@@ -113,7 +156,7 @@ def test_a_runtime_that_cannot_run_a_generator_is_said_and_not_a_figure(
 
     monkeypatch.setattr("coronet_plugin.export.targets.Target.convert", refuse)
     monkeypatch.setattr("coronet_plugin.export.targets.Target.versions", lambda self: {package_of(self): "9"})
-    found = speed_in(TARGETS["onnx"], nn.Conv2d(3, 3, 3), torch.rand(1, 3, 16, 16))
+    found = time_generators(TARGETS["onnx"], {"a": nn.Conv2d(3, 3, 3)}, torch.rand(1, 3, 16, 16))["a"]
     assert found == Failure("onnxruntime 9", "it knows no such layer")
     column = dataclasses.replace(measurement("a", 5), speeds=(found,))
     (latency,) = [quantity for quantity in quantities([column]) if quantity.key == "latency_ms_onnxruntime"]
@@ -211,7 +254,7 @@ def test_a_run_with_a_budget_of_one_stands_with_the_dense_ones(tmp_path: Path) -
     make_run(tmp_path, "full", budget=1.0)
     runs = [find_run(name, tmp_path / "checkpoints", tmp_path / "results") for name in ("slim", "full")]
     assert [is_full(run) for run in runs] == [False, True]
-    assert [run.name for run in comparable(runs)] == ["full", "slim"]
+    assert [run.name for run in in_order(runs)] == ["full", "slim"]
     assert shown_stems(runs, TRANSLATION, 2) == ["a", "c"]
 
 

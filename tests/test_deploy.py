@@ -14,7 +14,8 @@ from conftest import ROOT, smooth_image
 from PIL import Image
 from run_helpers import make_run
 
-from coronet_plugin.export.pipeline import Request, export_generator
+from coronet_plugin.export.pipeline import export_generator
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.targets import TARGETS
 from coronet_plugin.export.verify import as_pixels
 from coronet_plugin.generators.stock import build_generator

@@ -219,7 +219,7 @@ def test_a_finished_evaluation_is_read_again(root: Path) -> None:
     assert not (root / "cache").exists()
     record = json.loads((images(root).parent / "evaluation.json").read_text(encoding="utf-8"))
     entry = record["protocols"]["test"]
-    assert entry["translations"][0]["paired"]["psnr"] == "inf" and entry["versions"]["coronet-plugin"]
+    assert entry["translations"][0]["paired"]["psnr"] == "inf" and entry["versions"]["coronet_plugin"]
     assert entry["inputs"]["extractor"] == "colours"
 
 

@@ -20,7 +20,9 @@ from coronet_plugin.export import targets as registry
 from coronet_plugin.export import verify
 from coronet_plugin.export.normalisation import in_fp16, normalised, reference, why_not_fp16
 from coronet_plugin.export.pictures import NOISE, noise, pictures_for
-from coronet_plugin.export.pipeline import Request, export_generator
+from coronet_plugin.export.pipeline import export_generator
+from coronet_plugin.export.pytorch import as_array_model
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.rewrite import PIECES, prove_equal, rewritten
 from coronet_plugin.export.targets import TARGETS
 from coronet_plugin.generators.stock import build_generator
@@ -193,7 +195,7 @@ def test_torchs_own_files_compute_the_same(target, dtype, tmp_path):
         f"{result.path.name}.json",
     ]
     values = noise(2, 3, (32, 48)).values[1:]
-    expected = verify.torch_runner(reference(generator, "batch"))(values)
+    expected = as_array_model(reference(generator, "batch"))(values)
     found = TARGETS[target].load(result.path)(values)
     # fp32: the same additions; fp16: 2^-11 a rounding, through some 20 layers
     np.testing.assert_allclose(found, expected, atol={"fp32": 1e-5, "fp16": 3e-2}[dtype])
@@ -215,7 +217,7 @@ def test_dynamic_files_take_other_sizes_and_batches(target, netG, multiple, tmp_
     result = export_generator(generator, request, tmp_path, "G")
     assert result.accepted
     x = noise(2, 3, (multiple * (1 if multiple > 4 else 10), multiple * (2 if multiple > 4 else 11))).values
-    expected = verify.torch_runner(generator.eval())(x)
+    expected = as_array_model(generator.eval())(x)
     np.testing.assert_allclose(TARGETS[target].load(result.path)(x), expected, atol=1e-5)
     assert result.record["input"]["shape"] == ["N", 3, f"multiple of {multiple}", f"multiple of {multiple}"]
 

@@ -12,13 +12,16 @@ import torch
 from torch import nn
 
 from coronet_plugin import ExportError, OptionError
+from coronet_plugin.errors import describe
 from coronet_plugin.export import silence, verify
 from coronet_plugin.export.normalisation import why_not_fp16
 from coronet_plugin.export.pictures import noise, noise_like
-from coronet_plugin.export.pipeline import Request, export_generator
+from coronet_plugin.export.pipeline import export_generator
 from coronet_plugin.export.ports import Flat, ports_of
+from coronet_plugin.export.pytorch import as_array_model
 from coronet_plugin.export.quantization.quality import quality
-from coronet_plugin.export.targets import TARGETS, one_line
+from coronet_plugin.export.request import Request
+from coronet_plugin.export.targets import TARGETS
 
 SIZE = 24
 Pair = namedtuple("Pair", "image mask")
@@ -111,7 +114,7 @@ def test_every_output_is_named_and_compared(target, case, tmp_path):
     if target not in ("litert", "ncnn"):  # whose own names are these
         assert (names_in(record, "input"), names_in(record, "output")) == (inputs, outputs)
     values = noise_like([x.numpy() for x in (example if isinstance(example, tuple) else (example,))], 0, 0)
-    expected = verify.outputs_of(verify.torch_runner(Flat(generator)), values)
+    expected = verify.outputs_of(as_array_model(Flat(generator)), values)
     found = verify.outputs_of(TARGETS[target].load(result.path), values)
     assert [x.shape for x in found] == [x.shape for x in expected]
     for ours, theirs in zip(found, expected):
@@ -137,7 +140,7 @@ def test_dynamic_files_of_several(target, case, tmp_path):
     result = export_generator(generator, request, tmp_path, "G", example=example)
     assert result.accepted
     values = noise_like([np.concatenate([x.numpy()] * 2) for x in example], 6, 10)
-    expected = verify.outputs_of(verify.torch_runner(Flat(generator)), values)
+    expected = verify.outputs_of(as_array_model(Flat(generator)), values)
     for ours, theirs in zip(verify.outputs_of(TARGETS[target].load(result.path), values), expected):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     shapes = {port["name"]: port["shape"] for port in result.record["inputs"]}
@@ -214,7 +217,7 @@ def test_what_cannot_be_is_one_line(build, example, asked, message, tmp_path, mo
 
 
 def test_tools_speak_in_one_line_without_colours():
-    assert one_line(RuntimeError("\x1b[96m[verbose]\x1b[0m no\n\x1b[31mgo\x1b[0m")) == "[verbose] no go"
+    assert describe(RuntimeError("\x1b[96m[verbose]\x1b[0m no\n\x1b[31mgo\x1b[0m")) == "[verbose] no go"
     assert silence.last_of("first\n\x1b[1;31merror: \x07no\x1b[0m\n\n") == "error: \\x07no"
 
 

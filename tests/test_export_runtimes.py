@@ -11,10 +11,12 @@ import torch
 from coronet_plugin.export import onnx as onnx_files
 from coronet_plugin.export.normalisation import reference, why_not_fp16
 from coronet_plugin.export.pictures import noise
-from coronet_plugin.export.pipeline import Request, export_generator
+from coronet_plugin.export.pipeline import export_generator
+from coronet_plugin.export.pytorch import as_array_model
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.targets import TARGETS
-from coronet_plugin.export.verify import torch_runner
 from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.measure.onnx import has_dynamo_exporter
 
 # Rounding of fp32 and fp16 through 20 layers, in units of tanh's output; MNN's fp32 has the fewest digits.
 CLOSE = {"fp32": 2e-3, "fp16": 3e-2}
@@ -32,7 +34,7 @@ def check(target: str, generator, request: Request, folder) -> dict:
     result = export_generator(generator, request, folder, "G")
     assert result.accepted, result.difference
     values = noise(3, 3, request.size).values[2:]
-    expected = torch_runner(reference(generator, request.norm_mode))(values)
+    expected = as_array_model(reference(generator, request.norm_mode))(values)
     found = TARGETS[target].load(result.path)(values)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=CLOSE[request.dtype])
@@ -55,7 +57,7 @@ def test_onnx(dtype, dynamic, dynamo, tmp_path, monkeypatch):
         pytest.skip(why_not_fp16())
     if dynamo:
         pytest.importorskip("onnxscript")
-        if not onnx_files.has_dynamo_exporter():
+        if not has_dynamo_exporter():
             pytest.skip("this torch has the former exporter alone")
     else:
         monkeypatch.setattr(onnx_files, "can_use_dynamo", lambda: False)

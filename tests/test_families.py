@@ -21,7 +21,7 @@ from run_helpers import ARCHITECTURE, make_run, option_line
 from torch import nn
 
 from coronet_plugin import CheckpointError, Compression, DataError, OptionError, Spec, cost_of, load_generator
-from coronet_plugin.benchmark.subjects import read_subjects
+from coronet_plugin.benchmark.entries import read_entries
 from coronet_plugin.cli import main
 from coronet_plugin.evaluation.features import MissingWeights
 from coronet_plugin.generators import Family, family
@@ -252,7 +252,7 @@ def test_all_find_the_same_dropout_in_a_dense_unet(dropout, tmp_path, capsys):
     stored = read_generator("G", path)
     assert count(stored.generator) == 2 * wanted and stored.dropout_known is (dropout is not None)
     assert inspect_weights("G", path).about.endswith("with dropout" if wanted else "no dropout")
-    (subject,) = read_subjects([str(path)], (128, 128))
+    (subject,) = read_entries([str(path)], (128, 128))
     assert count(subject.generator) == 2 * wanted
     assert main(["export-upstream", str(path), "--output", str(tmp_path / "out")]) == 0
     assert f"DROPOUT = {(4, 5) if wanted else ()}" in (tmp_path / "out" / "slim_G.py").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from coronet_plugin import BudgetError, Compression, OptionError, find_channels
 from coronet_plugin.budget.budget import Budget
 from coronet_plugin.budget.latency_table import RUNTIMES, Clock, LatencyTable
 from coronet_plugin.generators.stock import build_generator
-from coronet_plugin.measure.latency import inference
+from coronet_plugin.measure.timing import inference, time_in_turn
 
 X = torch.rand(1, 3, 64, 64)
 
@@ -52,16 +51,13 @@ def test_a_prediction_comes_near_the_time_of_the_slim_generator(measured):
     """Within a factor of two, on machines that are never quiet; docs/results.md has more figures."""
     dense, slim = stock(), stock()
     compression = Compression(slim, X, search_steps=1, budget=0.4, kind="latency")
-    predicted = compression.goal.target / compression.goal.dense
+    goal = compression.goal
+    predicted = goal.target / goal.dense
     compression.slim()
     assert compression.remaining <= 0.4
-    times: dict[nn.Module, list[float]] = {dense: [], slim: []}
-    with inference(dense, 1), inference(slim, 1):
-        for generator in (dense, slim) * 15:  # in turns, and CPU time, for other programs are running
-            start = time.thread_time()
-            generator(X)
-            times[generator].append(time.thread_time() - start)
-    assert predicted / 2 < min(times[slim]) / min(times[dense]) < 2 * predicted
+    with inference(dense), inference(slim):  # CPU time, for other programs are running
+        found = time_in_turn({"dense": lambda: dense(X), "slim": lambda: slim(X)}, rounds=15, warmup=0)
+    assert predicted / 2 < found["slim"].cpu.min_ms / found["dense"].cpu.min_ms < 2 * predicted
 
 
 def test_a_copy_is_timed_and_the_generator_is_left_alone():
@@ -70,14 +66,14 @@ def test_a_copy_is_timed_and_the_generator_is_left_alone():
     generator.register_forward_hook(lambda module, *_: ran.append(module))
     plan = find_channels(generator, X)
     ran.clear()
-    LatencyTable.measure(generator, plan, (X,), clock=Clock(repeats=1))
+    LatencyTable.measure(generator, plan, (X,), clock=Clock())
     assert ran and generator not in ran and generator.training
 
 
 def test_a_time_can_be_asked_for_and_is_kept_in_the_state():
     generator = stock()
     plan = find_channels(generator, X)
-    dense = min(LatencyTable.measure(generator, plan, (X,)).predict(plan) for _ in range(2))
+    dense = LatencyTable.measure(generator, plan, (X,)).predict(plan)
     wanted = dense / 3  # far from all and from nothing, should the next measurement differ by half
     compression = Compression(generator, X, search_steps=5, budget=f"{wanted:.3f}ms", kind="latency")
     assert compression.goal.target == pytest.approx(wanted, rel=1e-3)

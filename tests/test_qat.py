@@ -11,13 +11,13 @@ from conftest import paired_folder, run_train
 from torch import nn
 
 from coronet_plugin import load_generator
-from coronet_plugin.generators.stock import build_generator
-from coronet_plugin.training.fake_quantization import (
+from coronet_plugin.fake_quantization import (
     activation_grid,
     on_weight_grid,
     output_axis,
     rounded_activation,
 )
+from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.training.model_type import CompressedModel
 from coronet_plugin.training.qat import FREEZE, Rounding
 

@@ -18,8 +18,8 @@ from torch import nn
 
 from coronet_plugin.cli import main
 from coronet_plugin.errors import ExportError, OptionError
-from coronet_plugin.export.pictures import Pictures, noise, pictures_for
-from coronet_plugin.export.pipeline import Request, export_generator, prepare
+from coronet_plugin.export.pictures import Samples, noise, pictures_for
+from coronet_plugin.export.pipeline import export_generator, prepare
 from coronet_plugin.export.quantization import (
     EVERY_CPU,
     TOOLS,
@@ -32,10 +32,11 @@ from coronet_plugin.export.quantization import (
     usable_ranges,
 )
 from coronet_plugin.export.quantization.quality import Quality, likeness, quality, truths_of
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.sensitivity import layers_in_order, rounded, sensitivities
 from coronet_plugin.export.targets import TARGETS
+from coronet_plugin.fake_quantization import on_weight_grid, output_axis
 from coronet_plugin.generators.stock import build_generator
-from coronet_plugin.training.fake_quantization import on_weight_grid, output_axis
 
 EXAMPLE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -131,11 +132,11 @@ def test_layers_that_are_not_the_same_are_not_confused():
 # -- pictures and loss -----------------------------------------------------------
 def test_every_fourth_picture_is_held_out():
     values = np.arange(9, dtype=np.float32).reshape(9, 1, 1, 1)
-    kept, held_out = split(Pictures(values, "numbers", tuple((Path(str(i)), None) for i in range(9))))
+    kept, held_out = split(Samples(values, "numbers", tuple((Path(str(i)), None) for i in range(9))))
     assert held_out.values.flatten().tolist() == [3, 7] and [str(p) for p, _ in held_out.truths] == ["3", "7"]
     assert kept.values.flatten().tolist() == [0, 1, 2, 4, 5, 6, 8]
     for count in (1, 2, 3):
-        kept, held_out = split(Pictures(values[:count], "numbers"))
+        kept, held_out = split(Samples(values[:count], "numbers"))
         assert len(held_out.values) == 1 and len(kept.values) == max(1, count - 1)
 
 
@@ -166,7 +167,7 @@ def test_truth_of_paired_pictures(tmp_path):
 def int8(net: nn.Module, target: str, folder: Path, **settings: object):
     request = Request(TARGETS[target], "int8", (32, 32), multiple=4, quantization=settings)
     return export_generator(
-        net, request, folder, "G", noise(2, 3, (32, 32)), Pictures(noise(8, 3, (32, 32)).values, "test noise")
+        net, request, folder, "G", noise(2, 3, (32, 32)), Samples(noise(8, 3, (32, 32)).values, "test noise")
     )
 
 
@@ -231,7 +232,7 @@ def ends_in_int8(target: str, path: Path, full_range: bool = False) -> dict[str,
     """Write :class:`Ends` in int8 to ``path``."""
     settings = {"max_drop": 0.999, "full_range": full_range}
     request = Request(TARGETS[target], "int8", (16, 16), quantization=settings)
-    pictures = Pictures(mostly_one((4, 3, 16, 16)), "ends")
+    pictures = Samples(mostly_one((4, 3, 16, 16)), "ends")
     return quantize(request, *prepare(Ends().eval(), request), path, pictures)["quantization"]
 
 

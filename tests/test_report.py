@@ -17,14 +17,14 @@ from run_helpers import SIZE, make_cycle_run, make_run
 from coronet_plugin import cli
 from coronet_plugin.channels.find import cost_of
 from coronet_plugin.comparison.figures import slimming_step, smooth, target_fraction
-from coronet_plugin.comparison.measure import Settings, comparable, measure_all
+from coronet_plugin.comparison.measure import Measuring, in_order, measure_all
 from coronet_plugin.comparison.quantities import COSTS, LIKENESS, TIME, duration
 from coronet_plugin.comparison.report import summary, write_comparison
 from coronet_plugin.comparison.sections import one_option_a_line
 from coronet_plugin.errors import DataError
 from coronet_plugin.runs.run import find_run
 
-QUICK = Settings(repeats=1, memory=False)
+QUICK = Measuring(repeats=1, memory=False)
 DENSE, SLIM = "dense", "slim <b>&amp;"  # a name that must not become markup
 
 
@@ -77,7 +77,7 @@ def runs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def written(runs_root: Path) -> Path:
     return write_comparison(
-        find_all(runs_root, SLIM, DENSE), runs_root / "page", Settings(repeats=3, memory=False), images=3
+        find_all(runs_root, SLIM, DENSE), runs_root / "page", Measuring(repeats=3, memory=False), images=3
     )
 
 
@@ -144,7 +144,7 @@ def test_table_marks_the_best_and_not_ties(page: Page) -> None:
 
 
 def test_circumstances_of_the_latency_are_stated(page: Page) -> None:
-    assert "1 x 3 x 32 x 32" in page.text and "1 thread" in page.text and "3 runs" in page.text
+    assert "1 x 3 x 32 x 32" in page.text and "1 thread" in page.text and "3 rounds" in page.text
 
 
 def test_widths_of_every_set_are_listed(page: Page, runs_root: Path) -> None:
@@ -206,10 +206,10 @@ def test_cycle_gan_is_shown_by_generator_without_likeness(tmp_path: Path) -> Non
 def test_runs_that_do_not_fit_together_are_refused(runs_root: Path, tmp_path: Path) -> None:
     (dense,) = find_all(runs_root, DENSE)
     with pytest.raises(DataError, match="named twice"):
-        comparable([dense, dense])
+        in_order([dense, dense])
     make_cycle_run(tmp_path, "cycle")
     with pytest.raises(DataError, match="cannot be compared"):
-        comparable([dense, *find_all(tmp_path, "cycle")])
+        in_order([dense, *find_all(tmp_path, "cycle")])
     make_run(tmp_path, "untested", stems=())
     with pytest.raises(DataError, match="run test.py --name untested"):
         write_comparison(find_all(tmp_path, "untested"), tmp_path / "page")
@@ -220,7 +220,7 @@ def test_runs_that_do_not_fit_together_are_refused(runs_root: Path, tmp_path: Pa
 
 
 def test_summary_is_set_against_the_first_run(runs_root: Path) -> None:
-    runs = comparable(find_all(runs_root, SLIM, DENSE))
+    runs = in_order(find_all(runs_root, SLIM, DENSE))
     measurements = measure_all(runs, QUICK)
     (columns,) = measurements.values()
     (line,) = summary(measurements)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
-from coronet_plugin.channels.proof import one_line, prove
+from coronet_plugin.channels.proof import prove
 from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
 from coronet_plugin.channels.rules import RULES
-from coronet_plugin.errors import PlanError
+from coronet_plugin.errors import PlanError, describe
 from coronet_plugin.sizes import wrong_size
 from coronet_plugin.wrappers import unwrap
 
@@ -82,7 +82,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(
             f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
-            f"{one_line(error)}. Give an example it accepts; a model class does by coronet_example(name)."
+            f"{describe(error)}. Give an example it accepts; a model class does by coronet_example(name)."
         ) from error
     if not state.touched:
         raise PlanError(

@@ -197,7 +197,7 @@ def commands(runs: Sequence[Run], own: str = "") -> None:
 
 
 def _records(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """What every training was made of; a continued run has a column for every time."""
+    """The ingredients of every training; a continued run has a column for every time."""
     tags = html()
     tags.h3("What they were made of")
     said = [(name, provenance.in_words(one)) for name, record in records.items() for one in record]

@@ -78,7 +78,7 @@ def evaluate_run(
         OptionError: unknown protocol; a folder that cannot be written.
         DataError: the run was not tested; pictures are missing, damaged or of another size than real ones.
     """
-    protocols.checked(protocol)
+    protocols.check(protocol)
     tools = Tools(extractor, lpips, cache_dir or default_folder(), say)
     subjects = tuple(_subjects(run, dataroot))
     path = subjects[0].images_dir.parent / record.FILE
@@ -108,7 +108,7 @@ def evaluate_data(
     Pictures are resized to ``size`` pixels. Raises DataError if ``dataroot`` is no paired or unpaired data
     set with training and test pictures.
     """
-    protocols.checked(protocol)
+    protocols.check(protocol)
     tools = Tools(extractor, None, cache_dir or default_folder(), say)
     return tuple(
         Evaluation(

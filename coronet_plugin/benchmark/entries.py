@@ -1,4 +1,4 @@
-"""What is timed: generators of runs, of weight files, or of families with random weights at any budget."""
+"""The generators that are timed: of runs, of weight files, or of families with random weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE = 256
 
 
 @dataclass(frozen=True)
-class Subject:
+class Entry:
     """A generator to time. ``size``: (H, W) of its input. ``multiple``: what both must be multiples of."""
 
     name: str
@@ -40,13 +40,13 @@ class Subject:
         return {"name": self.name, "origin": self.origin, "size": list(self.size), **self.cost.as_dict()}
 
 
-def read_subjects(
+def read_entries(
     names: Iterable[str],
     size: tuple[int, int] | None = None,
     checkpoints_dir: Path | str = "./checkpoints",
     epoch: str = "latest",
     network: str = "",
-) -> list[Subject]:
+) -> list[Entry]:
     """The generators of ``names``, all for an input of one size: ``size``, or that of the first.
 
     Of a run with several generators the first, or ``network``, is taken.
@@ -56,17 +56,17 @@ def read_subjects(
         OptionError: two have the same name, or the size fits one of them not.
         BudgetError: the budget cannot be read or reached.
     """
-    subjects: list[Subject] = []
+    entries: list[Entry] = []
     for name in names:
-        chosen = size or (subjects[0].size if subjects else None)
-        subject = _random(name, chosen) or _stored(name, chosen, checkpoints_dir, epoch, network)
-        if subject.name in {other.name for other in subjects}:
-            raise OptionError(f"{subject.name} is named twice")
-        subjects.append(subject)
-    return subjects
+        chosen = size or (entries[0].size if entries else None)
+        entry = _random(name, chosen) or _stored(name, chosen, checkpoints_dir, epoch, network)
+        if entry.name in {other.name for other in entries}:
+            raise OptionError(f"{entry.name} is named twice")
+        entries.append(entry)
+    return entries
 
 
-def _random(name: str, size: tuple[int, int] | None) -> Subject | None:
+def _random(name: str, size: tuple[int, int] | None) -> Entry | None:
     """Random weights, which do not change how long a generator takes; None if ``name`` is of no family."""
     match = RANDOM.fullmatch(name)
     family = find_family(match["family"]) if match else None
@@ -81,7 +81,7 @@ def _random(name: str, size: tuple[int, int] | None) -> Subject | None:
         narrow_(generator, match["budget"], int(match["round"] or 1), family.architecture(config))
         origin = f"random weights, uniform width, budget {match['budget']}"
         origin += f", channels in multiples of {match['round']}" * bool(match["round"])
-    return _subject(name, generator, size or (SIZE, SIZE), family.side_multiple(config), origin)
+    return _entry(name, generator, size or (SIZE, SIZE), family.side_multiple(config), origin)
 
 
 def narrow_(generator: nn.Module, budget: str, round_to: int, architecture: Mapping[str, Any]) -> None:
@@ -106,16 +106,16 @@ def narrow_(generator: nn.Module, budget: str, round_to: int, architecture: Mapp
 
 def _stored(
     name: str, size: tuple[int, int] | None, checkpoints_dir: Path | str, epoch: str, network: str
-) -> Subject:
+) -> Entry:
     weights = find_weights(name, checkpoints_dir, epoch, network)
     label = name if len(weights) == 1 and not network else f"{name} {next(iter(weights))}"
     stored = read_generator(*next(iter(weights.items())))
     stored.family.check_one_image()
-    return _subject(label, stored.generator, size or stored.size, stored.multiple, stored.origin)
+    return _entry(label, stored.generator, size or stored.size, stored.multiple, stored.origin)
 
 
-def _subject(name: str, generator: nn.Module, size: tuple[int, int], multiple: int, origin: str) -> Subject:
+def _entry(name: str, generator: nn.Module, size: tuple[int, int], multiple: int, origin: str) -> Entry:
     if any(side % multiple for side in size):
         raise OptionError(f"--size {size[0]}x{size[1]}: {name} needs multiples of {multiple}")
     cost = cost_of(generator, example_for(generator, size))
-    return Subject(name, generator, cost, size, multiple, origin)
+    return Entry(name, generator, cost, size, multiple, origin)

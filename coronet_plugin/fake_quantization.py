@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d)
-"""What is quantized; norms and activations between them stay in floats."""
+"""Layers that are quantized; norms and activations between them stay in floats."""
 WEIGHT_STEPS = 64
 """What int8 files hold by default: with 127, runtimes saturate on some CPUs."""
 ACTIVATION_STEPS = 255
