@@ -74,8 +74,9 @@ def _random(name: str, size: tuple[int, int] | None) -> Entry | None:
         return None
     family.check_one_image()
     config = family.default_config()
-    torch.manual_seed(0)
-    generator = family.build(config)
+    with torch.random.fork_rng(devices=[]):  # the same weights every time, and the caller's numbers left alone
+        torch.manual_seed(0)
+        generator = family.build(config)
     origin = "random weights, dense"
     if match["budget"]:
         narrow_(generator, match["budget"], int(match["round"] or 1), family.architecture(config))

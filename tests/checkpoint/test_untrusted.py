@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import paired_folder, run_test, run_train, smooth_image
+from conftest import ROOT, paired_folder, run_test, run_train, smooth_image
 from PIL import Image
 
 from coronet_plugin import CheckpointError, Compression, Spec, example_input, load_generator
@@ -93,7 +93,7 @@ def test_no_code_of_the_package_reads_pickles_otherwise():
     sources = [
         p
         for folder in ("coronet_plugin", "models", "data", "util", "options", "scripts")
-        for p in Path(__file__).parent.parent.joinpath(folder).rglob("*.py")
+        for p in ROOT.joinpath(folder).rglob("*.py")
     ]
     for path in sources:
         text = path.read_text()

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,7 +204,7 @@ raise SystemExit(3)
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_loading_processes_leave_signals_to_the_main_process_and_end_with_it(tmp_path):
     images = str(paired_folder(tmp_path, images=30))
-    program = KEPT.format(root=str(ROOT), tests=str(Path(__file__).parent), images=images)
+    program = KEPT.format(root=str(ROOT), tests=str(ROOT / "tests"), images=images)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 3 and done.stdout.endswith("29\n"), done.stdout + done.stderr
 

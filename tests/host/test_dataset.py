@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "datasets" / "openmoji"
 PHASES = {phase: sorted((DATA / phase).glob("*.png")) for phase in ("train", "test")}
 
