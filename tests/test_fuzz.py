@@ -24,7 +24,7 @@ from coronet_plugin.checkpoint.tensors import read_tensors
 from coronet_plugin.errors import UserError
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.training import state as training_state
-from coronet_plugin.training.options import Settings
+from coronet_plugin.training.options import TrainingOptions
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 
@@ -138,7 +138,7 @@ def test_options(cases, tmp_path, monkeypatch):
             assert left.code == 0 or (left.code == 2 and len(errors.getvalue().splitlines()) == 1)
             return
         if hasattr(opt, "coronet_budget"):
-            Settings.of(opt)
+            TrainingOptions.of(opt)
 
     fuzz(cases, check, st.sampled_from(kinds).flatmap(words))
     assert not list(Path("/").glob("*_opt.txt"))

@@ -74,7 +74,7 @@ def _random(name: str, size: tuple[int, int] | None) -> Entry | None:
         return None
     family.check_one_image()
     config = family.default_config()
-    with torch.random.fork_rng(devices=[]):  # the same weights every time, and the caller's numbers left alone
+    with torch.random.fork_rng(devices=[]):  # the same weights each time
         torch.manual_seed(0)
         generator = family.build(config)
     origin = "random weights, dense"
