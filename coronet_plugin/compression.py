@@ -51,7 +51,7 @@ from coronet_plugin.files import together
 from coronet_plugin.methods import Events, Method, Task
 from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.listening import Listening
-from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of
+from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of, names
 from coronet_plugin.versions import versions
 from coronet_plugin.wrappers import unwrap
 
@@ -168,9 +168,8 @@ class Compression:
         task = Task(self.generator, self.inputs, self.plan, self.goal, self._search_steps)
         made = method_of(self.config)(task, self.config)
         if self.goal.schedule == STEADY and not made.steady:
-            raise OptionError(
-                f"the schedule {STEADY!r} is for methods whose latents all shrink, which {made.name} is not"
-            )
+            able = ", ".join(name for name in names() if find(name).steady)
+            raise OptionError(f"the schedule {STEADY!r} is for {able} alone, whose latents all shrink")
         self.goal.method = made
         return made
 
