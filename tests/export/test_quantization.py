@@ -352,3 +352,5 @@ def test_command_tells_the_loss(tmp_path, capsys):
     assert "int8 weights of 7 bits: right on every CPU" in said
     assert f"(calculated on {platform.machine()}: " in said
     assert len(tensors(noise(3, 3, (8, 8)).values)) == 3
+    main([*arguments, "--int8_full_range", "--int8_max_drop", "0.9"])  # whether it is right depends on the CPU
+    assert "int8 weights of 8 bits: right on x86 CPUs with AVX-512 VNNI" in capsys.readouterr().err
