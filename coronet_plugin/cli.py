@@ -16,7 +16,7 @@ from coronet_plugin._version import __version__
 from coronet_plugin.benchmark import command as benchmark
 from coronet_plugin.checkout import command as checkout
 from coronet_plugin.comparison import command as comparison
-from coronet_plugin.errors import UserError, debugging, printable, told
+from coronet_plugin.errors import UserError, debugging, describe, printable
 from coronet_plugin.evaluation import command as evaluation
 from coronet_plugin.export import command as export
 from coronet_plugin.inspection import command as inspection
@@ -64,5 +64,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if options.debug or debugging():
             raise
-        print(f"coronet: {told(error)}", file=sys.stderr)
+        print(f"coronet: {describe(error)}", file=sys.stderr)
         return 2

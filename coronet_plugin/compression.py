@@ -17,9 +17,12 @@ unusual. How channels are chosen is in :mod:`coronet_plugin.methods`, how many m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -40,7 +43,7 @@ from coronet_plugin.channels.cut import (
 from coronet_plugin.channels.find import find_channels, keep_frozen
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call
-from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, versions
+from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec
 from coronet_plugin.checkpoint.storage import save_generator, version_path
 from coronet_plugin.distributed import agreed, broadcast_, world_size
 from coronet_plugin.errors import CheckpointError, OptionError
@@ -48,17 +51,22 @@ from coronet_plugin.files import together
 from coronet_plugin.methods import Events, Method, Task
 from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.listening import Listening
-from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of
+from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of, names
+from coronet_plugin.versions import versions
+from coronet_plugin.wrappers import unwrap
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
+OLD_TORCH = torch.__version__ < "2.6"
+"""Seen with 2.1, whose torch.compile knows neither hooks of optimizers nor parameters that are replaced."""
 
 
 class Compression:
     """The search, the budget and the cut of one generator.
 
     Args:
-        generator: any module with convolutions; it is changed in place.
+        generator: any module with convolutions; it is changed in place. Of one in DataParallel,
+            DistributedDataParallel or torch.compile, the module inside.
         example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
         budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
         kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
@@ -115,7 +123,7 @@ class Compression:
     ) -> None:
         if search_steps < 1:
             raise OptionError(f"the search must last at least one step, not {search_steps}")
-        self.generator = generator
+        self.generator = generator = unwrap(generator)
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
         self.config = configure(method) if isinstance(method, str) else method
@@ -143,7 +151,8 @@ class Compression:
         self._kept = np.ones(self.plan.units, dtype=bool)
         self.dense = self.plan.cost()
         """What the generator costs at full size."""
-        self._host: torch.optim.Optimizer | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        """The host's, once it is attached."""
         self._group = 0
         self._stepped = False
         self._listening: Listening | None = None
@@ -159,9 +168,8 @@ class Compression:
         task = Task(self.generator, self.inputs, self.plan, self.goal, self._search_steps)
         made = method_of(self.config)(task, self.config)
         if self.goal.schedule == STEADY and not made.steady:
-            raise OptionError(
-                f"the schedule {STEADY!r} is for methods whose latents all shrink, which {made.name} is not"
-            )
+            able = ", ".join(name for name in names() if find(name).steady)
+            raise OptionError(f"the schedule {STEADY!r} is for {able} alone, whose latents all shrink")
         self.goal.method = made
         return made
 
@@ -199,11 +207,11 @@ class Compression:
                 f"the optimizer does not hold the generator's weights ({missing[0]}); attach the one that "
                 "does, or freeze, before the compression is made, what is not trained: requires_grad_(False)"
             )
-        self._host, self._scaler = optimizer, scaler
+        self.optimizer, self._scaler = optimizer, scaler
         self._group = min((held[id(weight)] for weight in weights.values()), default=0)
         for part in self._parts():
             part.begin(optimizer, self._group)
-        optimizer.register_step_pre_hook(self._before_the_optimizer)
+        _before_each_step(optimizer, self._before_the_optimizer)
         self._listen()
         if self.finished:
             self.slim()
@@ -231,7 +239,7 @@ class Compression:
         Does nothing if the optimizer did not step.
         """
         self.resized = False
-        if self._host is None or self._listening is None:
+        if self.optimizer is None or self._listening is None:
             raise OptionError("attach(optimizer) comes before step()")
         self._listening.next_step()
         if self._stepped:
@@ -264,7 +272,7 @@ class Compression:
             return
         self._looked_at = count
         if self.plan.cost(alive).macs <= (1 - WORTHWHILE) * self.plan.cost(self._kept).macs:
-            self._remove(alive)
+            self.remove_(alive)
 
     # -- how much is left ------------------------------------------------
     @property
@@ -308,7 +316,7 @@ class Compression:
         return self.generator
 
     def _make_compact(self, alive: np.ndarray) -> None:
-        self._remove(alive)
+        self.remove_(alive)
         other = self.method.finish()
         for companion in self.companions.values():
             companion.finish()
@@ -318,13 +326,15 @@ class Compression:
         if self._listening is not None:
             self._listen()
 
-    def _remove(self, alive: np.ndarray) -> None:
+    def remove_(self, alive: np.ndarray) -> None:
         """Remove all units but ``alive`` from the generator and from what its optimizer knows."""
         parameters, before = dict(self.generator.named_parameters()), self._present
         replaced = slim_(self.generator, before, alive)
-        if self._host is not None:
-            update_optimizer_(self._host, parameters, replaced, before, alive)
+        if self.optimizer is not None:
+            update_optimizer_(self.optimizer, parameters, replaced, before, alive)
         self._now_has(alive, lambda name, tensor: sliced(tensor, before, name, alive))
+        if OLD_TORCH and "torch._dynamo" in sys.modules:  # it would train what was replaced
+            sys.modules["torch._dynamo"].reset()
 
     def _now_has(self, kept: np.ndarray, remaining: Remaining | None) -> None:
         self._kept = kept
@@ -335,11 +345,11 @@ class Compression:
 
     def _go_on_with(self, other: nn.Module) -> None:
         """Let ``other`` be the generator from now on: in the optimizer, and for whoever takes part."""
-        if self._host is not None:
+        if self.optimizer is not None:
             left = {id(p) for p in self.generator.parameters()}
-            for group in self._host.param_groups:
+            for group in self.optimizer.param_groups:
                 group["params"] = [p for p in group["params"] if id(p) not in left]
-            self._host.param_groups[self._group]["params"] += list(other.parameters())
+            self.optimizer.param_groups[self._group]["params"] += list(other.parameters())
         self.generator = other
         self.plan = self._present = find_channels(other, self.inputs)
         for part in self._parts():
@@ -399,6 +409,7 @@ class Compression:
             "steps": self.steps,
             "kept": torch.from_numpy(self._kept),
             "companions": {name: each.state_dict() for name, each in self.companions.items()},
+            "required": self._required(),
         }
         if self.phase == SEARCH:
             state["search"] = {"method": self.method.name, **self.method.state_dict()}
@@ -419,6 +430,12 @@ class Compression:
                 f"the saved search has {len(kept)} latents, this generator {len(self._kept)}; "
                 "continue with the options of the first run (--netG, --ngf, --coronet_prune_frozen)"
             )
+        if list(state.get("required", [])) != self._required():
+            differing = set(state.get("required", [])) ^ set(self._required())
+            raise CheckpointError(
+                f"one of the saved training and this one has {', '.join(sorted(differing))}, the other not; "
+                "continue with the --coronet_method and --coronet_multipliers of the first run"
+            )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
             if self.phase == SEARCH:
@@ -436,6 +453,9 @@ class Compression:
         for name, companion in self.companions.items():
             companion.load_state_dict(state.get("companions", {}).get(name, {}))
 
+    def _required(self) -> list[str]:
+        return [name for name, companion in self.companions.items() if companion.required]
+
     def _search_again(self, kept: np.ndarray, state: Mapping[str, Any]) -> None:
         if find(state["method"]) is not type(self.method):
             raise CheckpointError(
@@ -447,12 +467,27 @@ class Compression:
             self.method = self._new_method()
         if not np.array_equal(kept, self._kept):
             replaced = restore_sizes_(self.generator, self.plan, kept)
-            if self._host is not None:
-                replace_in_optimizer_(self._host, replaced)
+            if self.optimizer is not None:
+                replace_in_optimizer_(self.optimizer, replaced)
             self._now_has(kept, None)
-        if self._host is not None and self._listening is not None:
+        if self.optimizer is not None and self._listening is not None:
             self._listen()
         self.method.load_state_dict(state)
+
+
+def _before_each_step(optimizer: torch.optim.Optimizer, act: Callable[..., None]) -> None:
+    """Let ``optimizer`` call ``act`` first in every step."""
+    if not OLD_TORCH:
+        optimizer.register_step_pre_hook(act)
+        return
+    step = optimizer.step  # torch.compile switches the hooks of all optimizers off there
+
+    @functools.wraps(step)
+    def acting(_: Any, *args: Any, **kwargs: Any) -> Any:
+        act()
+        return step(*args, **kwargs)
+
+    optimizer.step = MethodType(acting, optimizer)  # type: ignore[method-assign]
 
 
 def shared_goal(

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from coronet_plugin.errors import OptionError
+from coronet_plugin.errors import OptionError, describe
 
 
 def import_module(where: str) -> ModuleType:
@@ -86,5 +86,5 @@ def load_entry_points(group: str) -> list[Any]:
 
 def in_one_line(error: BaseException) -> str:
     """The kind and text of an error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    kind, text = type(error).__name__, describe(error)
+    return text if text == kind else f"{kind}: {text}"

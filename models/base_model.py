@@ -35,6 +35,9 @@ class BaseModel(ABC):
     and given back when the run is continued, by models that save all that takes.
     """
 
+    notes_tests = True
+    """To the plug-in, which does it for scripts that do not: test.py notes what it tested."""
+
     def __init__(self, opt: argparse.Namespace) -> None:
         self.opt = opt
         self.isTrain: bool = opt.isTrain

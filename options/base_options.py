@@ -112,7 +112,7 @@ class BaseOptions:
         return parser
 
     def parse(self, args: Sequence[str] | None = None) -> argparse.Namespace:
-        """Options from ``args`` (default: the command line), printed and written to a file.
+        """Options from ``args`` (default: the command line), printed and, of a training, written to a file.
 
         ``gpu_ids`` becomes a list of ints, ``device`` a torch.device; ``isTrain`` is added.
         Leaves with exit code 2 and one line when an option cannot work.
@@ -172,15 +172,11 @@ class BaseOptions:
         return "\n".join([*lines, "----------------- End -------------------"])
 
     def _write(self, opt: argparse.Namespace, text: str) -> None:
-        folder = os.path.join(opt.checkpoints_dir, opt.name)
-        phase = opt.phase
+        """Of a training alone: a test's lie beside its results (:mod:`coronet_plugin.runs.tested`)."""
         if self.isTrain:
+            folder = os.path.join(opt.checkpoints_dir, opt.name)
             os.makedirs(folder, exist_ok=True)
-        elif not os.path.isdir(folder):
-            return  # a mistyped name must not leave a folder behind
-        elif phase == "train":
-            phase = "test"  # testing on training images must not overwrite what the run was trained with
-        write_text(os.path.join(folder, f"{phase}_opt.txt"), text + "\n")
+            write_text(os.path.join(folder, f"{opt.phase}_opt.txt"), text + "\n")
 
 
 def choose_device(gpu_ids: str) -> tuple[list[int], torch.device]:

@@ -7,7 +7,7 @@ networks, with the pictures in another order. Two figures, means over channel se
 
 * AUC: how well the initial value of a unit tells whether it survives; 0.5 is chance, 1 certainty.
   The initial value is ``|z|`` for the published and folded forms, the L1 norm of the filters that make
-  the channels for the exact form, whose latents all begin at one.
+  the channels without a hypernetwork, where latents all begin at one.
 * Agreement: of the units that the first search keeps, the fraction that the second keeps too, less what
   chance would give, over what it leaves to gain; 0 is chance, 1 the same survivors.
 

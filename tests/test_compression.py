@@ -172,7 +172,7 @@ def test_other_optimizers_work(optimizer):
     )
     train(compression, host, 6)
     assert compression.phase == "compact" and compression.remaining <= 0.4
-    assert isinstance(compression._host, optimizer)
+    assert isinstance(compression.optimizer, optimizer)
 
 
 @pytest.mark.parametrize("method", names())

@@ -1,4 +1,4 @@
-"""Read what the user asked for: ``0.1``, ``2.6G``, ``350k``, ``20ms``.
+"""The budget a user asks for, read from ``0.1``, ``2.6G``, ``350k``, ``20ms``.
 
 A *meter* says what a choice of living units costs, in the unit of the budget.
 """

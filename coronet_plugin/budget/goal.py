@@ -155,6 +155,11 @@ class Share:
         return self.goal.schedule
 
     @property
+    def dense(self) -> float:
+        """What all generators cost at full size."""
+        return self.goal.dense
+
+    @property
     def target(self) -> float:
         """What may be left of all generators in the end."""
         return self.goal.target

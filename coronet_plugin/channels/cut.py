@@ -21,11 +21,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.wrappers import unwrap
 
 
 def slim(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
     """A smaller copy of ``generator`` with only the units ``alive`` (bool, ``(units,)``)."""
-    smaller = copy_with(generator)
+    smaller = copy_with(unwrap(generator))
     slim_(smaller, plan, alive)
     return smaller
 
@@ -198,7 +199,7 @@ def scale_(parameters: Mapping[str, Tensor], where: Readers, factor: np.ndarray)
 
 def masked(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
     """A full-size copy that ignores dead channels: zeros where they are read."""
-    copied = copy_with(generator)
+    copied = copy_with(unwrap(generator))
     scale_(dict(copied.named_parameters()), readers(plan), alive.astype(np.float64))
     return copied
 

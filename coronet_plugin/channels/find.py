@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
-from coronet_plugin.channels.proof import one_line, prove
+from coronet_plugin.channels.proof import prove
 from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
 from coronet_plugin.channels.rules import RULES
-from coronet_plugin.errors import PlanError
+from coronet_plugin.errors import PlanError, describe
 from coronet_plugin.sizes import wrong_size
+from coronet_plugin.wrappers import unwrap
 
 HALVINGS = 9
 """How often at most a generator is thought to halve its input."""
@@ -42,6 +43,7 @@ def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> Cha
     Raises:
         PlanError: the generator does not run on ``example``, or not twice the same.
     """
+    generator = unwrap(generator)
     inputs = example if isinstance(example, tuple) else (example,)
     return prove(generator, trace(generator, inputs, run), inputs, run)
 
@@ -69,6 +71,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
     Raises:
         PlanError: the generator does not run on ``inputs``, or runs no layer of its own.
     """
+    generator = unwrap(generator)
     copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
     state = Propagation(copied, RULES)
     try:
@@ -79,7 +82,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(
             f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
-            f"{one_line(error)}. Give an example it accepts; a model class does by coronet_example(name)."
+            f"{describe(error)}. Give an example it accepts; a model class does by coronet_example(name)."
         ) from error
     if not state.touched:
         raise PlanError(

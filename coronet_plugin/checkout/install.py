@@ -35,7 +35,7 @@ from models.base_model import BaseModel
 
 try:
     from coronet_plugin.errors import show_in_one_line
-    from coronet_plugin.training.model_type import coronet_model
+    from coronet_plugin.model import coronet_model
 except ModuleNotFoundError as error:
     if error.name != "coronet_plugin":
         raise

@@ -8,14 +8,10 @@ Nothing in it is ever executed.
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from coronet_plugin._version import __version__
 from coronet_plugin.checkpoint.spec_check import FILE_BYTES, Unsound, check
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.generators.config import shorten
@@ -129,15 +125,6 @@ def _rows(value: list[Any] | dict[str, Any]) -> str:
         rows = [f"    {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
         return "{\n" + ",\n".join(rows) + "\n  }"
     return "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in value) + "\n  ]"
-
-
-def versions() -> dict[str, str]:
-    """What a spec written by this process says of the programs that made it."""
-    return {
-        "coronet_plugin": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def spec_path(weights: str | Path) -> Path:

@@ -73,10 +73,10 @@ def _set(name: str, one: Any) -> None:
         raise Unsound(f"{name}: expected name, channels, kept and pinned")
     channels = _number(f"{name}.channels", one["channels"], 1, SIDE)
     kept = _list(one, "kept", SIDE)
-    if any(type(index) is not int or not 0 <= index < channels for index in kept):
-        raise Unsound(f"{name}.kept: expected channel numbers below {channels}")
-    if len(set(kept)) != len(kept) or not kept:
-        raise Unsound(f"{name}.kept: expected at least one channel, each once")
+    if any(type(index) is not int or not 0 <= index < SIDE for index in kept):  # of the layer, not the set
+        raise Unsound(f"{name}.kept: expected channel numbers below {SIDE}")
+    if len(set(kept)) != len(kept) or not 0 < len(kept) <= channels:
+        raise Unsound(f"{name}.kept: expected at least one channel and at most {channels}, each once")
     if not isinstance(one["name"], str) or not isinstance(one["pinned"], (str, type(None))):
         raise Unsound(f"{name}: name and pinned must be text")
 

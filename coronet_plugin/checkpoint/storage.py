@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.channels.baking import bake_
 from coronet_plugin.channels.cut import replace_tensors_, update_widths_
 from coronet_plugin.checkpoint.spec import Spec, spec_path
 from coronet_plugin.checkpoint.spec_check import NUMBERS
@@ -23,6 +24,7 @@ from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together, write_atomically, write_text
 from coronet_plugin.generators.registry import Family, read_architecture
+from coronet_plugin.wrappers import unwrap
 
 
 def save_tensors(state: Mapping[str, Any], path: str | Path) -> None:
@@ -46,7 +48,7 @@ def save_tensors(state: Mapping[str, Any], path: str | Path) -> None:
 
 def save_generator(generator: nn.Module, path: str | Path, spec: Spec) -> None:
     """Write ``generator``'s state_dict to ``path`` and ``spec`` beside it, both or neither."""
-    state = {name: tensor.detach().cpu() for name, tensor in generator.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in unwrap(generator).state_dict().items()}
     with together():
         save_tensors(state, path)
         write_text(spec_path(path), spec.to_json())
@@ -66,7 +68,8 @@ def load_generator(
 ) -> nn.Module:
     """Rebuild the generator whose weights are in ``path`` (``.../latest_net_G.pth``).
 
-    ``build`` makes the dense generator; it is needed for those of no registered family. The
+    ``build`` makes the dense generator; it is needed for those of no registered family. Norms of
+    weights that were made plain before the training (:func:`bake_`) may be in it or not. The
     result is an ordinary module of that class: no masks, no hypernetwork. It is in train mode,
     as upstream tests; call ``eval()`` for running statistics and no dropout.
 
@@ -77,7 +80,12 @@ def load_generator(
     spec = Spec.read(spec_path(path))
     state = read_state_dict(path)
     check_tensors(state, spec, path)
-    generator = build().to(device) if build is not None else _build(spec, path)
+    if build is None:
+        generator = _build(spec, path)
+    else:
+        generator = unwrap(build()).to(device)
+        if not spec.tensors.keys() >= generator.state_dict().keys():
+            bake_(generator)  # as the saved one was
     resize_(generator, spec, path)
     if any(parameter.is_meta for parameter in generator.parameters()):
         generator.to_empty(device=device)

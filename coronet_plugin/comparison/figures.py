@@ -55,7 +55,7 @@ def target_fraction(spec: Spec) -> float:
 
 
 def budget_figure(runs: Sequence[Run]) -> Figure | None:
-    """What is left of the MACs and of the channels over training; None if no run logged it."""
+    """Shares of the MACs and of the channels that are left over training; None if no run logged it."""
     logged = [(index, run) for index, run in enumerate(runs) if curves(run, "macs_")]
     if not logged:
         return None

@@ -47,11 +47,10 @@ class Tools:
         return features_of(pictures, self.extractor, self.cache_dir, self.say)
 
 
-def checked(protocol: str) -> str:
-    """``protocol``, if there is one of that name. Raises OptionError."""
+def check(protocol: str) -> None:
+    """Raises OptionError when there is no such protocol."""
     if protocol not in PROTOCOLS:
         raise OptionError(f"there is no protocol {protocol!r}; choose {' or '.join(PROTOCOLS)}")
-    return protocol
 
 
 def of_translated(made: Pictures, real: RealPictures, protocol: str, tools: Tools) -> Distance:

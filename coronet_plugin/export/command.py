@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coronet_plugin.command import Command, height_width, positive
+from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
 from coronet_plugin.errors import OptionError
 from coronet_plugin.generators.extension import add_family_option
 
 if TYPE_CHECKING:
-    from coronet_plugin.export.pictures import Pictures
-    from coronet_plugin.export.pipeline import Request, Result
+    from coronet_plugin.export.pictures import Samples
+    from coronet_plugin.export.pipeline import Result
+    from coronet_plugin.export.request import Request
     from coronet_plugin.runs.opener import StoredGenerator
 
 REJECTED_CODE = 3
@@ -39,11 +40,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="256, or 256x512 as height x width (default: as trained)",
     )
     parser.add_argument("--dynamic", action="store_true", help="leave batch, height and width free")
-    parser.add_argument(
-        "--norm_mode",
-        default="batch",
-        help="batch: what test.py shows; running: what test.py --eval shows (default: %(default)s)",
-    )
+    add_norm_mode_option(parser)
     parser.add_argument(
         "--rewrite",
         default="",
@@ -128,9 +125,9 @@ def _export(options: argparse.Namespace, name: str, path: Path) -> Result:
 
 
 def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Request:
-    """What is asked; without a generator, as far as it does not depend on one."""
+    """The request; without a generator, as far as it does not depend on one."""
     from coronet_plugin.export.normalisation import check_norm_mode
-    from coronet_plugin.export.pipeline import Request
+    from coronet_plugin.export.request import Request
     from coronet_plugin.export.targets import target_named
 
     check_norm_mode(options.norm_mode)
@@ -161,7 +158,7 @@ def _pictures(
     images: Path | None,
     phase: str,
     count: int,
-) -> Pictures:
+) -> Samples:
     from coronet_plugin.export.pictures import pictures_for
 
     return pictures_for(
@@ -192,14 +189,24 @@ def _int8_options(parser: argparse.ArgumentParser) -> None:
         help="int8: SSIM that may be lost against fp32, on pictures not calibrated with; layers that hurt "
         "most stay in floats until it is met (default: %(default)s)",
     )
+    parser.add_argument(
+        "--int8_full_range",
+        action="store_true",
+        help="int8 for onnx and openvino: 8 bits of weights instead of 7. Loses a little less, and needs an "
+        "x86 CPU with AVX-512 VNNI or AVX-VNNI, or an ARM CPU; elsewhere the file computes something else",
+    )
 
 
 def _quantization(options: argparse.Namespace, stored: StoredGenerator) -> dict[str, Any]:
     """Settings of the int8 quantizer."""
-    return {"max_drop": options.int8_max_drop, "ranges": stored.ranges}
+    return {
+        "max_drop": options.int8_max_drop,
+        "full_range": options.int8_full_range,
+        "ranges": stored.ranges,
+    }
 
 
-def _tell(result: Result, notes: Sequence[str], pictures: Pictures) -> None:
+def _tell(result: Result, notes: Sequence[str], pictures: Samples) -> None:
     """Files to standard output, everything else to standard error."""
     for path in result.files:
         print(path)
@@ -215,7 +222,7 @@ def _tell(result: Result, notes: Sequence[str], pictures: Pictures) -> None:
         )
 
 
-def _remarks(result: Result, pictures: Pictures) -> list[str]:
+def _remarks(result: Result, pictures: Samples) -> list[str]:
     from coronet_plugin.export.normalisation import NORM_MODES
     from coronet_plugin.export.verify import in_words
 
@@ -229,6 +236,7 @@ def _remarks(result: Result, pictures: Pictures) -> list[str]:
     took = result.record["latency"]
     speed = f"{took['median_ms']:.3g} ms a picture here on one thread, the median of {took['calls']}; "
     speed += "coronet bench measures more closely"
+    figures += f" (calculated on {result.record['check']['instruction_set']})"
     return [norms, *_int8_remarks(result), f"difference to torch {compared}: {figures}", speed]
 
 
@@ -243,6 +251,7 @@ def _int8_remarks(result: Result) -> list[str]:
     return [
         f"int8, calibrated with {calibration['pictures']} {calibration['from']}; "
         f"layers left in floats: {left} (of {facts['layers']})",
+        f"int8 weights of {facts['weight_bits']} bits: right on {facts['right_on']}",
         f"int8 on {loss.pictures} others: {loss.in_words()}",
     ]
 

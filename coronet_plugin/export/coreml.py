@@ -12,7 +12,7 @@ from torch import Tensor
 from coronet_plugin.errors import OptionError
 from coronet_plugin.export.pytorch import exported_program
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner, one_at_a_time
+from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
 NORM_OPERATIONS = ("instance_norm", "batch_norm", "layer_norm", "reduce_mean", "reduce_sum", "rsqrt")
 """Kept in fp32 in fp16 packages: their sums over a picture leave fp16's range."""
@@ -53,7 +53,7 @@ def why_not_run() -> str:
     return "" if sys.platform == "darwin" else "Core ML runs on macOS and iOS alone"
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The package on the CPU. Core ML chooses its threads itself."""
     if why_not_run():
         raise OptionError(f"{path.name} cannot be run here: {why_not_run()}")

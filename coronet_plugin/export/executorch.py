@@ -10,7 +10,7 @@ import numpy as np
 from coronet_plugin.errors import OptionError
 from coronet_plugin.export.pytorch import exported_program
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner, one_at_a_time
+from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -36,7 +36,7 @@ _THREADS: list[int] = []
 """Threads of the process's pool, once a program is loaded: programs keep pointers into the pool."""
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The program in ExecuTorch's runtime; pictures one at a time.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner, one_at_a_time
+from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _entries(ports: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file in an interpreter with the XNNPACK delegate, which is its default; pictures one at a time."""
     from ai_edge_litert.interpreter import Interpreter
 

@@ -14,7 +14,7 @@ import numpy as np
 from coronet_plugin.errors import ExportError
 from coronet_plugin.export import onnx as onnx_files
 from coronet_plugin.export.silence import last_of
-from coronet_plugin.export.targets import Job, Runner, in_a_row
+from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
 
 PROGRAM = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
 """The converter itself. MNN's own command around it, mnnconvert, installs a package by pip if that is not
@@ -35,7 +35,7 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
     return {"exporter": f"mnnconvert from {facts['exporter']}"}
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file in a CPU session with MNN's high precision, that is, fp32."""
     import MNN
     import MNN.nn

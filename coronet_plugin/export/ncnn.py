@@ -12,10 +12,10 @@ import torch
 
 from coronet_plugin.export.ports import Port
 from coronet_plugin.export.silence import failed, silenced
-from coronet_plugin.export.targets import Job, Runner, one_at_a_time
+from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
 INPUT, OUTPUT = "in", "out"
-"""What pnnx calls them, with their numbers."""
+"""Their names in files of pnnx, before their numbers."""
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def _entry(name: str, port: Port) -> dict[str, Any]:
     return {**entry, "layout": "CHW"} if port.is_picture else entry
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The pair as a function of arrays; one picture of the batch after another, calculating in fp32."""
     import ncnn
 

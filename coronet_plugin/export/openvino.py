@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner, in_a_row
+from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
     return {"exporter": "openvino.convert_model"}
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file compiled for the CPU, calculating in fp32; OpenVINO's default is bf16 where the CPU has it."""
     import openvino
 

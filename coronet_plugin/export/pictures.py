@@ -11,13 +11,15 @@ import numpy as np
 from coronet_plugin.errors import DataError
 from coronet_plugin.pictures.files import ENDINGS, FULL_DEPTH, MODES, spread
 from coronet_plugin.runs.options import Options, read_options
+from coronet_plugin.runs.run import pictures_in, results_of
+from coronet_plugin.runs.tested import read as read_tested
 
 SOURCES = {"G_B": "B"}
 """The side of the data that a generator translates, where it is not A."""
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Samples:
     """``values``: (N, C, H, W) float32 in [-1, 1]; ``source``: in words, where they are from.
 
     ``truths``: for each, the file and half (as in :func:`read_picture`) of what it should become, if known;
@@ -29,10 +31,10 @@ class Pictures:
     truths: tuple[tuple[Path, int | None], ...] = ()
     bit_depth: int = FULL_DEPTH
 
-    def some(self, indices: Sequence[int]) -> Pictures:
+    def some(self, indices: Sequence[int]) -> Samples:
         """Those at ``indices``, in that order."""
         truths = tuple(self.truths[i] for i in indices) if self.truths else ()
-        return Pictures(self.values[list(indices)], self.source, truths, self.bit_depth)
+        return Samples(self.values[list(indices)], self.source, truths, self.bit_depth)
 
     @property
     def are_real(self) -> bool:
@@ -65,10 +67,10 @@ class Place:
         return tuple((path, None) for path in files) if all(path.is_file() for path in files) else ()
 
 
-def noise(count: int, channels: int, size: tuple[int, int]) -> Pictures:
+def noise(count: int, channels: int, size: tuple[int, int]) -> Samples:
     """Uniform noise, the same every time."""
     values = np.random.default_rng(0).uniform(-1, 1, (count, channels, *size))
-    return Pictures(values.astype(np.float32), NOISE)
+    return Samples(values.astype(np.float32), NOISE)
 
 
 def noise_like(sample: Sequence[np.ndarray], taller: int = 0, wider: int = 0) -> tuple[np.ndarray, ...]:
@@ -98,7 +100,7 @@ def pictures_for(
     epoch: str = "latest",
     phase: str = "test",
     count: int = 8,
-) -> Pictures:
+) -> Samples:
     """Up to ``count`` pictures of (H, W) ``size`` for the generator ``network`` whose file is ``weights``.
 
     From the folder ``images`` if given; else what ``test.py`` left of the run; else the run's data set
@@ -116,7 +118,7 @@ def pictures_for(
         if place.files:
             chosen = evenly(place.files, count)
             values = np.stack([read_picture(path, channels, size, place.half, depth) for path in chosen])
-            return Pictures(values, place.source, place.truths(chosen), depth)
+            return Samples(values, place.source, place.truths(chosen), depth)
     return noise(count, channels, size)
 
 
@@ -167,10 +169,10 @@ def _places(weights: Path, network: str, results_dir: Path | str, epoch: str, ph
         return []
     side = SOURCES.get(network, "A")
     run = weights.resolve().parent.name
-    shown = Path(results_dir) / run / f"{phase}_{epoch}" / "images"
+    shown = results_of(Path(results_dir) / run, phase, epoch)
     paired = options.text("dataset_mode", "unaligned") == "aligned"
     names = (f"_real_{side}.png", f"_real_{'AB'[side == 'A']}.png")
-    files = tuple(sorted(shown.glob(f"*{names[0]}")))
+    files = tuple(pictures_in(shown / "images", f"real_{side}", read_tested(shown)))
     results = Place(files, f"{phase} pictures of the run {run}", truth=names if paired else None)
     return [results, _data_set(options, side, phase)]
 

@@ -7,13 +7,12 @@ not is kept aside as ``NAME.rejected``.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,78 +20,36 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels.find import example_input
 from coronet_plugin.channels.propagation import tensors_in
-from coronet_plugin.errors import ExportError, OptionError
-from coronet_plugin.export.normalisation import in_fp16, normalised, reference, why_not_fp16
-from coronet_plugin.export.pictures import NOISE, Pictures, noise, noise_like
+from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.export.normalisation import in_fp16, normalised, reference
+from coronet_plugin.export.pictures import NOISE, Samples, noise, noise_like
 from coronet_plugin.export.ports import SINGLE, Flat, Ports, ports_of
+from coronet_plugin.export.pytorch import as_array_model
+from coronet_plugin.export.quantization import quantize
 from coronet_plugin.export.record import record_of
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.rewrite import rewritten
-from coronet_plugin.export.targets import Job, Target, one_line
+from coronet_plugin.export.targets import ArrayModel, Job
 from coronet_plugin.export.verify import (
     TOLERANCES,
     Difference,
     Range,
     Sample,
-    Stopwatch,
     Tolerance,
     bounds_of,
     differences,
     outputs_of,
     range_of,
-    torch_runner,
 )
+from coronet_plugin.measure.machine import instruction_set
+from coronet_plugin.measure.timing import Stopwatch
 
 REJECTED = ".rejected"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of an export.
-
-    ``size``: (H, W) of the example, fixed in the file unless ``dynamic``. ``multiple``: what height and width
-    must be multiples of. ``norm_mode``: see :data:`~coronet_plugin.export.normalisation.NORM_MODES`.
-    ``about``: what the record should also say. ``quantization``: settings of the int8 quantizer.
-    """
-
-    target: Target
-    dtype: str = "fp32"
-    size: tuple[int, int] = (256, 256)
-    dynamic: bool = False
-    norm_mode: str = "batch"
-    multiple: int = 1
-    about: Mapping[str, Any] = field(default_factory=dict)
-    quantization: Mapping[str, Any] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raises OptionError where the target, or this torch, cannot do it."""
-        target = self.target
-        if self.dtype not in target.dtypes:
-            offered = ", ".join(target.dtypes)
-            raise OptionError(
-                f"--dtype {self.dtype} is not offered for {target.name}; choose one of {offered}"
-            )
-        if self.dynamic and not target.dynamic:
-            raise OptionError(f"--dynamic is not possible for {target.name}; leave it out and set --size")
-        if any(side % self.multiple for side in self.size):
-            height, width = self.size
-            raise OptionError(
-                f"--size {height}x{width} does not fit this generator; "
-                f"height and width must be multiples of {self.multiple}"
-            )
-        target.require(self.dtype)
-        if self.dtype == "fp16" and target.fp16 == "compute" and (why := why_not_fp16()):
-            raise OptionError(f"--to {target.name} --dtype fp16: {why}; update torch, or take another target")
-        if importlib.util.find_spec("skimage") is None:
-            extra = target.extra or "export"
-            raise OptionError(
-                "exports are compared with torch by SSIM, which needs scikit-image: "
-                f'pip install "coronet-plugin[{extra}]"'
-            )
-
-
-@dataclass(frozen=True)
 class Result:
-    """What an export wrote.
+    """The files of an export and their record.
 
     ``differences``: of every output, by its name; empty where the file cannot be run on this machine.
     """
@@ -114,7 +71,7 @@ class Result:
 
 
 def prepare(generator: nn.Module, request: Request) -> tuple[nn.Module, Tensor]:
-    """What the target's tool gets: norms and layers as it needs them, on the CPU; and an example.
+    """The generator for the target's tool, norms and layers as it needs them, on the CPU; and an example.
 
     For int8 it is the fp32 generator.
     """
@@ -134,6 +91,29 @@ def prepared_for(generator: nn.Module, request: Request, inputs: tuple[Tensor, .
     return prepared.eval()
 
 
+def load_converted(
+    generator: nn.Module,
+    request: Request,
+    path: Path,
+    threads: Sequence[int] = (1,),
+    calibration: Samples | None = None,
+) -> list[ArrayModel]:
+    """Convert ``generator``, which is not changed, to ``path`` and load it for all ``threads``, unchecked.
+
+    Raises:
+        OptionError: the target cannot do what is asked, or a package is missing.
+        ExportError: the target's tool fails, or refuses the file.
+    """
+    prepared, example = prepare(generator, request)
+    convert(request, prepared, example, path, calibration)
+    return [request.target.load(path, number) for number in threads]
+
+
+def load_eager(generator: nn.Module, norm_mode: str, threads: int) -> ArrayModel:
+    """``generator``, which is not changed, in eager PyTorch with its norms as an export has them."""
+    return as_array_model(normalised(generator, norm_mode).cpu().float(), threads)
+
+
 def example_for(generator: nn.Module, size: tuple[int, int]) -> Tensor:
     """A random image (1, C, H, W) of (H, W) ``size``, on the CPU."""
     return example_input(generator, max(size))[..., : size[0], : size[1]].float().cpu().contiguous()
@@ -150,8 +130,8 @@ def export_generator(
     request: Request,
     folder: Path,
     name: str,
-    pictures: Pictures | None = None,
-    calibration: Pictures | None = None,
+    pictures: Samples | None = None,
+    calibration: Samples | None = None,
     tolerance: Tolerance | None = None,
     example: Tensor | tuple[Tensor, ...] | None = None,
 ) -> Result:
@@ -189,7 +169,8 @@ def export_generator(
         made = [Path(temporary) / each for each in names]
         found = dict(zip(ports.output_names, measured))
         record = record_of(request, ports, samples, limits, facts, made, found)
-        record["check"].update(accepted=accepted, pictures_from=source, tolerance=asdict(limit))
+        checked = {"accepted": accepted, "pictures_from": source, "tolerance": asdict(limit)}
+        record["check"].update(checked, instruction_set=instruction_set())
         record["latency"] = latency
         files = _put_in_place(made, folder, "" if accepted else REJECTED, record)
     return Result(files, record, accepted, found)
@@ -221,7 +202,7 @@ def _check_ports(request: Request, ports: Ports) -> None:
 
 
 def _samples(
-    request: Request, inputs: tuple[Tensor, ...], pictures: Pictures | None, given: bool
+    request: Request, inputs: tuple[Tensor, ...], pictures: Samples | None, given: bool
 ) -> tuple[list[Sample], str]:
     """What to compare on, for one picture after another, and where it is from; ``given``: an example was."""
     if given and pictures is None:
@@ -238,19 +219,16 @@ def convert(
     prepared: nn.Module,
     example: Tensor | tuple[Tensor, ...],
     path: Path,
-    calibration: Pictures | None,
+    calibration: Samples | None,
     ports: Ports = SINGLE,
 ) -> dict[str, Any]:
     """Run the target's tool; int8 goes through :mod:`coronet_plugin.export.quantization`."""
     job = Job(prepared, example, request.dtype, request.dynamic, request.multiple, ports)
     if request.dtype != "int8":
         return request.target.convert(job, path)
-    from coronet_plugin.export.quantization import quantize
-
     if calibration is None:
         raise OptionError("--dtype int8 needs pictures to calibrate with")
-    facts: dict[str, Any] = quantize(request, prepared, job.inputs[0], path, calibration)
-    return facts
+    return quantize(request, prepared, job.inputs[0], path, calibration)
 
 
 def _measure(
@@ -261,17 +239,17 @@ def _measure(
     The difference of a dynamic file is the larger of that, and that on noise of another size. There are no
     differences where the file cannot be run on this machine.
     """
-    original = torch_runner(net)
+    original = as_array_model(net)
     expected = [outputs_of(original, each) for each in samples]
     limits = [range_of(values, bound) for values, bound in zip(zip(*expected), bounds_of(net, samples[0]))]
     if request.target.why_not_run():
         return limits, [], None
-    run = Stopwatch(request.target.load(path))
-    measured = differences(run, samples, expected, limits)
-    latency = run.as_dict()
+    watch, loaded = Stopwatch(), request.target.load(path)
+    measured = differences(watch.wrap(loaded), samples, expected, limits)
+    latency = {**watch.times(warmup=1).wall.as_dict(), "threads": 1}
     if request.dynamic:
         other = noise_like(samples[0], request.multiple, 2 * request.multiple)
-        again = differences(run, [other], [outputs_of(original, other)], limits)
+        again = differences(loaded, [other], [outputs_of(original, other)], limits)
         measured = [one.or_worse(another) for one, another in zip(measured, again)]
     return limits, measured, latency
 
@@ -301,5 +279,5 @@ def _put_in_place(made: list[Path], folder: Path, ending: str, record: Mapping[s
                 shutil.rmtree(place)
             os.replace(path, place)
     except OSError as error:
-        raise ExportError(f"{folder} cannot be written to: {one_line(error)}") from error
+        raise ExportError(f"{folder} cannot be written to: {describe(error)}") from error
     return (*places, record_place)

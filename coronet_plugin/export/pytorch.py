@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner, in_a_row
+from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
+from coronet_plugin.measure.timing import torch_threads
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -54,8 +57,8 @@ def _sizes_of_1_are_free() -> contextlib.AbstractContextManager[Any]:
     return patch
 
 
-def sample(job: Job) -> tuple[torch.Tensor, ...]:
-    """What to trace with. Dimensions of size 1, deep in a U-Net, would be taken for always 1."""
+def sample(job: Job) -> tuple[Tensor, ...]:
+    """The example to trace with. Dimensions of size 1, deep in a U-Net, would be taken for always 1."""
     if not job.dynamic:
         return job.inputs
     return tuple(
@@ -77,23 +80,24 @@ def dynamic_shapes(job: Job) -> tuple[Any, ...] | None:
     return (free,) if any(a.kind is a.VAR_POSITIONAL for a in arguments) else free  # one name for them all
 
 
-def load(path: Path, threads: int = 1) -> Runner:
-    """The file as a function of arrays. torch has one thread setting for the process, made at each call."""
+def load(path: Path, threads: int = 1) -> ArrayModel:
+    """The file as a function of arrays."""
     if path.suffix == ".pt":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module = torch.jit.load(str(path), map_location="cpu")
-    else:
-        module = torch.export.load(path).module()
+            return as_array_model(torch.jit.load(str(path), map_location="cpu"), threads)
+    return as_array_model(torch.export.load(path).module(), threads)
+
+
+def as_array_model(module: Callable[..., Any], threads: int | None = None) -> ArrayModel:
+    """``module``, in the mode it is in, as a function of arrays.
+
+    torch has one setting of ``threads`` for the process, so every call makes it and puts it back; by default
+    it is left alone.
+    """
 
     def run(*values: np.ndarray) -> Any:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with torch.no_grad():
-                output = module(*map(torch.from_numpy, values))
-                return in_a_row(x.numpy() for x in tensors_in(output))
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(threads or torch.get_num_threads()), torch.no_grad():
+            return in_a_row(x.numpy() for x in tensors_in(module(*map(torch.from_numpy, values))))
 
     return run

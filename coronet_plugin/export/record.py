@@ -1,20 +1,16 @@
-"""What the record of an export says: how its file was made, what goes in and comes out, how close it is."""
+"""The record of an export: how its file was made, what goes in and comes out, how close it is."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from coronet_plugin._version import __version__
 from coronet_plugin.export.ports import Port, Ports
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.verify import TANH, Difference, Range, Sample, range_of
-
-if TYPE_CHECKING:
-    from coronet_plugin.export.pipeline import Request
+from coronet_plugin.versions import versions
 
 FORMAT, VERSION = "coronet-export", 1
 
@@ -63,7 +59,7 @@ def record_of(
         "dropout": "off",
         "rewrite": list(target.rewrite),
         "check": check,
-        "versions": {"coronet_plugin": __version__, "torch": torch.__version__, **target.versions()},
+        "versions": {**versions(), **target.versions()},
         **facts,
         **request.about,
     }

@@ -10,8 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import IO
 
-from coronet_plugin.errors import ExportError, printable
-from coronet_plugin.export.targets import COLOUR
+from coronet_plugin.errors import COLOUR, ExportError, printable
 
 
 @contextlib.contextmanager

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +12,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from coronet_plugin.channels.propagation import tensors_in
-from coronet_plugin.errors import ExportError
-from coronet_plugin.export.targets import Runner, in_a_row, one_line
+from coronet_plugin.errors import ExportError, describe
+from coronet_plugin.export.targets import ArrayModel
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What is accepted: at most ``max`` and ``mean`` absolute difference, at least ``ssim``.
+    """The difference that is accepted: at most ``max`` and ``mean`` absolute difference, at least ``ssim``.
 
     Differences are in units of which the output's range has two, as tanh's has, from -1 to 1.
     """
@@ -67,35 +65,6 @@ class Difference:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def torch_runner(net: nn.Module) -> Runner:
-    """``net`` as a function of arrays, as it is: neither its mode nor its threads are changed."""
-
-    def run(*values: np.ndarray) -> Any:
-        with torch.no_grad():
-            return in_a_row(x.numpy() for x in tensors_in(net(*map(torch.from_numpy, values))))
-
-    return run
-
-
-@dataclass
-class Stopwatch:
-    """``run``, which notes the wall-clock seconds of every call."""
-
-    run: Runner
-    seconds: list[float] = field(default_factory=list)
-
-    def __call__(self, *values: np.ndarray) -> Any:
-        start = time.perf_counter()
-        output = self.run(*values)
-        self.seconds.append(time.perf_counter() - start)
-        return output
-
-    def as_dict(self) -> dict[str, Any]:
-        """Median of a call in milliseconds; the first is left out if there are others."""
-        counted = self.seconds[1:] or self.seconds
-        return {"median_ms": 1e3 * statistics.median(counted), "calls": len(counted), "threads": 1}
 
 
 # -- the range of an output ---------------------------------------------------------
@@ -148,14 +117,14 @@ Sample = tuple[np.ndarray, ...]
 """An array for every input, or for every output, of one picture."""
 
 
-def outputs_of(run: Runner, inputs: Sample) -> Sample:
+def outputs_of(run: ArrayModel, inputs: Sample) -> Sample:
     """What ``run`` gives for ``inputs``, as a tuple in any case."""
     found = run(*(np.ascontiguousarray(value) for value in inputs))
     return found if isinstance(found, tuple) else (found,)
 
 
 def differences(
-    run: Runner, inputs: Sequence[Sample], expected: Sequence[Sample], limits: Sequence[Range]
+    run: ArrayModel, inputs: Sequence[Sample], expected: Sequence[Sample], limits: Sequence[Range]
 ) -> list[Difference]:
     """Compare what ``run`` gives for each of ``inputs`` with ``expected``, for every output.
 
@@ -177,7 +146,7 @@ def differences(
     return list(map(_together, figures))
 
 
-def difference(run: Runner, reference: Runner, pictures: np.ndarray) -> Difference:
+def difference(run: ArrayModel, reference: ArrayModel, pictures: np.ndarray) -> Difference:
     """:func:`differences` of files from one picture to one, on ``pictures`` (N, C, H, W) in [-1, 1]."""
     inputs = [(pictures[i : i + 1],) for i in range(len(pictures))]
     [found] = differences(run, inputs, [outputs_of(reference, x) for x in inputs], [TANH])
@@ -204,11 +173,11 @@ def _together(figures: Sequence[Difference]) -> Difference:
     )
 
 
-def _run(run: Runner, values: Sample) -> Sample:
+def _run(run: ArrayModel, values: Sample) -> Sample:
     try:
         return outputs_of(run, values)
     except Exception as error:  # each runtime has its own
-        raise ExportError(f"the exported file does not run: {one_line(error)}") from error
+        raise ExportError(f"the exported file does not run: {describe(error)}") from error
 
 
 def in_words(found: Difference, limits: Range) -> str:

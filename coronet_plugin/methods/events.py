@@ -41,6 +41,8 @@ class Events:
     """Set before :meth:`begin`, and again when another module takes its place."""
     plan: ChannelPlan
     """Of the dense generator; set with it."""
+    required: ClassVar[bool] = False
+    """Whether a training that had it cannot go on without it, nor one without it with it."""
     taps: Sequence[str] = ()
     """Names of modules of the generator whose outputs :meth:`extra_loss` is given."""
 

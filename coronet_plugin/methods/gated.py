@@ -21,6 +21,7 @@ from coronet_plugin.methods.base import Task
 from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.gates import Gates
 from coronet_plugin.methods.generated import GeneratedWeights, check_embedding, embedding_setting
+from coronet_plugin.methods.hypernetwork import Hypernetwork
 from coronet_plugin.methods.registry import method
 
 
@@ -49,6 +50,11 @@ class Gated(Gates):
         """The generated weights of a search that is not over."""
         assert self._generated is not None
         return self._generated
+
+    @property
+    def hypernetwork(self) -> Hypernetwork | None:
+        """None when the search is over."""
+        return None if self._generated is None else self._generated.hypernetwork
 
     def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
         super().resized(plan, remaining)

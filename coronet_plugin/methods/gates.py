@@ -58,7 +58,8 @@ class Gates(Method):
         self.latents = torch.ones(self.plan.units, dtype=torch.float64)
         self._shrinkage = torch.zeros(self.plan.units, dtype=torch.float64)
         """How much each proximal step takes off a latent; above zero for what is given up."""
-        self._importance = torch.zeros(self.plan.units + 1)  # the last entry gathers what is pinned
+        # the last entry gathers what is pinned
+        self.importance = torch.zeros(self.plan.units + 1, dtype=torch.float32)
         self._seen = 0
         self.discount: Callable[[], np.ndarray] | None = None
         """Rates ``(units,)`` to divide the derivatives by, if any."""
@@ -83,15 +84,15 @@ class Gates(Method):
             if weight.grad is None:
                 continue
             if slopes is None:
-                slopes = torch.zeros(self.plan.units + 1, device=weight.device)
+                slopes = torch.zeros(self.plan.units + 1, dtype=torch.float32, device=weight.device)
             index = torch.from_numpy(units % (self.plan.units + 1)).to(weight.device)
             slopes.index_add_(0, index, _sum_of_products(weight.detach(), weight.grad, axis))
         if slopes is None:
             return
         rate = 1 / min(1 + self._seen // EVERY, max(1.0, MEMORY * self.steps / EVERY))
-        before, now = self._importance.to(slopes.device), slopes.square()
+        before, now = self.importance.to(slopes.device), slopes.square()
         # a step whose gradients overflowed, as with fp16, says nothing
-        self._importance = torch.where(now.isfinite(), before.lerp(now, rate), before)
+        self.importance = torch.where(now.isfinite(), before.lerp(now, rate), before)
 
     def score(self) -> np.ndarray:
         """Rank of the importance in its set, over (0, 1]; minus infinity for what is given up.
@@ -100,7 +101,7 @@ class Gates(Method):
         better widths (docs/results.md). Where no reader has had a gradient, being frozen, the sum of
         squares of the weights that read a unit stands in for it.
         """
-        importance = self._importance[:-1].double().cpu().numpy().copy()
+        importance = self.importance[:-1].double().cpu().numpy().copy()
         if self.discount is not None:
             importance = importance / self.discount() ** 2
         for part in (s.slice for s in self.plan.prunable if not importance[s.slice].any()):
@@ -154,14 +155,14 @@ class Gates(Method):
         return {
             "latents": self.latents.clone(),
             "shrinkage": self._shrinkage.clone(),
-            "importance": self._importance.cpu().clone(),
+            "importance": self.importance.cpu().clone(),
             "seen": self._seen,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.latents = state["latents"].clone()
         self._shrinkage = state["shrinkage"].clone()
-        self._importance = state["importance"].clone()
+        self.importance = state["importance"].clone()
         self._seen = int(state["seen"])
 
 

@@ -113,8 +113,8 @@ class Hypernetwork(nn.Module):
         self.names = list(generated)
         self.latents = nn.ParameterList(nn.Parameter(torch.randn(s.units)) for s in plan.prunable)
         self.kernels = nn.ModuleList()
-        self._calls = list(generated.values())
-        for call in self._calls:
+        self.calls = list(generated.values())
+        for call in self.calls:
             shape = call.weight_shape
             taps = math.prod(shape[2:])
             kernel = KERNELS[form](shape[call.axis_in], shape[call.axis_out], taps, **options)
@@ -134,7 +134,7 @@ class Hypernetwork(nn.Module):
 
     def weight(self, index: int, z: Tensor) -> Tensor:
         """Weight of convolution ``index`` in its own shape, from all latents ``z``."""
-        call = self._calls[index]
+        call = self.calls[index]
         z_in, z_out = z[getattr(self, f"z_in_{index}")], z[getattr(self, f"z_out_{index}")]
         flat = self.kernels[index](z_in, z_out)  # (n, m, t)
         if call.axis_in == 1:
@@ -147,7 +147,7 @@ class Hypernetwork(nn.Module):
 
         Latents stay, those of channels that are gone have no part in anything.
         """
-        for index, (name, kernel, call) in enumerate(zip(self.names, self.kernels, self._calls)):
+        for index, (name, kernel, call) in enumerate(zip(self.names, self.kernels, self.calls)):
             for place, (side, axis) in enumerate((("in", call.axis_in), ("out", call.axis_out))):
                 entries: Tensor = getattr(self, f"z_{side}_{index}")
                 units = plan.slices.get(name, {}).get(axis)
@@ -171,7 +171,7 @@ class Hypernetwork(nn.Module):
         """
         strength = torch.zeros(1 + sum(len(latent) for latent in self.latents), device=weights[0].device)
         for index, weight in enumerate(weights):
-            filters = weight.abs().sum([axis for axis in range(4) if axis != self._calls[index].axis_out])
+            filters = weight.abs().sum([axis for axis in range(4) if axis != self.calls[index].axis_out])
             strength.index_add_(0, getattr(self, f"z_out_{index}"), (filters / filters.mean()).float())
         start = 1
         for latent in self.latents:
@@ -180,7 +180,7 @@ class Hypernetwork(nn.Module):
             start += len(latent)
         z = self.z()
         for index, (weight, kernel) in enumerate(zip(weights, self.kernels)):
-            flat = weight.transpose(0, 1) if self._calls[index].axis_in == 1 else weight
+            flat = weight.transpose(0, 1) if self.calls[index].axis_in == 1 else weight
             z_in, z_out = z[getattr(self, f"z_in_{index}")], z[getattr(self, f"z_out_{index}")]
             assert isinstance(kernel, (PublishedKernel, FoldedKernel))
             kernel.adopt_(flat.flatten(2), z_in, z_out)

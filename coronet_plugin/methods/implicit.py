@@ -47,7 +47,7 @@ AFTERWARDS = (DROP, KEEP, FADE)
 """After the search multipliers are one at once, stay as they are, or fade to one over as many steps again."""
 PUBLISHED_MEAN = 5.41
 """Mean of what the published map gives for an embedding of 8 and normalised steps: 1 + 8 sqrt(3) / pi."""
-DEVIATION = 0.8
+DEVIATION = 0.85
 """Standard deviation of the logarithm of lognormal multipliers: about that of the published ones."""
 
 
@@ -78,7 +78,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         if self.mean is not None and not 0 < self.mean < math.inf:
-            raise OptionError(f"the mean rate must be a number above 0, not {self.mean:g}")
+            raise OptionError(f"the rate must be a number above 0, not {self.mean:g}")
         if self.redraw < 0 or not 0 <= self.angle < math.inf:
             raise OptionError("redraw and angle must be at least 0")
         for value, choices in ((self.after, AFTERWARDS), (self.spread, SPREADS), (self.per, SHARED_BY)):
@@ -92,23 +92,24 @@ def draw(plan: ChannelPlan, rates: Rates, embedding: int, exponent: int, seed: i
     ``exponent``: :func:`~coronet_plugin.methods.stepping.power` of the optimizer. The same on every machine
     that draws the same random numbers for a seed.
     """
-    chance = torch.Generator().manual_seed(seed)
-    z = torch.cat([torch.randn(plan.units, generator=chance), torch.ones(1)])  # the last is that of PINNED
+    chance: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float32}
+    # the last is that of PINNED
+    z = torch.cat([torch.randn(plan.units, **chance), torch.ones(1, dtype=torch.float32)])
     expected = 1.0 + (embedding if exponent == 2 else embedding * math.sqrt(3) / math.pi)
     values = {}
     for name, call in _layers(plan).items():
         shape = _shape(call, rates.per)
         if rates.spread == CONSTANT:
-            drawn = torch.full(shape, expected)
+            drawn = torch.full(shape, expected, dtype=torch.float32)
         elif rates.spread == LOGNORMAL:
-            normal = torch.randn(shape, generator=chance)
+            normal = torch.randn(shape, **chance)
             drawn = expected * torch.exp(DEVIATION * normal - DEVIATION**2 / 2)
         else:
             if rates.per == CONNECTION:
                 latent = _latents(plan, name, call, 0, z)[:, None] * _latents(plan, name, call, 1, z)
             else:
-                latent = torch.randn(shape, generator=chance) * torch.randn(shape, generator=chance)
-            w1 = math.sqrt(3) * (2 * torch.rand(*shape, embedding, generator=chance) - 1)
+                latent = torch.randn(shape, **chance) * torch.randn(shape, **chance)
+            w1 = math.sqrt(3) * (2 * torch.rand(*shape, embedding, **chance) - 1)
             drawn = 1 + latent.abs() ** exponent * (w1.abs() ** exponent).sum(-1)
         whole = drawn.expand(call.weight_shape[:2])
         values[name] = whole.reshape(*whole.shape, *[1] * (len(call.weight_shape) - 2)).clone()
@@ -154,6 +155,7 @@ class StepMultipliers(Events):
     """
 
     name = "multipliers"
+    required = True
 
     def __init__(self, steps: int, rates: Rates, embedding: int = 8) -> None:
         self.rates = rates
@@ -294,13 +296,8 @@ class StepMultipliers(Events):
         """Continue from ``state``, in a generator that is as wide as it was.
 
         Raises:
-            CheckpointError: the state is of another generator, or of a training without multipliers.
+            CheckpointError: the state is of another generator.
         """
-        if not state:
-            raise CheckpointError(
-                "the saved training had no multipliers of its steps; continue with the --coronet_method of "
-                "the first run"
-            )
         parameters = {name: parameter for parameter, name in self._names.items()}
         for name, value in state["values"].items():
             if name not in parameters or value.shape[:2] != parameters[name].shape[:2]:

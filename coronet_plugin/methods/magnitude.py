@@ -14,8 +14,7 @@ from torch import nn
 
 from coronet_plugin.channels.cut import copy_with, on_device
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.proof import one_line
-from coronet_plugin.errors import OptionError
+from coronet_plugin.errors import OptionError, describe
 from coronet_plugin.methods.base import Method, Task
 from coronet_plugin.methods.registry import method
 
@@ -54,7 +53,7 @@ def magnitude(generator: nn.Module, plan: ChannelPlan, example: tuple[Any, ...])
         return _magnitude(torch_pruning, generator, plan, example)
     except Exception as error:
         raise OptionError(
-            f"torch-pruning cannot group the channels of {type(generator).__name__}: {one_line(error)}; "
+            f"torch-pruning cannot group the channels of {type(generator).__name__}: {describe(error)}; "
             "choose another --coronet_method"
         ) from error
 

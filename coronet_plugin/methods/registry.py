@@ -71,9 +71,17 @@ def _check_settings(name: str, kind: type[Method]) -> None:
                 )
 
 
+def forget(name: str) -> None:
+    """Let the method ``name`` and its other names be unknown again."""
+    _methods.pop(name, None)
+    _summaries.pop(name, None)
+    for alias in [alias for alias, named in _aliases.items() if named == name]:
+        del _aliases[alias]
+
+
 def names() -> tuple[str, ...]:
     """The names of all methods, in the order in which they were registered."""
-    _load()
+    load_installed()
     return tuple(_methods)
 
 
@@ -88,7 +96,7 @@ def find(name: str) -> type[Method]:
     Raises:
         OptionError: there is none.
     """
-    _load()
+    load_installed()
     found = _methods.get(_aliases.get(name, name))
     if found is None:
         raise OptionError(f"method {name!r} does not exist; choose one of {', '.join(names())}")
@@ -140,5 +148,5 @@ def settings() -> dict[str, tuple[Setting, tuple[str, ...]]]:
 
 
 @functools.cache
-def _load() -> None:
+def load_installed() -> None:
     load_entry_points(GROUP)

@@ -8,8 +8,10 @@ measuring and showing them is for others (:mod:`~coronet_plugin.comparison`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from coronet_plugin.errors import CheckpointError, DataError, OptionError
 from coronet_plugin.files import settle
 from coronet_plugin.runs.opener import read_generator, takes_one_image
 from coronet_plugin.runs.options import Options, read_options
+from coronet_plugin.runs.tested import Tested
+from coronet_plugin.runs.tested import read as read_tested
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,15 @@ class Run:
         crop = self.options.crop_size
         return (self.channels(generator)[0], crop, crop)
 
+    @cached_property
+    def tested(self) -> Tested | None:
+        """What made the test pictures; None without a note beside them. Raises DataError if it is damaged."""
+        return read_tested(self.images_dir.parent) if self.images_dir else None
+
+    def pictures(self, visual: str) -> list[Path]:
+        """The files ``*_<visual>.png`` of the test, sorted; none of an earlier one, as far as is known."""
+        return pictures_in(self.images_dir, visual, self.tested) if self.images_dir else []
+
     def can_rebuild(self, generator: str) -> bool:
         """Whether it is of a registered family and takes one image, as what measures runs needs."""
         return generator not in self.specs or takes_one_image(self.specs[generator].architecture)
@@ -136,7 +149,7 @@ def find_run(
     weights = {path.stem[len(f"{epoch}_net_") :]: path for path in sorted(folder.glob(f"{epoch}_net_G*.pth"))}
     if not weights:
         raise CheckpointError(f"{folder} has no {epoch}_net_G*.pth; let train.py save, or take another epoch")
-    images = Path(results_dir) / name / f"{phase}_{epoch}" / "images"
+    images = results_of(Path(results_dir) / name, phase, epoch) / "images"
     return Run(
         name=name,
         folder=folder,
@@ -146,6 +159,23 @@ def find_run(
         log=read_log(folder / "loss_log.jsonl"),
         images_dir=images if images.is_dir() else None,
     )
+
+
+def results_of(folder: Path, phase: str, epoch: str) -> Path:
+    """The folder that test.py made in ``folder`` of the weights of ``epoch``; it need not be there.
+
+    Weights ``iter_100``, by ``--load_iter 100``, become results such as ``test_latest_iter100``.
+    """
+    iteration = re.fullmatch(r"iter_(\d+)", epoch)
+    found = sorted(folder.glob(f"{phase}_*_iter{iteration[1]}"), reverse=True) if iteration else []
+    return found[0] if found else folder / f"{phase}_{epoch}"
+
+
+def pictures_in(folder: Path, visual: str, made_by: Tested | None) -> list[Path]:
+    """The files ``*_<visual>.png`` in ``folder``, sorted, of the test ``made_by``; all if it is None."""
+    ending = f"_{visual}.png"
+    found = sorted(folder.glob(f"*{ending}"))
+    return [path for path in found if made_by is None or path.name[: -len(ending)] in made_by.names]
 
 
 def find_weights(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from coronet_plugin.command import Command, positive
+from coronet_plugin.command import Command, positive, say
 from coronet_plugin.comparison.command import add_quality_options, extractor_of
 from coronet_plugin.generators.extension import import_families
 
@@ -57,7 +56,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from coronet_plugin.budget.budget import Budget
-    from coronet_plugin.comparison.measure import Settings as Measuring
+    from coronet_plugin.comparison.measure import Measuring
     from coronet_plugin.drawing import new_figure
     from coronet_plugin.evaluation.perceptual import load_lpips
     from coronet_plugin.sweep import table
@@ -82,11 +81,11 @@ def _run(options: argparse.Namespace) -> int:
         cache_dir=options.cache_dir,
     )
     for line in missing:
-        _say(line)
+        say(line)
     if not plan.takes_seed and len(options.seeds) > 1:
-        _say("this host has no --seed: the seeds are repetitions")
+        say("this host has no --seed: the seeds are repetitions")
     begin(plan)
-    work = Work(plan, lambda trial: figures(plan, trial, measuring), _say)
+    work = Work(plan, lambda trial: figures(plan, trial, measuring), say)
     failures = work.all(wanted, options.jobs)
     done = {
         trial: {"figures": read_record(plan, trial)["figures"][plan.look]}
@@ -96,17 +95,13 @@ def _run(options: argparse.Namespace) -> int:
     table.write(done, plan.folder)
     if done:
         print((plan.folder / "sweep.md").read_text(encoding="utf-8"))
-    _say(f"{len(done)} of {len(wanted)} runs are done, {len(failures)} failed: {plan.folder}")
+    say(f"{len(done)} of {len(wanted)} runs are done, {len(failures)} failed: {plan.folder}")
     for trial, why in failures.items():
-        _say(f"{trial.name} failed: {why}")
+        say(f"{trial.name} failed: {why}")
     if work.stop.requested:
-        _say("stopped; the same command goes on")
+        say("stopped; the same command goes on")
         return work.stop.code
     return 1 if failures else 0
-
-
-def _say(line: str) -> None:
-    print(f"coronet: {line}", file=sys.stderr, flush=True)
 
 
 COMMANDS = (

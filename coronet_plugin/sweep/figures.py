@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coronet_plugin.channels.find import cost_of, example_input
-from coronet_plugin.comparison.measure import Settings as Measuring
-from coronet_plugin.comparison.measure import evaluated
+from coronet_plugin.comparison.measure import Measuring, evaluate_all
 from coronet_plugin.evaluation.record import Evaluation, as_plain
 from coronet_plugin.runs.run import Run, find_run
 from coronet_plugin.sweep.plan import Plan, Trial
@@ -18,7 +17,7 @@ def figures(plan: Plan, trial: Trial, measuring: Measuring) -> dict[str, Any]:
     Raises UserError where weights or pictures cannot be read.
     """
     run = find_run(trial.name, plan.checkpoints, plan.results, plan.phase, plan.epoch)
-    quality = evaluated([run], measuring)
+    quality = evaluate_all([run], measuring)
     return {name: _cost(run, name) | _quality(quality.get((run.name, name))) for name in run.weights}
 
 

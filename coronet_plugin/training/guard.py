@@ -101,6 +101,11 @@ class Guard:
         self._rollbacks += 1
         self._go_back()
 
+    def stop(self) -> None:
+        """Listen to signals no longer."""
+        if self._signals is not None:
+            self._signals.__exit__()
+
     # -- signals ---------------------------------------------------------
     def _leave_if_asked(self) -> None:
         """Save and end the program after Ctrl-C or SIGTERM, in hosts that do not listen themselves.
@@ -117,4 +122,4 @@ class Guard:
             say("coronet: stopped and saved; to go on, give the same command with --continue_train")
             raise SystemExit(self._signals.code)
         if self.place.is_last_step(host.total_epochs(self.model.opt)):
-            self._signals.__exit__()  # what the host does after its last step is its own again
+            self.stop()  # what the host does after its last step is its own again

@@ -33,6 +33,7 @@ from coronet_plugin.generators.registry import Family, check_size
 from coronet_plugin.pictures.files import pictures_below
 from coronet_plugin.pictures.padding import padded_side
 from coronet_plugin.runs.options import Options
+from coronet_plugin.wrappers import unwrap
 
 GENERATOR_PREFIX = "G"
 _TESTS = "it only tests, and there is nothing to compress"
@@ -106,15 +107,6 @@ def _bases(models: Any) -> str:
     files = {module.name for module in pkgutil.iter_modules(models.__path__)}
     names = {file[: -len("_model")] for file in files if file.endswith("_model")}
     return ", ".join(sorted(names - NO_BASES.keys()))
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel and torch.compile wrappers."""
-    while True:
-        inner = getattr(network, "module", None) or getattr(network, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return network
-        network = inner
 
 
 def generators(model: Any, names: str = "") -> dict[str, nn.Module]:
@@ -365,6 +357,19 @@ def progress(model: Any) -> dict[str, Any]:
     epoch it is in the middle of, if it is.
     """
     return dict(getattr(model, "progress", {}))
+
+
+def notes_tests(model: Any) -> bool:
+    """Whether the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
+    return bool(getattr(model, "notes_tests", False))
+
+
+def results_folder(opt: Any) -> Path | None:
+    """Where the host's ``test.py`` has put the page of its results; None if that is not there."""
+    epoch, iteration = option(opt, "epoch", "which_epoch"), option(opt, "load_iter", default=0)
+    folder = Path(option(opt, "results_dir", default=""), opt.name, f"{option(opt, 'phase')}_{epoch}")
+    places = (folder.with_name(f"{folder.name}_iter{iteration}"), folder)  # the former from 2020 on
+    return next((place for place in places if place.is_dir()), None)
 
 
 def observed(model: Any) -> list[torch.Tensor]:

@@ -30,6 +30,7 @@ from coronet_plugin.files import settle, together
 from coronet_plugin.methods import Events
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
+from coronet_plugin.runs import tested
 from coronet_plugin.training import host, provenance
 from coronet_plugin.training import state as training_state
 from coronet_plugin.training.average import AVERAGE, Average
@@ -61,6 +62,7 @@ class CompressedModel:
     optimizers: list[Any]
     schedulers: list[Any]
     device: Any
+    image_paths: list[str]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -74,9 +76,9 @@ class CompressedModel:
 
     def _begin(self, opt: Any) -> None:
         self._options = TrainingOptions.of(opt)
-        self._place = Place()
-        self._guard = Guard(self, self._place, self._options.on_nan, self._go_back)  # type: ignore[arg-type]
-        self._is_slim = False
+        self.place = Place()
+        self.guard = Guard(self, self.place, self._options.on_nan, self._go_back)  # type: ignore[arg-type]
+        self._is_slim = self._tested = False
         self.compressions = {}
         networks = host.generators(self, self._options.networks)
         self._compressed = tuple(networks)
@@ -89,7 +91,7 @@ class CompressedModel:
 
     def _compress(self, networks: dict[str, nn.Module]) -> None:
         options = self._options
-        self._place.steps_per_epoch = host.steps_per_epoch(self.opt)
+        self.place.steps_per_epoch = host.steps_per_epoch(self.opt)
         optimizers = {name: host.optimizer_of(self, network) for name, network in networks.items()}
         host.scale_learning_rates_(optimizers.values(), options.lr_factor)
         examples = {name: self._example(name, network) for name, network in networks.items()}
@@ -114,24 +116,35 @@ class CompressedModel:
                 architecture=host.architecture(network, self.opt),
             )
             self.compressions[name] = compression
-            dense = compression.dense
-            frozen = sum(s.pinned == FROZEN for s in compression.plan.sets)
-            say(
-                f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
-                f"literature's convention) and {human(dense.parameters)} parameters in "
-                f"{len(compression.plan.prunable)} channel sets"
-                f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {options.goal} "
-                f"after {compression.method.steps} steps"
-            )
+            if not self.opt.continue_train:
+                self._announce(name)
         for name, compression in self.compressions.items():
             compression.attach(optimizers[name])
-        self._guard.watch(networks)
+        self.guard.watch(networks)
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
         self._slim_if_finished()
         self._report()
 
+    def _announce(self, name: str) -> None:
+        """Say what a generator costs, and what is ahead of it or behind it."""
+        compression = self.compressions[name]
+        dense, slim, steps = compression.dense, compression.cost(), compression.steps
+        frozen = sum(s.pinned == FROZEN for s in compression.plan.sets)
+        if compression.phase == COMPACT:
+            goal = f"it is slim since step {compression.method.steps}, "
+            goal += f"with {slim.macs / dense.macs:.2%} of its MACs"
+        else:
+            goal = f"{self._options.goal} after {compression.method.steps} steps"
+            goal += f", {steps} of which are made" if steps else ""
+        say(
+            f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
+            f"literature's convention) and {human(dense.parameters)} parameters in "
+            f"{len(compression.plan.prunable)} channel sets"
+            f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {goal}"
+        )
+
     def _steps(self, epochs: float) -> int:
-        return max(1, round(epochs * self._place.steps_per_epoch))
+        return max(1, round(epochs * self.place.steps_per_epoch))
 
     def _shares(self, networks: dict[str, nn.Module], examples: dict[str, Any]) -> dict[str, Share]:
         """Each generator's part of one budget."""
@@ -173,14 +186,14 @@ class CompressedModel:
         """Make one training step of the base model, then that of the methods."""
         with host.one_line_of_norms(training=True):
             result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
-        self._place.next_step()
+        self.place.next_step()
         for name, compression in self.compressions.items():
             compression.step()
             if compression.resized:
                 host.rewrap_(self, name, compression.generator)
         self._slim_if_finished()
         self._report()
-        self._guard.after_step()
+        self.guard.after_step()
         return result
 
     def _slim_if_finished(self) -> None:
@@ -191,6 +204,8 @@ class CompressedModel:
         for name, compression in self.compressions.items():
             compression.slim()
             host.rewrap_(self, name, compression.generator)
+            if self.opt.continue_train and not compression.steps:
+                continue  # it was so before the run was continued, which is said when its state is read
             dense, slim = compression.dense, compression.cost()
             say(
                 f"coronet: net{name} is slim after {compression.steps} steps: {human(slim.macs)} of "
@@ -199,7 +214,7 @@ class CompressedModel:
                 "training goes on with the small generator"
             )
         self._is_slim = True
-        self._guard.searched()
+        self.guard.searched()
 
     def _report(self) -> None:
         """Keep the budget's curves up to date: fractions of MACs and of channels that are left."""
@@ -209,7 +224,7 @@ class CompressedModel:
 
     def update_learning_rate(self, *args: Any, **kwargs: Any) -> Any:
         """Note the end of an epoch; hosts call this between epochs, some also before the first step."""
-        self._place.next_epoch()
+        self.place.next_epoch()
         return super().update_learning_rate(*args, **kwargs)  # type: ignore[misc]
 
     # -- saving and loading ----------------------------------------------
@@ -223,7 +238,9 @@ class CompressedModel:
         state = training_state.read(path) if resuming else None
         if state is not None:
             with training_state.explain_misfit(path):
-                self._take_up(state, path)
+                self.take_up_(state, path)
+            for name in self.compressions:
+                self._announce(name)
             self._continue_after(int(state["epochs_done"]), opt)
         with host.without_loading(self, opt):
             result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
@@ -233,8 +250,8 @@ class CompressedModel:
             start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
         if state is not None:
             with training_state.explain_misfit(path):
-                training_state.restore_(self, self._place, state)  # type: ignore[arg-type]
-            self._guard.saved()
+                training_state.restore_(self, self.place, state)  # type: ignore[arg-type]
+            self.guard.saved()
         for compression in self.compressions.values():
             compression.refresh_()
         self._report()
@@ -258,9 +275,22 @@ class CompressedModel:
             visuals = super().get_current_visuals()  # type: ignore[misc]
         finally:
             self.visual_names = wanted
-        return self._watch.added(self, visuals) if self.isTrain else visuals
+        if self.isTrain:
+            return self._watch.added(self, visuals)
+        self._note_test()
+        return visuals
 
-    def _take_up(self, state: Mapping[str, Any], path: Path) -> None:
+    def _note_test(self) -> None:
+        """Beside the results of a host's test.py, of which picture it is about to write the next ones."""
+        folder = None if host.notes_tests(self) else host.results_folder(self.opt)
+        if folder is None:
+            return
+        if not self._tested:
+            tested.write(folder, self.opt, ())
+        self._tested = True
+        tested.add(folder, self.image_paths)
+
+    def take_up_(self, state: Mapping[str, Any], path: Path) -> None:
         """Give the generators the widths and the methods the state that were saved."""
         for name, compression in self.compressions.items():
             if name not in state["compressions"]:
@@ -272,7 +302,7 @@ class CompressedModel:
         self._is_slim = all(c.phase == COMPACT for c in self.compressions.values())
 
     def _continue_after(self, epochs: int, opt: Any) -> None:
-        self._place.epochs_done = epochs
+        self.place.epochs_done = epochs
         if opt.epoch_count == 1 and epochs:
             opt.epoch_count = epochs + 1
             say(f"coronet: continuing with epoch {opt.epoch_count}")
@@ -289,7 +319,7 @@ class CompressedModel:
             if hasattr(self, name):
                 delattr(self, name)
         with training_state.explain_misfit(path), host.same_random_numbers():
-            self._take_up(state, path)
+            self.take_up_(state, path)
             self.load_networks("latest")
             training_state.restore_optimizers_(self, state)  # type: ignore[arg-type]
             training_state.restore_pools_(self, state)  # type: ignore[arg-type]
@@ -299,7 +329,7 @@ class CompressedModel:
         for compression in self.compressions.values():
             compression.refresh_()
         if not self._is_slim:
-            self._guard.watch({name: c.generator for name, c in self.compressions.items()})
+            self.guard.watch({name: c.generator for name, c in self.compressions.items()})
         self._report()
 
     @staticmethod
@@ -313,7 +343,7 @@ class CompressedModel:
         The state that continues a run exactly (latents, optimizers, random state)
         is written beside ``latest`` only: the search's is many times the networks' size.
         """
-        if not is_main() or not self._guard.allows_saving():
+        if not is_main() or not self.guard.allows_saving():
             return
         with together():
             for name, network in host.networks(self).items():  # type: ignore[arg-type]
@@ -323,10 +353,10 @@ class CompressedModel:
                 else:
                     save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
             if str(epoch) == "latest":
-                state = training_state.collect(self, self._place, self.compressions)  # type: ignore[arg-type]
+                state = training_state.collect(self, self.place, self.compressions)  # type: ignore[arg-type]
                 save_tensors(state, self._state_path("latest"))
         if str(epoch) == "latest":
-            self._guard.saved()
+            self.guard.saved()
 
     def load_networks(self, epoch: Any) -> None:
         """Load every network; a compact generator is made small first.

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from coronet_plugin.distributed import say
 from coronet_plugin.errors import CheckpointError
+from coronet_plugin.fake_quantization import ACTIVATION_STEPS, on_weight_grid, output_axis
 from coronet_plugin.methods import Events
-from coronet_plugin.training.fake_quantization import ACTIVATION_STEPS, on_weight_grid, output_axis
 
 AVERAGING = 0.01
 """How much of a new batch's extremes goes into the ranges."""

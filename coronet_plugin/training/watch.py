@@ -99,20 +99,23 @@ def _translated(generator: nn.Module, images: Tensor) -> Tensor:
 def _first_pictures(opt: Any, count: int) -> dict[str, Any]:
     """The first ``count`` samples of the test data, else of other phases, whole and not mirrored.
 
-    Raises DataError if there are none.
+    Raises DataError if there are none, and what the host raises for training pictures that it cannot use.
     """
+    failure: Exception = DataError(f"{opt.dataroot} has no pictures for {', '.join(PHASES)}")
     changed = copy.copy(opt)
     for crop, load in (("crop_size", "load_size"), ("fineSize", "loadSize")):
         if hasattr(opt, crop):
             setattr(changed, load, getattr(opt, crop))
     changed.no_flip = changed.serial_batches = True
     for changed.phase in PHASES:
-        with contextlib.suppress(Exception):  # each host says in its own way that there is no such folder
+        try:
             dataset = _dataset(changed)
             samples = [dataset[i] for i in range(min(count, len(dataset)))]
             if samples:
                 return dict(default_collate(samples))
-    raise DataError(f"{opt.dataroot} has no pictures for {', '.join(PHASES)}")
+        except Exception as error:  # each host says in its own way that there is no such folder
+            failure = error
+    raise failure
 
 
 def _dataset(opt: Any) -> Any:

@@ -1,8 +1,9 @@
 """Static post-training quantization to int8 with the runtime's own tool, and the loss it costs.
 
-Weights are int8 per channel, activations 8 bits per tensor with ranges from calibration pictures. A part of
-those pictures is held out; on them the quantized file is compared with the fp32 generator. Where it loses
-more than allowed, the layers that hurt most stay in floats, as few as do.
+Weights are int8 per channel, activations 8 bits per tensor with ranges from calibration pictures. Where a
+runtime adds pairs of products in 16 bits on some CPUs, weights have 7 bits, so that no pair is too large:
+2 x 255 x 64 < 2^15. A part of those pictures is held out; on them the quantized file is compared with the
+fp32 generator. Where it loses more than allowed, the layers that hurt most stay in floats, as few as do.
 """
 
 from __future__ import annotations
@@ -13,27 +14,29 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from coronet_plugin.errors import ExportError, OptionError
-from coronet_plugin.export.pictures import Pictures
+from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.export.pictures import Samples
+from coronet_plugin.export.pytorch import as_array_model
 from coronet_plugin.export.quantization.quality import Quality, quality, truths_of
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.sensitivity import layers_in_order, sensitivities
-from coronet_plugin.export.targets import Target, one_line
-from coronet_plugin.export.verify import bounds_of, torch_runner
-
-if TYPE_CHECKING:
-    from coronet_plugin.export.pipeline import Request
+from coronet_plugin.export.targets import Target
+from coronet_plugin.export.verify import bounds_of
 
 MAX_DROP = 0.01
 """What int8 may lose by default: SSIM of its pictures to those of fp32 is 1 less this, on average."""
 HELD_OUT = 4
 """One picture of so many is not calibrated with."""
+EVERY_CPU = "every CPU"
+FULL_RANGE_NEEDS = "x86 CPUs with AVX-512 VNNI or AVX-VNNI, and ARM CPUs"
+"""Where 8-bit weights are right in runtimes that saturate elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Quantization:
     ``generator``: fp32, in evaluation mode, prepared for the target. ``example``: (1, C, H, W). ``layers``:
     its convolutions by name, in the order they run. ``pictures``: (N, C, H, W) float32 in [-1, 1], to
     calibrate with. ``ranges``: what quantization-aware training found, by layer name: ``input`` and
-    ``output``, each (scale, zero point); empty without it.
+    ``output``, each (scale, zero point); empty without it. ``full_range``: 8 bits of weights also where the
+    runtime may saturate.
     """
 
     generator: nn.Module
@@ -53,6 +57,7 @@ class Quantization:
     dynamic: bool = False
     multiple: int = 1
     ranges: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    full_range: bool = False
 
 
 Write = Callable[[Path, frozenset[str]], None]
@@ -63,28 +68,42 @@ Begin = Callable[[Quantization, Path], Write]
 
 @dataclass(frozen=True)
 class Tool:
-    """What quantizes for a target. ``takes_ranges``: whether it uses those of quantization-aware training."""
+    """What quantizes for a target. ``takes_ranges``: whether it uses those of quantization-aware training.
+
+    ``saturates``: whether the runtime, on x86 CPUs without VNNI, adds two products of u8 and s8 in 16 bits.
+    """
 
     scheme: str
     takes_ranges: bool = False
+    saturates: bool = False
+
+    def weights(self, full_range: bool) -> dict[str, Any]:
+        """How many bits weights have, and where that is right."""
+        if not self.saturates:
+            return {"weight_bits": 8, "right_on": EVERY_CPU}
+        return {
+            "weight_bits": 8 if full_range else 7,
+            "right_on": FULL_RANGE_NEEDS if full_range else EVERY_CPU,
+        }
 
 
 TOOLS = {
-    "onnx": Tool("onnxruntime.quantization, static QDQ: u8 activations, s8 weights per channel", True),
+    "onnx": Tool("onnxruntime.quantization, static QDQ: u8 activations, s8 weights per channel", True, True),
     "litert": Tool("ai-edge-quantizer, static: s8 activations, s8 weights per channel"),
-    "openvino": Tool("NNCF, mixed preset: u8 or s8 activations, s8 weights per channel"),
+    "openvino": Tool("NNCF, mixed preset: u8 or s8 activations, s8 weights per channel", saturates=True),
     "executorch": Tool("torchao PT2E with XNNPACK's quantizer: s8 activations, s8 weights per channel"),
 }
 """By target, which is also the name of the module of this package that uses it."""
 
 
 def quantize(
-    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Pictures
+    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Samples
 ) -> dict[str, Any]:
     """Write ``prepared`` in int8 to ``path``, with as few layers in floats as the allowed loss takes.
 
-    ``request.quantization``: ``max_drop`` (SSIM) and ``ranges`` of quantization-aware training, if any.
-    Gives the record's entry ``quantization``.
+    ``request.quantization``: ``max_drop`` (SSIM), ``full_range`` (8 bits of weights also where that is wrong
+    on some CPUs) and ``ranges`` of quantization-aware training, if any. Gives the record's entry
+    ``quantization``.
 
     Raises:
         OptionError: the target has no int8, or the allowed loss is no number from 0 to 1.
@@ -103,9 +122,10 @@ def quantize(
         request.dynamic,
         request.multiple,
         usable_ranges(prepared, settings.get("ranges") or {}),
+        bool(settings.get("full_range")),
     )
     truths = truths_of(held_out, prepared, example)
-    reference = torch_runner(prepared)
+    reference = as_array_model(prepared)
     [bound] = bounds_of(prepared, (kept.values[:1],))
     with tempfile.TemporaryDirectory() as folder:
         write = _guarded(module.begin(job, Path(folder)), request.target)
@@ -118,6 +138,7 @@ def quantize(
     return {
         "quantization": {
             "scheme": tool.scheme,
+            **tool.weights(job.full_range),
             "layers": len(layers),
             "left_in_float": [name for name in layers if name in floats],
             "max_drop": limit,
@@ -150,7 +171,7 @@ def check_drop(value: float) -> float:
     return value
 
 
-def split(pictures: Pictures) -> tuple[Pictures, Pictures]:
+def split(pictures: Samples) -> tuple[Samples, Samples]:
     """What to calibrate with, and what to measure the loss on: every fourth. A single picture is both."""
     count = len(pictures.values)
     held_out = [i for i in range(count) if i % HELD_OUT == HELD_OUT - 1] or [count - 1]
@@ -206,7 +227,7 @@ def _guarded(write: Write, target: Target) -> Write:
         except (OptionError, ExportError):
             raise
         except Exception as error:
-            raise ExportError(f"{target.name} cannot quantize this generator: {one_line(error)}") from error
+            raise ExportError(f"{target.name} cannot quantize this generator: {describe(error)}") from error
 
     return guarded
 

@@ -35,6 +35,7 @@ def begin(job: Quantization, folder: Path) -> Write:
                 _reader(job.pictures),
                 op_types_to_quantize=list(CONVOLUTIONS),
                 per_channel=True,
+                reduce_range=not job.full_range,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 nodes_to_exclude=[node.name for layer, node in nodes if layer in floats],

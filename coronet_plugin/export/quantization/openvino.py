@@ -26,6 +26,7 @@ def begin(job: Quantization, folder: Path) -> Write:
     def write(path: Path, floats: frozenset[str]) -> None:
         with silenced():
             import nncf
+            from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
             logging.getLogger("nncf").setLevel(logging.ERROR)
             model = openvino.Core().read_model(str(graph_file))
@@ -35,6 +36,9 @@ def begin(job: Quantization, folder: Path) -> Write:
                 nncf.Dataset(given),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(given),
+                advanced_parameters=AdvancedQuantizationParameters(
+                    overflow_fix=OverflowFix.DISABLE if job.full_range else OverflowFix.ENABLE
+                ),
                 ignored_scope=nncf.IgnoredScope(names=[ours for ours in names if names[ours] in floats]),
             )
             openvino.save_model(quantized, str(path), compress_to_fp16=False)

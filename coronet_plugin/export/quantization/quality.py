@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.export.pictures import Pictures, read_picture
-from coronet_plugin.export.targets import Runner
+from coronet_plugin.export.pictures import Samples, read_picture
+from coronet_plugin.export.targets import ArrayModel
 from coronet_plugin.export.verify import TANH, Range, as_pixels, in_tanh_units, range_of
 from coronet_plugin.pictures.files import MODES
 
@@ -56,8 +56,8 @@ def _decibels(psnr: float | None) -> str:
 
 
 def quality(
-    run: Runner,
-    reference: Runner,
+    run: ArrayModel,
+    reference: ArrayModel,
     pictures: np.ndarray,
     truths: np.ndarray | None = None,
     bound: Range | None = TANH,
@@ -88,7 +88,7 @@ def likeness(first: np.ndarray, second: np.ndarray) -> tuple[float, float | None
     ) if error else None
 
 
-def truths_of(pictures: Pictures, generator: nn.Module, example: Tensor) -> np.ndarray | None:
+def truths_of(pictures: Samples, generator: nn.Module, example: Tensor) -> np.ndarray | None:
     """What ``generator`` should make of ``pictures``, (N, C, H, W) in [-1, 1]; None if that is not known."""
     if not pictures.truths:
         return None
