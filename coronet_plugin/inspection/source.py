@@ -127,7 +127,7 @@ def _mendable(options: str) -> Iterator[None]:
     try:
         yield
     except PlanError as error:
-        raise PlanError(f"{error} Set {options}.") from error
+        raise PlanError(f"{str(error).rstrip('.')}. Set {options}.") from error
 
 
 # -- weight files ------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_what_is_wrong_with_an_image_is_one_line(tmp_path, threads):
 
 KEPT = """
 import multiprocessing, os, signal, sys
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/host"]
 import data
 from test_data import options
 loader = data.create_dataset(options({images!r}, num_threads=1))

@@ -295,7 +295,7 @@ def test_an_unknown_name_lists_the_choices(tmp_path, capsys):
 
 def test_options_and_sizes_that_cannot_work_are_refused(tmp_path, slim_weights, capsys):
     error = failure(capsys, "unet_128", "--size", 100)
-    assert "does not run" in error and "100, 100" in error and "Set --size" in error
+    assert "sides of multiples of 128" in error and "100x100" in error and error.endswith(". Set --size.\n")
     assert "--norm group is not known" in failure(capsys, "unet_128", "--norm", "group")
     assert "--kwargs is for generators of your own" in failure(capsys, slim_weights, "--kwargs", '{"a": 1}')
     assert "width is none of what unet_128 is made by" in failure(capsys, "unet_128", "--kwargs", '{"width": 1}')

@@ -156,7 +156,7 @@ def test_kept_weights_are_exact_to_the_last_bit(norm):
     generator = stock(norm, 16)
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
     compression, _, step = learning(generator, keep_weights=True)
-    compression.search.write_weights_()
+    compression.method.write_weights_()
     assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
     step()
     assert not torch.equal(generator.get_parameter("model.1.weight"), before["model.1.weight"])

@@ -11,6 +11,7 @@ from conftest import paired_folder, run_test, run_train, unpaired_folder
 
 import train
 from coronet_plugin import Compression, OptionError, load_generator
+from coronet_plugin.fake_quantization import WEIGHT_STEPS
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.training.average import Average
 
@@ -161,7 +162,7 @@ def test_weights_that_are_averaged_late_are_rounded_like_the_others(tmp_path):
     assert run_train(*shared, *TRAIN, *options) == 0
     path = tmp_path / "c" / "a" / "latest_average_net_G.pth"
     weight = torch.load(path, weights_only=True)["model.1.weight"]
-    steps = weight / (weight.abs().amax((1, 2, 3), keepdim=True) / 127)
+    steps = weight / (weight.abs().amax((1, 2, 3), keepdim=True) / WEIGHT_STEPS)
     assert float((steps - steps.round()).abs().max()) < 1e-3
     assert json.loads(path.with_suffix(".json").read_text())["quantization"]
 
