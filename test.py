@@ -1,7 +1,7 @@
 """Test a model: ``python test.py --dataroot DIR --name RUN --model pix2pix``.
 
 ``python test.py --model MODEL --help`` lists the options. Images and the page
-``index.html`` go to ``results/RUN/<phase>_<epoch>``.
+``index.html`` go to ``results/RUN/<phase>_<epoch>`` when all are made; a test that fails leaves nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in train.py
 
+from coronet_plugin.files import appearing_in
+from coronet_plugin.pictures.padding import pad_inputs_
+from coronet_plugin.runs import tested
+from coronet_plugin.training.host import one_line_of_norms, unwrap
 from data import create_dataset
 from models import create_model
 from options.test_options import TestOptions
@@ -29,21 +34,30 @@ def test(opt: argparse.Namespace) -> None:
         seed_everything(opt.seed)
     dataset = create_dataset(opt)
     model = create_model(opt)
+    model.check_sizes(dataset.sizes())
     model.setup(opt)
+    for name in model.model_names:
+        if name.startswith("G"):
+            pad_inputs_(unwrap(getattr(model, f"net{name}")), opt.pad_to_multiple)
     if opt.eval:
         model.eval()
-    folder = f"{opt.phase}_{opt.epoch}" + (f"_iter{opt.load_iter}" if opt.load_iter > 0 else "")
+    name = f"{opt.phase}_{opt.epoch}" + (f"_iter{opt.load_iter}" if opt.load_iter > 0 else "")
+    folder = Path(opt.results_dir, opt.name, name)
     title = f"Experiment = {opt.name}, Phase = {opt.phase}, Epoch = {opt.epoch}"
-    page = HTML(os.path.join(opt.results_dir, opt.name, folder), title)
-    for number, batch in enumerate(itertools.islice(dataset, opt.num_test)):
-        model.set_input(batch)
-        model.test()
-        paths = model.get_image_paths()
-        if number % 5 == 0:
-            print(f"processing image {number + 1}: {paths[0]}")
-        save_images(page, model.get_current_visuals(), paths, opt.aspect_ratio, opt.display_winsize)
-    page.save()
-    print(f"results are in {os.path.join(page.web_dir, 'index.html')}")
+    with appearing_in(folder) as new:
+        page, pictures = HTML(str(new), title), []
+        for number, batch in enumerate(itertools.islice(dataset, opt.num_test)):
+            with one_line_of_norms(training=False):
+                model.set_input(batch)
+                model.test()
+            paths = model.get_image_paths()
+            pictures += paths
+            if number % 5 == 0:
+                print(f"processing image {number + 1}: {paths[0]}")
+            save_images(page, model.get_current_visuals(), paths, opt.aspect_ratio, opt.display_winsize)
+        page.save()
+        tested.write(new, opt, pictures)
+    print(f"results are in {folder / 'index.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from coronet_plugin.distributed import world_size
 from coronet_plugin.files import sweep, together
 from coronet_plugin.interruption import Interrupted, Interruption
 from coronet_plugin.training import numerics, provenance
+from coronet_plugin.training.host import one_line_of_norms
 from data import Loader, create_dataset, loading_error
 from models import create_model
 from models.base_model import BaseModel
@@ -42,6 +43,7 @@ def train(opt: argparse.Namespace) -> None:
         sweep(os.path.join(opt.checkpoints_dir, opt.name))
     dataset = create_dataset(opt)
     model = create_model(opt)
+    model.check_sizes(dataset.sizes())
     model.setup(opt)
     if opt.model != "coronet":  # which does so itself, in every host
         provenance.begin(opt)
@@ -112,8 +114,9 @@ class Training:
 
     def step(self, batch: dict[str, Any], images: int) -> None:
         """Train on a batch."""
-        self.model.set_input(batch)
-        self.model.optimize_parameters()
+        with one_line_of_norms(training=True):
+            self.model.set_input(batch)
+            self.model.optimize_parameters()
         if self.opt.model != "coronet" and numerics.due(self.model, self.visualizer.step):
             self.model.check_losses()
         optimizers = self.model.optimizers

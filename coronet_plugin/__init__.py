@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from coronet_plugin._version import __version__
 from coronet_plugin.channels.baking import bake_
-from coronet_plugin.channels.cost import Cost, cost_of
+from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import masked, slim
-from coronet_plugin.channels.find import example_input, find_channels
+from coronet_plugin.channels.find import cost_of, example_input, find_channels
 from coronet_plugin.channels.plan import ChannelPlan, ChannelSet
 from coronet_plugin.channels.proof import verify
 from coronet_plugin.checkpoint.spec import Spec

@@ -16,14 +16,15 @@ from coronet_plugin._version import __version__
 from coronet_plugin.benchmark import command as benchmark
 from coronet_plugin.checkout import command as checkout
 from coronet_plugin.comparison import command as comparison
-from coronet_plugin.errors import UserError, debugging, printable, told
+from coronet_plugin.errors import UserError, debugging, describe, printable
 from coronet_plugin.evaluation import command as evaluation
 from coronet_plugin.export import command as export
 from coronet_plugin.inspection import command as inspection
+from coronet_plugin.pictures import command as pictures
 from coronet_plugin.standalone import command as standalone
 from coronet_plugin.sweep import command as sweep
 
-MODULES = (comparison, evaluation, inspection, checkout, standalone, sweep, export, benchmark)
+MODULES = (comparison, evaluation, inspection, checkout, standalone, sweep, export, benchmark, pictures)
 """They import what they need to work only when they are run."""
 
 
@@ -57,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = int(options.run(options))
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader had enough, as in ``coronet inspect unet_256 | head``
+    except BrokenPipeError:  # the reader had enough, as in ``coronet inspect RUN | head``
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor complain on leaving
         return 0
     except (UserError, OSError) as error:
         if options.debug or debugging():
             raise
-        print(f"coronet: {told(error)}", file=sys.stderr)
+        print(f"coronet: {describe(error)}", file=sys.stderr)
         return 2

@@ -1,12 +1,15 @@
-"""What a subcommand of ``coronet`` is made of, and the options and option types that several share."""
+"""The parts of a subcommand of ``coronet``, and the options and option types that several share."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from coronet_plugin.generators.extension import add_family_option
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Command:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Where runs are found; the same for every subcommand that takes runs by name."""
+    add_family_option(parser)
     parser.add_argument(
         "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
     )
@@ -33,6 +37,35 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epoch", default="latest", help="which saved weights, as test.py took them (default: %(default)s)"
     )
+    parser.add_argument(
+        "--load_iter",
+        dest="epoch",
+        type=_iteration,
+        metavar="N",
+        help="those of iteration N, as test.py took them",
+    )
+
+
+def _iteration(text: str) -> str:
+    return f"iter_{positive(text)}"
+
+
+NORM_MODE = "batch"
+"""How norms compute by default, wherever a generator is exported, timed or compared."""
+
+
+def add_norm_mode_option(parser: argparse.ArgumentParser) -> None:
+    """How norms compute; the same for every subcommand that exports or times."""
+    parser.add_argument(
+        "--norm_mode",
+        default=NORM_MODE,
+        help="batch: what test.py shows; running: what test.py --eval shows (default: %(default)s)",
+    )
+
+
+def say(line: str) -> None:
+    """Tell the user what takes long, or what is missing: one line on standard error."""
+    print(f"coronet: {line}", file=sys.stderr, flush=True)
 
 
 def positive(text: str) -> int:

@@ -9,66 +9,88 @@
             compression.slim()
     compression.save("latest_net_G.pth")
 
-The generator stays a plain module throughout: wrappers, hooks, deepcopy, export and data
-parallelism see nothing unusual. How channels are chosen is in :mod:`coronet_plugin.methods`, how many
-may stay at each step in :mod:`coronet_plugin.budget.goal`.
+The generator stays a plain module throughout: wrappers, deepcopy, export and data parallelism see nothing
+unusual. How channels are chosen is in :mod:`coronet_plugin.methods`, how many may stay at each step in
+:mod:`coronet_plugin.budget.goal`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.budget.budget import LATENCY, Budget, JointPlan, meter_of
-from coronet_plugin.budget.goal import Goal
-from coronet_plugin.budget.latency_table import Clock, LatencyTable
+from coronet_plugin.budget.budget import LATENCY, Budget, CountMeter, Meter
+from coronet_plugin.budget.goal import STEADY, Goal, Share, check_removable
+from coronet_plugin.budget.latency_table import Clock, LatencyMeter, LatencyTable
 from coronet_plugin.channels.cost import Cost
-from coronet_plugin.channels.cut import slim_, update_optimizer_
-from coronet_plugin.channels.find import find_channels
+from coronet_plugin.channels.cut import (
+    replace_in_optimizer_,
+    restore_sizes_,
+    sliced,
+    slim_,
+    update_optimizer_,
+)
+from coronet_plugin.channels.find import find_channels, keep_frozen
+from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call
-from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, versions
-from coronet_plugin.checkpoint.storage import save_generator
+from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec
+from coronet_plugin.checkpoint.storage import save_generator, version_path
 from coronet_plugin.distributed import agreed, broadcast_, world_size
-from coronet_plugin.errors import CheckpointError, OptionError, PlanError
-from coronet_plugin.methods import CORONET, EXACT, default_schedule, make_search
-from coronet_plugin.methods.base import Subject
+from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.files import together
+from coronet_plugin.methods import Events, Method, Task
+from coronet_plugin.methods.events import Remaining
+from coronet_plugin.methods.listening import Listening
+from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of, names
+from coronet_plugin.versions import versions
+from coronet_plugin.wrappers import unwrap
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
+OLD_TORCH = torch.__version__ < "2.6"
+"""Seen with 2.1, whose torch.compile knows neither hooks of optimizers nor parameters that are replaced."""
 
 
 class Compression:
     """The search, the budget and the cut of one generator.
 
     Args:
-        generator: any module with convolutions; it is changed in place.
+        generator: any module with convolutions; it is changed in place. Of one in DataParallel,
+            DistributedDataParallel or torch.compile, the module inside.
         example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
         budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
         kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
             one image on this machine's CPU, measured once per layer
             (:mod:`coronet_plugin.budget.latency_table`).
         runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
+        goal: instead of a budget, this generator's share of one that several have
+            (:func:`shared_goal`).
         search_steps: optimizer steps until the budget is met.
-        method: ``"coronet"``, or a baseline: ``"uniform"``, ``"random"``, ``"magnitude"``.
-        hypernetwork: of the method ``coronet``: ``"exact"`` (:mod:`coronet_plugin.methods.exact`),
-            ``"published"`` or ``"folded"`` (:mod:`coronet_plugin.methods.hypernetwork`); the last two replace
-            the generator's weights by generated ones at once.
-        embedding: embedding size of the published form.
-        schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; the published
-            and the folded form can also shrink ``"steady"``, by equal amounts, and do by default.
+        method: a name (:func:`coronet_plugin.methods.names`), or a configuration of a method, such as
+            ``methods.configure("published", embedding=4)``.
+        companions: who else takes part in the training (:class:`~coronet_plugin.methods.events.Events`).
+        schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; methods whose
+            latents all shrink can also do so ``"steady"``, by equal amounts, and do by default.
         round_to: widths in the end are multiples of this many channels.
         widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
         gradual: remove dead channels for good already during the search, whenever that saves enough
-            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; the exact form alone can. Parameters
+            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; lossless methods alone can. Parameters
             are then replaced during the search: after a step that did, ``resized`` is true, and
             DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
-        keep_weights: begin with the weights the generator has, to the last bit; the exact form and the
-            baselines always do.
+        prune_frozen: remove channels of frozen layers (``requires_grad`` off), too. By default every set that
+            one makes or reads is pinned. Methods that generate no weights alone can.
+        keep_weights: begin with the weights the generator has, to the last bit; methods without generated
+            weights always do.
         run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
         architecture: what the spec says of the generator; see :class:`~coronet_plugin.checkpoint.spec.Spec`.
 
@@ -87,142 +109,180 @@ class Compression:
         budget: str | float = 0.1,
         kind: str = "macs",
         runtime: str = "torch",
-        method: str = CORONET,
-        hypernetwork: str = EXACT,
-        embedding: int = 8,
+        goal: Share | None = None,
+        method: str | Any = DEFAULT,
+        companions: Sequence[Events] = (),
         schedule: str = "",
         round_to: int = 1,
         widths: Mapping[str, int] | None = None,
         gradual: bool | None = None,
+        prune_frozen: bool = False,
         keep_weights: bool = False,
         run: Runner = call,
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
         if search_steps < 1:
             raise OptionError(f"the search must last at least one step, not {search_steps}")
-        self.generator = generator
+        self.generator = generator = unwrap(generator)
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
-        self.plan = find_channels(generator, self.inputs, run)
-        self.budget = Budget.parse(budget if widths is None else 1.0, kind)
-        self.latencies: LatencyTable | None = None
-        if kind == LATENCY:
-            measured = LatencyTable.measure(generator, self.plan, self.inputs, run, Clock(runtime))
-            self.latencies = LatencyTable(**agreed(measured.as_dict()))  # times differ, decisions must not
-        self.method = method if method != CORONET else hypernetwork
+        self.config = configure(method) if isinstance(method, str) else method
+        chosen = method_of(self.config)
+        if prune_frozen and chosen.generates:
+            raise OptionError(f"what is frozen is not generated: prune_frozen is not for {chosen.name}")
+        schedule = schedule or chosen.schedule
+        if goal is None:
+            budget = budget if widths is None else 1.0
+            options = (budget, kind, runtime, schedule, round_to)
+            own = shared_goal([generator], [self.inputs], *options, prune_frozen=prune_frozen, runs=[run])
+            goal = own.shares[0]
+        self.goal = goal
+        self.plan = goal.plan
+        if widths is not None:
+            self.goal.goal.fix_widths_(self.plan.units_for(widths))
         self.phase = SEARCH
         self.steps = 0
         self.gradual = world_size() == 1 if gradual is None else gradual
         self.resized = False
         """Whether the last step replaced parameters of the generator."""
+        self._search_steps = search_steps
         self._present = self.plan
         self._looked_at = self.plan.units
         self._kept = np.ones(self.plan.units, dtype=bool)
-        schedule = schedule or default_schedule(method, hypernetwork)
-        self.goal = Goal([self.plan], self.budget, self.meter, schedule, round_to)
-        if widths is not None:
-            self.goal.fix_widths_(self.plan.units_for(widths))
-        self._check_possible()
-        subject = Subject(generator, self.inputs, self.plan)
-        self.search = make_search(subject, self.goal, search_steps, method, hypernetwork, embedding)
-        self._host: torch.optim.Optimizer | None = None
-        self._hook: Any = None
+        self.dense = self.plan.cost()
+        """What the generator costs at full size."""
+        self.optimizer: torch.optim.Optimizer | None = None
+        """The host's, once it is attached."""
+        self._group = 0
         self._stepped = False
+        self._listening: Listening | None = None
+        self.method = self._new_method()
+        self.companions = {each.name: each for each in (*self.method.companions(), *companions)}
+        for companion in self.companions.values():
+            companion.generator, companion.plan = generator, self.plan
         if keep_weights:
-            self.search.adopt_weights_()
-        self.search.write_weights_()
+            self.method.adopt_weights_()
+        self.method.write_weights_()
 
-    def _check_possible(self) -> None:
-        if self.goal.target < self.goal.dense and not self.plan.units:
-            reasons = "; ".join(f"{s.name}: {s.pinned}" for s in self.plan.sets[:3] if s.pinned)
-            raise PlanError(
-                f"no channel of {type(self.generator).__name__} can be removed ({reasons}); "
-                "'coronet inspect' shows all reasons"
-            )
+    def _new_method(self) -> Method:
+        task = Task(self.generator, self.inputs, self.plan, self.goal, self._search_steps)
+        made = method_of(self.config)(task, self.config)
+        if self.goal.schedule == STEADY and not made.steady:
+            able = ", ".join(name for name in names() if find(name).steady)
+            raise OptionError(f"the schedule {STEADY!r} is for {able} alone, whose latents all shrink")
+        self.goal.method = made
+        return made
 
     def adopt_weights_(self) -> None:
         """Go on from the weights the generator has now, to the last bit."""
-        self.search.adopt_weights_()
+        self.method.adopt_weights_()
 
     def refresh_(self) -> None:
         """Agree with the generator and with other processes, after a host loaded or moved networks."""
         if self.phase == SEARCH:
-            self.search.write_weights_()
-            self.search.synchronise_()
-
-    def meter(self, alive: np.ndarray | None = None) -> float:
-        """Cost of the units ``alive`` in the unit of the budget."""
-        if self.latencies is not None:
-            return self.latencies.predict(self.plan, alive)
-        return meter_of(self.plan, self.budget.kind)(alive)
+            self.method.write_weights_()
+            self.method.synchronise_()
 
     # -- training --------------------------------------------------------
-    def attach(self, optimizer: torch.optim.Optimizer) -> Compression:
+    def attach(self, optimizer: torch.optim.Optimizer, scaler: Any = None) -> Compression:
         """Search in step with ``optimizer``, which holds the generator.
 
         Its learning rate, with any schedule, is followed at every step. Parameters that are not
-        generated (biases, norms) stay with ``optimizer``. Returns this object.
+        generated (biases, norms) stay with ``optimizer``. ``scaler``: the gradient scaler that multiplies
+        the losses, if there is one (``torch.amp.GradScaler``). A method that cuts before the training
+        begins does it now. Returns this object.
 
         In a distributed training (:mod:`torch.distributed`) every process begins with the search of the
         first; gradients averaged by DistributedDataParallel keep them equal.
 
         Raises:
-            OptionError: the optimizer does not hold the generator's weights.
+            OptionError: the optimizer does not hold all of the generator's weights but the frozen ones.
         """
         held = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
         parameters = dict(self.generator.named_parameters())
-        weights = [parameters[name] for name in self.plan.kernels()]
-        if any(id(weight) not in held for weight in weights):
-            raise OptionError("the optimizer does not hold the generator's weights; attach the one that does")
-        self._host = optimizer
-        self.search.attach(optimizer, held[id(weights[0])] if weights else 0)
-        self._hook = optimizer.register_step_pre_hook(self._take_gradients)
+        weights = {n: parameters[n] for n in self.plan.kernels() if parameters[n].requires_grad}
+        missing = [name for name, weight in weights.items() if id(weight) not in held]
+        if missing:
+            raise OptionError(
+                f"the optimizer does not hold the generator's weights ({missing[0]}); attach the one that "
+                "does, or freeze, before the compression is made, what is not trained: requires_grad_(False)"
+            )
+        self.optimizer, self._scaler = optimizer, scaler
+        self._group = min((held[id(weight)] for weight in weights.values()), default=0)
+        for part in self._parts():
+            part.begin(optimizer, self._group)
+        _before_each_step(optimizer, self._before_the_optimizer)
+        self._listen()
+        if self.finished:
+            self.slim()
         return self
 
-    def _take_gradients(self, *_: Any) -> None:
+    def _parts(self) -> list[Events]:
+        """Who takes part now, the method first."""
+        return [*([self.method] if self.phase == SEARCH else []), *self.companions.values()]
+
+    def _listen(self) -> None:
+        if self._listening is not None:
+            self._listening.stop()
+        scale = (lambda: 1.0) if self._scaler is None else self._scaler.get_scale
+        self._listening = Listening(self.generator, self._parts(), lambda: self.steps, scale)
+
+    def _before_the_optimizer(self, *_: Any) -> None:
         self._stepped = True
-        if self.phase == SEARCH:
-            self.search.take_gradients()
+        for part in self._parts():
+            part.gradients()
 
     def step(self) -> bool:
-        """After the optimizer's step: the search's own, with its proximal step.
+        """After the optimizer's step: the method's own, with its proximal step.
 
         Returns True when the search is over and the generator waits for :meth:`slim`.
-        Does nothing in the compact phase, or if the optimizer did not step.
+        Does nothing if the optimizer did not step.
         """
         self.resized = False
-        if self.phase == COMPACT:
-            return False
-        if self._host is None:
+        if self.optimizer is None or self._listening is None:
             raise OptionError("attach(optimizer) comes before step()")
+        self._listening.next_step()
         if self._stepped:
             self._stepped = False
             self.steps += 1
-            self.search.advance(self.steps)
-            self._remove_dead()
+            if self.phase == SEARCH:
+                self._advance()
+            for companion in self.companions.values():
+                companion.after_step(self.steps)
+            if self.phase == SEARCH:
+                self._remove_dead()
         return self.finished
+
+    def _advance(self) -> None:
+        before = self.method.gates()
+        self.method.after_step(self.steps)
+        now = self.method.gates()
+        if now is not before and not np.array_equal(now, before):
+            factor = np.divide(now, before, out=np.zeros(len(now)), where=before != 0)
+            for companion in self.companions.values():
+                companion.gated(self._present, factor)
 
     def _remove_dead(self) -> None:
         """Remove what is dead already now, if nothing is lost and it is worth the trouble."""
-        if not (self.gradual and self.search.lossless):
+        if not (self.gradual and self.method.lossless):
             return
-        alive = self.search.alive()
+        alive = self.method.alive()
         count = int(alive.sum())
         if count == self._looked_at or count == int(self._kept.sum()):
             return
         self._looked_at = count
         if self.plan.cost(alive).macs <= (1 - WORTHWHILE) * self.plan.cost(self._kept).macs:
-            self._remove(alive)
+            self.remove_(alive)
 
     # -- how much is left ------------------------------------------------
     @property
     def finished(self) -> bool:
         """True when the search has lasted as long as asked and slimming is due."""
-        return self.phase == SEARCH and self.steps >= self.search.steps
+        return self.phase == SEARCH and self.steps >= self.method.steps
 
     def alive(self) -> np.ndarray:
         """Units that still work, ``(units,)``."""
-        return self._kept if self.phase == COMPACT else self.search.alive()
+        return self._kept if self.phase == COMPACT else self.method.alive()
 
     def cost(self) -> Cost:
         """Cost of what is alive."""
@@ -231,7 +291,7 @@ class Compression:
     @property
     def remaining(self) -> float:
         """Fraction of the dense cost that is alive, in what the budget is about."""
-        return self.meter(self.alive()) / self.meter()
+        return self.goal.meter(self.alive()) / self.goal.meter(None)
 
     @property
     def width(self) -> float:
@@ -244,61 +304,103 @@ class Compression:
     def slim(self) -> nn.Module:
         """Remove channels for good so that the budget is met, and return the generator.
 
-        The generator is made smaller in place. The optimizer keeps its groups, its schedule and what it
-        knows of the weights that stay. In a distributed training, wrap the generator in
-        DistributedDataParallel again.
+        The generator is made smaller in place, unless the method gives another one to go on with. The
+        optimizer keeps its groups, its schedule and what it knows of the weights that stay. In a distributed
+        training, wrap the generator in DistributedDataParallel again.
         """
         if self.phase == SEARCH:
             device = next(self.generator.parameters()).device
-            decided = torch.from_numpy(self.search.chosen().astype(np.uint8)).to(device)
+            decided = torch.from_numpy(self.method.chosen().astype(np.uint8)).to(device)
             broadcast_([decided])
             self._make_compact(decided.cpu().numpy().astype(bool))
         return self.generator
 
     def _make_compact(self, alive: np.ndarray) -> None:
-        self._remove(alive)
-        self.search.release_()
+        self.remove_(alive)
+        other = self.method.finish()
+        for companion in self.companions.values():
+            companion.finish()
         self.phase = COMPACT
-        if self._hook is not None:
-            self._hook.remove()
+        if other is not None:
+            self._go_on_with(other)
+        if self._listening is not None:
+            self._listen()
 
-    def _remove(self, alive: np.ndarray) -> None:
+    def remove_(self, alive: np.ndarray) -> None:
         """Remove all units but ``alive`` from the generator and from what its optimizer knows."""
         parameters, before = dict(self.generator.named_parameters()), self._present
         replaced = slim_(self.generator, before, alive)
-        self._kept = alive
-        self._present = self.plan.without(~alive)
+        if self.optimizer is not None:
+            update_optimizer_(self.optimizer, parameters, replaced, before, alive)
+        self._now_has(alive, lambda name, tensor: sliced(tensor, before, name, alive))
+        if OLD_TORCH and "torch._dynamo" in sys.modules:  # it would train what was replaced
+            sys.modules["torch._dynamo"].reset()
+
+    def _now_has(self, kept: np.ndarray, remaining: Remaining | None) -> None:
+        self._kept = kept
+        self._present = self.plan.without(~kept)
         self.resized = True
-        self.search.follow_(self._present)
-        if self._host is not None:
-            update_optimizer_(self._host, parameters, replaced, before, alive)
+        for part in self._parts():
+            part.resized(self._present, remaining)
+
+    def _go_on_with(self, other: nn.Module) -> None:
+        """Let ``other`` be the generator from now on: in the optimizer, and for whoever takes part."""
+        if self.optimizer is not None:
+            left = {id(p) for p in self.generator.parameters()}
+            for group in self.optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if id(p) not in left]
+            self.optimizer.param_groups[self._group]["params"] += list(other.parameters())
+        self.generator = other
+        self.plan = self._present = find_channels(other, self.inputs)
+        for part in self._parts():
+            part.generator, part.plan = other, self.plan
+        self._kept = np.ones(self.plan.units, dtype=bool)
+        for part in self._parts():
+            part.resized(self._present, None)
 
     # -- saving ----------------------------------------------------------
     def spec(self, options: Mapping[str, Any] | None = None) -> Spec:
         """What is to be known of the generator as it is now."""
+        budget = self.goal.goal.budget
         return Spec(
             phase=self.phase,
             architecture=self.architecture,
             input_size=[list(x.shape[1:]) for x in self.inputs if isinstance(x, Tensor)],
-            budget={"kind": self.budget.kind, "requested": self.budget.text, "target": self.goal.target},
-            dense=self.plan.cost().as_dict(),
+            budget={"kind": budget.kind, "requested": budget.text, "target": self.goal.goal.target},
+            dense=self.dense.as_dict(),
             slim=self.plan.cost(self._kept).as_dict(),
             sets=self.plan.sets_as_dicts(self._kept),
             tensors={name: list(t.shape) for name, t in self.generator.state_dict().items()},
             widths=self.plan.module_widths(self._kept),
             search={
-                "steps": self.steps,
-                "of": self.search.steps,
-                "method": self.method,
+                "steps": min(self.steps, self.method.steps),
+                "of": self.method.steps,
+                "method": self.method.name,
+                "config": asdict(self.config),
                 "schedule": self.goal.schedule,
             },
             options=dict(options or {}),
             versions=versions(),
         )
 
+    @contextlib.contextmanager
+    def in_files(self, options: Mapping[str, Any] | None = None) -> Iterator[Spec]:
+        """While this lasts, the generator has the weights that files get; gives their spec."""
+        with contextlib.ExitStack() as stack:
+            entries: dict[str, Any] = {}
+            for companion in self.companions.values():
+                entries |= stack.enter_context(companion.in_files())
+            yield replace(self.spec(options), **entries)
+
     def save(self, path: str | Path, options: Mapping[str, Any] | None = None) -> None:
-        """Write the generator's state_dict to ``path`` and its spec beside it."""
-        save_generator(self.generator, path, self.spec(options))
+        """Write the generator's state_dict to ``path`` and its spec beside it; further versions as well."""
+        with together():
+            with self.in_files(options) as spec:
+                save_generator(self.generator, path, spec)
+            for companion in self.companions.values():
+                for name, version in companion.versions().items():
+                    with version, self.in_files(options) as spec:
+                        save_generator(self.generator, version_path(path, name), spec)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-equal continuation needs, besides the generator and the host's optimizer."""
@@ -306,24 +408,33 @@ class Compression:
             "phase": self.phase,
             "steps": self.steps,
             "kept": torch.from_numpy(self._kept),
+            "companions": {name: each.state_dict() for name, each in self.companions.items()},
+            "required": self._required(),
         }
         if self.phase == SEARCH:
-            state["search"] = {"method": self.method, **self.search.state_dict()}
-        if self.latencies is not None:
-            state["latencies"] = self.latencies.as_dict()
+            state["search"] = {"method": self.method.name, **self.method.state_dict()}
+        meter = self.goal.meter
+        if isinstance(meter, LatencyMeter):
+            state["latencies"] = meter.table.as_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state``. In the compact phase the generator is made small; load its weights after.
+        """Continue from ``state``, at any time: the generator gets the widths it had; load its weights after.
 
         Raises:
-            CheckpointError: the state is of a generator with other channel sets.
+            CheckpointError: the state is of a generator with other channel sets, or of another method.
         """
         kept = state["kept"].numpy()
         if kept.shape != self._kept.shape:
             raise CheckpointError(
                 f"the saved search has {len(kept)} latents, this generator {len(self._kept)}; "
-                "continue with the options of the first run (--netG, --ngf)"
+                "continue with the options of the first run (--netG, --ngf, --coronet_prune_frozen)"
+            )
+        if list(state.get("required", [])) != self._required():
+            differing = set(state.get("required", [])) ^ set(self._required())
+            raise CheckpointError(
+                f"one of the saved training and this one has {', '.join(sorted(differing))}, the other not; "
+                "continue with the --coronet_method and --coronet_multipliers of the first run"
             )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
@@ -334,41 +445,90 @@ class Compression:
                     "the saved generator has other widths; continue with the --coronet_budget and "
                     "--coronet_method of the first run"
                 )
-            return
-        if not kept.all():
-            self._remove(kept)
-        if "latencies" in state and self.latencies is not None:
-            self.latencies = LatencyTable(**state["latencies"])
-        if state["search"]["method"] != self.method:
+        else:
+            self._search_again(kept, state["search"])
+        if "latencies" in state and isinstance(self.goal.meter, LatencyMeter):
+            table = LatencyTable(**state["latencies"])
+            self.goal.measure_anew_(LatencyMeter(self.plan, table))
+        for name, companion in self.companions.items():
+            companion.load_state_dict(state.get("companions", {}).get(name, {}))
+
+    def _required(self) -> list[str]:
+        return [name for name, companion in self.companions.items() if companion.required]
+
+    def _search_again(self, kept: np.ndarray, state: Mapping[str, Any]) -> None:
+        if find(state["method"]) is not type(self.method):
             raise CheckpointError(
-                f"the saved search is {state['search']['method']}, this one {self.method}; continue with the "
-                "--coronet_method and --coronet_hypernetwork of the first run"
+                f"the saved search is {state['method']}, this one {self.method.name}; continue with the "
+                "--coronet_method of the first run"
             )
-        self.search.load_state_dict(state["search"])
+        if self.phase == COMPACT:
+            self.phase = SEARCH
+            self.method = self._new_method()
+        if not np.array_equal(kept, self._kept):
+            replaced = restore_sizes_(self.generator, self.plan, kept)
+            if self.optimizer is not None:
+                replace_in_optimizer_(self.optimizer, replaced)
+            self._now_has(kept, None)
+        if self.optimizer is not None and self._listening is not None:
+            self._listen()
+        self.method.load_state_dict(state)
 
 
-def share_budget(
-    compressions: Sequence[Compression], budget: str | float, kind: str = "macs", round_to: int = 1
-) -> None:
-    """Give several generators one budget for what they cost together, instead of one each.
+def _before_each_step(optimizer: torch.optim.Optimizer, act: Callable[..., None]) -> None:
+    """Let ``optimizer`` call ``act`` first in every step."""
+    if not OLD_TORCH:
+        optimizer.register_step_pre_hook(act)
+        return
+    step = optimizer.step  # torch.compile switches the hooks of all optimizers off there
 
-    Their searches then compete for it. All must be attached to the same steps, as CycleGAN's are.
+    @functools.wraps(step)
+    def acting(_: Any, *args: Any, **kwargs: Any) -> Any:
+        act()
+        return step(*args, **kwargs)
+
+    optimizer.step = MethodType(acting, optimizer)  # type: ignore[method-assign]
+
+
+def shared_goal(
+    generators: Sequence[nn.Module],
+    examples: Sequence[Any],
+    budget: str | float,
+    kind: str = "macs",
+    runtime: str = "torch",
+    schedule: str = "cubic",
+    round_to: int = 1,
+    prune_frozen: bool = False,
+    runs: Sequence[Runner] | None = None,
+) -> Goal:
+    """One budget for what ``generators`` cost together, for which their channels compete.
+
+    Give every generator's :class:`Compression` its part, ``goal=shared_goal(...).shares[i]``, and attach all
+    to the same steps, as CycleGAN's are. The other arguments are those of :class:`Compression`.
 
     Raises:
         BudgetError: the budget cannot be read or reached.
-        OptionError: a generator's own budget is of another kind.
+        PlanError: a generator does not run, or none of the channels can be removed.
+        OptionError: another argument is out of range.
     """
-    if any(compression.budget.kind != kind for compression in compressions):
-        raise OptionError(
-            f"the shared budget is about {kind}, a generator's own is not; choose one kind for all"
-        )
-    joint, parsed = JointPlan([c.plan for c in compressions]), Budget.parse(budget, kind)
+    asked = Budget.parse(budget, kind)
+    plans: list[ChannelPlan] = []
+    meters: list[Meter] = []
+    runs = runs or [call] * len(generators)
+    for generator, example, run in zip(generators, examples, runs):
+        found = find_channels(generator, example, run)
+        plans.append(found if prune_frozen else keep_frozen(found, generator))
+    check_removable(plans, asked)
+    for generator, plan, example, run in zip(generators, plans, examples, runs):
+        inputs = example if isinstance(example, tuple) else (example,)
+        meters.append(_meter(generator, plan, inputs, asked.kind, runtime, run))
+    return Goal(plans, meters, asked, schedule, round_to)
 
-    def meter(alive: np.ndarray | None) -> float:
-        return sum(c.meter(part) for c, part in zip(compressions, joint.split(alive)))
 
-    goal = Goal(joint.plans, parsed, meter, compressions[0].goal.schedule, round_to)
-    for compression in compressions:
-        compression.budget = parsed
-        compression.goal = compression.search.goal = goal
-        goal.members.append(compression.search)
+def _meter(
+    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], kind: str, runtime: str, run: Runner
+) -> Meter:
+    if kind != LATENCY:
+        return CountMeter(plan, kind)
+    measured = LatencyTable.measure(generator, plan, inputs, run, Clock(runtime))
+    return LatencyMeter(plan, LatencyTable(**agreed(measured.as_dict())))  # times differ, decisions must not

@@ -1,4 +1,4 @@
-"""What all our matplotlib pictures share: colours, frame, and how they are written.
+"""The look that all our matplotlib pictures share: colours, frame, and how they are written.
 
 Nothing here touches matplotlib's global state, so it is safe in a program that
 plots for itself. Backgrounds are transparent and text is a grey that can be read

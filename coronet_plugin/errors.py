@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from types import TracebackType
 
@@ -60,10 +61,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
-def told(error: Exception, name: bool = True) -> str:
-    """One line about an error for whoever can mend it; ``name``: with the file, if the system named one."""
+LONGEST = 200
+"""Characters of another program's message that are shown."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What tools colour their messages with."""
+
+
+def describe(error: BaseException, name: bool = True) -> str:
+    """One line about an error for whoever can mend it; ``name``: with the file, if the system named one.
+
+    Messages that are not ours may be coloured and go on for pages; they are cut off.
+    """
     if not isinstance(error, OSError) or not error.strerror:
-        return printable(str(error))
+        text = printable(COLOUR.sub("", str(error))) or type(error).__name__
+        whole = isinstance(error, UserError) or len(text) <= LONGEST
+        return text if whole else f"{text[:LONGEST]} ..."
     where = f"{error.filename}: " if error.filename and name else ""
     mending = _MENDING.get(error.errno or 0)
     return printable(where + (f"{error.strerror}; {mending}" if mending else error.strerror))
@@ -74,10 +86,10 @@ def debugging() -> bool:
     return os.environ.get("CORONET_DEBUG", "0") != "0"
 
 
-def shown_in_one_line() -> None:
+def show_in_one_line() -> None:
     """From now on, a :class:`UserError` that nobody catches ends the program with one line and exit code 2.
 
-    For hosts that know nothing of such errors. ``CORONET_DEBUG=1`` shows where one comes from.
+    For scripts of hosts that know nothing of such errors. ``CORONET_DEBUG=1`` shows where one comes from.
     """
     usual = sys.excepthook
 
@@ -85,7 +97,7 @@ def shown_in_one_line() -> None:
         if not isinstance(error, UserError) or debugging():
             usual(kind, error, trace)
             return
-        print(f"coronet: {told(error)}", file=sys.stderr)
+        print(f"coronet: {describe(error)}", file=sys.stderr)
         raise SystemExit(2)
 
     if getattr(usual, "__qualname__", "") != hook.__qualname__:

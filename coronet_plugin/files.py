@@ -13,12 +13,14 @@ import json
 import os
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin.errors import CheckpointError, told
+from coronet_plugin.errors import CheckpointError, describe
 
 JOURNAL = ".journal"
 """Ending of a list of renames that were decided on; it exists only for the moment they take."""
@@ -38,7 +40,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any], flush: bool
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    with _said_clearly(path):
+    with _explain_failure(path):
         try:
             write(temporary)
             if flush:
@@ -62,7 +64,7 @@ def write_text(path: str | Path, text: str, flush: bool = True) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What is written atomically inside appears all at once at the end, or not at all after an error.
+    """Files written atomically inside appear all at once at the end, or not at all after an error.
 
     The files are of one folder. A group inside a group is part of it.
     """
@@ -85,6 +87,32 @@ def together() -> Iterator[None]:
         _pending.reset(token)
 
 
+@contextlib.contextmanager
+def appearing_in(folder: Path) -> Iterator[Path]:
+    """A new folder, whose files go to ``folder`` at the end, in place of those of the same name.
+
+    After an error nothing is left of it, nor is ``folder`` made. Files directly in it speak of those in its
+    subfolders: they go first and come last, and are never those of others.
+
+    Raises:
+        CheckpointError: as :func:`write_atomically`.
+    """
+    there = next(place for place in folder.absolute().parents if place.is_dir())
+    with _explain_failure(folder):
+        temporary = tempfile.TemporaryDirectory(dir=there, prefix=".new-")
+    with temporary:
+        made = Path(temporary.name)
+        yield made
+        found = [path.relative_to(made) for path in made.rglob("*") if path.is_file()]
+        with _explain_failure(folder):
+            for path in found:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                if len(path.parts) == 1:
+                    (folder / path).unlink(missing_ok=True)
+            for path in sorted(found, key=lambda path: -len(path.parts)):
+                shutil.move(made / path, folder / path)
+
+
 def settle(folder: str | Path) -> None:
     """Finish the renames of a save that was interrupted, if there was one in ``folder``.
 
@@ -94,7 +122,7 @@ def settle(folder: str | Path) -> None:
     for journal in sorted(Path(folder).glob(f"*{JOURNAL}")):
         with contextlib.suppress(FileNotFoundError):  # its owner has just finished
             pending = _listed(journal)
-            with _said_clearly(journal):
+            with _explain_failure(journal):
                 _rename(pending, journal)
 
 
@@ -157,7 +185,7 @@ def _flush(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _said_clearly(path: Path) -> Iterator[None]:
+def _explain_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -169,5 +197,5 @@ def _said_clearly(path: Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """What went wrong with a file, without its name, and what to do about it where that is known."""
-    return told(error, name=False)
+    """The reason why a file failed, without its name, and what to do about it where that is known."""
+    return describe(error, name=False)

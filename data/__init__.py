@@ -57,6 +57,8 @@ class Loader:
         self.opt = opt
         self.dataset = find_dataset_using_name(opt.dataset_mode)(opt)
         print(f"dataset [{type(self.dataset).__name__}] was created with {len(self)} images")
+        for remark in self.dataset.remarks():
+            print(f"note: {remark}")
         self._guarded = _Guarded(self.dataset)
         self.dataloader = torch.utils.data.DataLoader(
             self._guarded,
@@ -76,6 +78,10 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Does nothing; scripts written for distributed training call it."""
+
+    def sizes(self) -> dict[tuple[int, int], str]:
+        """Sizes (width, height) that images can have, each with a file; empty if that is not known."""
+        return self.dataset.sizes()
 
     def __len__(self) -> int:
         return int(min(len(self.dataset), self.opt.max_dataset_size))

@@ -1,17 +1,15 @@
-"""Images of a folder: finding and opening them."""
+"""Images of a folder: finding them. They are opened by :mod:`coronet_plugin.pictures.reading`."""
 
 from __future__ import annotations
 
 import os
-import struct
-import warnings
-
-import numpy as np
-from PIL import Image
 
 from coronet_plugin.errors import DataError
+from coronet_plugin.pictures.files import ENDINGS as IMG_EXTENSIONS
+from coronet_plugin.pictures.files import pictures_below
+from coronet_plugin.pictures.reading import open_picture as open_image
 
-IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
+__all__ = ["IMG_EXTENSIONS", "is_image_file", "make_dataset", "open_image"]
 
 
 def is_image_file(filename: str) -> bool:
@@ -27,49 +25,10 @@ def make_dataset(dir: str, max_dataset_size: float = float("inf")) -> list[str]:
     """
     if not os.path.isdir(dir):
         raise DataError(f"there is no folder {dir}{_what_is_there(dir)}; check --dataroot and --phase")
-    paths = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(dir, followlinks=True)
-        for name in names
-        if is_image_file(name)
-    )
+    paths = pictures_below(dir)
     if not paths:
         raise DataError(f"{dir} has no images ({' '.join(IMG_EXTENSIONS)}); check --dataroot and --phase")
     return paths[: int(min(max_dataset_size, len(paths)))]
-
-
-def open_image(path: str, mode: str = "RGB") -> Image.Image:
-    """The image at ``path``, fully read, in ``mode``. What has 16 bits a channel keeps the upper eight.
-
-    Raises:
-        DataError: it is missing or damaged, has values that are no colours, or far too many pixels.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return _eight_bits(image, path).convert(mode)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
-            f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels, which no photograph has; remove it or "
-            "scale it down"
-        ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read as an image ({reason}); repair or remove it") from error
-
-
-def _eight_bits(image: Image.Image, path: str) -> Image.Image:
-    """Gray images of 16 bits as such of 8: pillow would clip them instead of scaling them."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-        raise DataError(
-            f"{path} has pixels from {values.min()} to {values.max()}, which are no colours; save it with "
-            "8 or 16 bits a channel"
-        )
-    return Image.fromarray((values // 256).astype(np.uint8))
 
 
 def _what_is_there(dir: str) -> str:

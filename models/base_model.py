@@ -11,16 +11,17 @@ import argparse
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from coronet_plugin.checkpoint.storage import save_tensors
-from coronet_plugin.checkpoint.upstream import adapt_state_dict, has_dropout_slot, read_state_dict
+from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
 from coronet_plugin.errors import CheckpointError, NumericsError
 from coronet_plugin.files import together
+from coronet_plugin.generators.resnet import has_dropout_slot
 from coronet_plugin.training.host import unwrap
 from coronet_plugin.training.numerics import bad_loss, bad_weights
 from models import networks
@@ -33,6 +34,9 @@ class BaseModel(ABC):
     was given to :meth:`observe`, lower is better. ``progress`` is what the training loop wants to be saved
     and given back when the run is continued, by models that save all that takes.
     """
+
+    notes_tests = True
+    """To the plug-in, which does it for scripts that do not: test.py notes what it tested."""
 
     def __init__(self, opt: argparse.Namespace) -> None:
         self.opt = opt
@@ -83,6 +87,12 @@ class BaseModel(ABC):
         if not self.isTrain or opt.continue_train:
             self.load_networks(f"iter_{opt.load_iter}" if opt.load_iter > 0 else opt.epoch)
         self.print_networks(opt.verbose)
+
+    def check_sizes(self, sizes: Mapping[tuple[int, int], str]) -> None:  # noqa: B027 (a hook, not a duty)
+        """Raise DataError for images the model cannot take; anything goes by default.
+
+        ``sizes``: each (width, height) there is, with a file that has it. Called before the first step.
+        """
 
     # -- testing ---------------------------------------------------------
     def eval(self) -> None:

@@ -3,7 +3,7 @@
 A checkout of upstream gets a file like this one; all else is in ``coronet_plugin``.
 """
 
-from coronet_plugin.training.model_type import coronet_model
+from coronet_plugin.model import coronet_model
 
 from .base_model import BaseModel
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -96,8 +97,10 @@ class CycleGANModel(BaseModel):
         self.image_paths = input[f"{a}_paths"]
         networks.check_channels("input_nc", self.opt.input_nc, self.real_A)
         networks.check_channels("output_nc", self.opt.output_nc, self.real_B)
-        for images in (self.real_A, self.real_B):
-            networks.check_image_size(self.opt.netG, images, self.isTrain)
+        self.check_sizes({networks.size_of(images): "" for images in (self.real_A, self.real_B)})
+
+    def check_sizes(self, sizes: Mapping[tuple[int, int], str]) -> None:
+        networks.check_image_sizes(self.opt, sizes)
 
     def forward(self) -> None:
         self.fake_B = self.netG_A(self.real_A)

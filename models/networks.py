@@ -7,7 +7,7 @@ rebuild them, and are re-exported here.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,18 +17,11 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from coronet_plugin.errors import DataError, OptionError
-from coronet_plugin.generators.stock import (
-    RESNET_BLOCKS,
-    UNET_DOWNS,
-    NormLayer,
-    ResnetBlock,
-    ResnetGenerator,
-    UnetGenerator,
-    UnetSkipConnectionBlock,
-    build_generator,
-    get_norm_layer,
-    needs_bias,
-)
+from coronet_plugin.generators.registry import check_size, find_family
+from coronet_plugin.generators.resnet import ResnetBlock, ResnetFamily, ResnetGenerator
+from coronet_plugin.generators.stock import NormLayer, build_generator, get_norm_layer, needs_bias
+from coronet_plugin.generators.unet import UnetGenerator, UnetSkipConnectionBlock
+from coronet_plugin.pictures.padding import padded_side
 
 __all__ = [
     "GANLoss",
@@ -41,7 +34,7 @@ __all__ = [
     "UnetSkipConnectionBlock",
     "cal_gradient_penalty",
     "check_channels",
-    "check_image_size",
+    "check_image_sizes",
     "define_D",
     "define_G",
     "discriminator_loss",
@@ -49,6 +42,7 @@ __all__ = [
     "get_scheduler",
     "init_net",
     "init_weights",
+    "size_of",
 ]
 
 
@@ -126,25 +120,26 @@ def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0
                 init.zeros_(bias)
 
 
-def check_image_size(netG: str, images: Tensor, is_train: bool) -> None:
-    """Refuse images (N, C, H, W) that the generator ``--netG`` cannot take.
+def check_image_sizes(opt: argparse.Namespace, sizes: Mapping[tuple[int, int], str]) -> None:
+    """Refuse images that the generator ``--netG`` cannot take: by (width, height), a file that has the size.
 
     A U-Net needs sides that can be halved to one; a ResNet rounds sides up to a multiple of 4,
     which only training minds, because it compares sizes. It mirrors borders, so two pixels must be left
-    of its two halvings.
+    of its two halvings. With ``--pad_to_multiple`` it is about what is left after padding.
     """
-    height, width = images.shape[-2:]
-    base = 2 ** UNET_DOWNS[netG] if netG in UNET_DOWNS else 4
-    if netG in RESNET_BLOCKS and min(height, width) < 5:
-        raise DataError(f"--netG {netG} takes images of at least 5 pixels a side, and got {width}x{height}")
-    if netG not in UNET_DOWNS and (netG not in RESNET_BLOCKS or not is_train):
-        return
-    if height % base or width % base:
-        raise DataError(
-            f"--netG {netG} takes images with sides of multiples of {base} pixels, and got {width}x{height}; "
-            f"set --load_size and --crop_size to multiples of {base} with --preprocess resize_and_crop, "
-            "or choose another --netG"
-        )
+    multiple = getattr(opt, "pad_to_multiple", 0)
+    for size, where in sizes.items():
+        width, height = (padded_side(side, multiple) for side in size)
+        if isinstance(find_family(opt.netG), ResnetFamily) and min(height, width) < 5:
+            raise DataError(
+                f"--netG {opt.netG} takes images of at least 5 pixels a side, and got {width}x{height}"
+            )
+        check_size(opt.netG, (width, height), exactly=opt.isTrain, where=where)
+
+
+def size_of(images: Tensor) -> tuple[int, int]:
+    """Width and height of images (N, C, H, W)."""
+    return images.shape[-1], images.shape[-2]
 
 
 def check_channels(option: str, channels: int, images: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -57,7 +58,10 @@ class Pix2PixModel(BaseModel):
         self.image_paths = input[f"{a}_paths"]
         networks.check_channels("input_nc", self.opt.input_nc, self.real_A)
         networks.check_channels("output_nc", self.opt.output_nc, self.real_B)
-        networks.check_image_size(self.opt.netG, self.real_A, self.isTrain)
+        self.check_sizes({networks.size_of(self.real_A): ""})
+
+    def check_sizes(self, sizes: Mapping[tuple[int, int], str]) -> None:
+        networks.check_image_sizes(self.opt, sizes)
 
     def forward(self) -> None:
         self.fake_B = self.netG(self.real_A)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from coronet_plugin.errors import OptionError
@@ -48,7 +49,10 @@ class TestModel(BaseModel):
         self.real = input["A"].to(self.device)
         self.image_paths = input["A_paths"]
         networks.check_channels("input_nc", self.opt.input_nc, self.real)
-        networks.check_image_size(self.opt.netG, self.real, self.isTrain)
+        self.check_sizes({networks.size_of(self.real): ""})
+
+    def check_sizes(self, sizes: Mapping[tuple[int, int], str]) -> None:
+        networks.check_image_sizes(self.opt, sizes)
 
     def forward(self) -> None:
         self.fake = self.netG(self.real)

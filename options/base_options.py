@@ -1,7 +1,7 @@
 """Options that training and testing share, and how all of them are gathered.
 
 Names, types and defaults are those of pytorch-CycleGAN-and-pix2pix as of 2024;
-``--seed`` and ``--debug`` are new.
+``--bit_depth``, ``--seed`` and ``--debug`` are new.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LIMITS = {
     **dict.fromkeys(("ngf", "ndf"), (1, 4096)),
     **dict.fromkeys(("load_size", "crop_size", "display_winsize"), (1, 16384)),
     **dict.fromkeys(("input_nc", "output_nc"), (1, 512)),
+    "bit_depth": (8, 16),
     **dict.fromkeys(("batch_size", "max_dataset_size"), (1, math.inf)),
     "n_layers_D": (1, 8),
     "num_threads": (0, 1024),
@@ -54,8 +55,8 @@ class BaseOptions:
         add("--checkpoints_dir", type=str, default="./checkpoints", help="where the folders of runs are")
         # networks
         add("--model", type=str, default="cycle_gan", help="model type: the file models/NAME_model.py")
-        add("--input_nc", type=int, default=3, help="channels of input images: 3 for RGB, 1 for gray")
-        add("--output_nc", type=int, default=3, help="channels of output images: 3 for RGB, 1 for gray")
+        add("--input_nc", type=int, default=3, help="channels of input images: 3 RGB, 1 gray, 4 RGBA")
+        add("--output_nc", type=int, default=3, help="channels of output images: 3 RGB, 1 gray, 4 RGBA")
         add("--ngf", type=int, default=64, help="channels of the generator's outermost feature map")
         add("--ndf", type=int, default=64, help="channels of the discriminator's first feature map")
         add("--netD", type=str, default="basic", help="discriminator: basic (70x70 patches), n_layers, pixel")
@@ -85,6 +86,12 @@ class BaseOptions:
             default="resize_and_crop",
             help="resize_and_crop, crop, scale_width, scale_width_and_crop or none",
         )
+        add(
+            "--bit_depth",
+            type=int,
+            default=16,
+            help="bits that values have in files of 16 bits a channel, such as 12; all of them set is white",
+        )
         add("--no_flip", action="store_true", help="do not mirror images at random")
         add("--display_winsize", type=int, default=256, help="width of images on pages, in pixels")
         # what to load and how to say it
@@ -105,7 +112,7 @@ class BaseOptions:
         return parser
 
     def parse(self, args: Sequence[str] | None = None) -> argparse.Namespace:
-        """Options from ``args`` (default: the command line), printed and written to a file.
+        """Options from ``args`` (default: the command line), printed and, of a training, written to a file.
 
         ``gpu_ids`` becomes a list of ints, ``device`` a torch.device; ``isTrain`` is added.
         Leaves with exit code 2 and one line when an option cannot work.
@@ -165,15 +172,11 @@ class BaseOptions:
         return "\n".join([*lines, "----------------- End -------------------"])
 
     def _write(self, opt: argparse.Namespace, text: str) -> None:
-        folder = os.path.join(opt.checkpoints_dir, opt.name)
-        phase = opt.phase
+        """Of a training alone: a test's lie beside its results (:mod:`coronet_plugin.runs.tested`)."""
         if self.isTrain:
+            folder = os.path.join(opt.checkpoints_dir, opt.name)
             os.makedirs(folder, exist_ok=True)
-        elif not os.path.isdir(folder):
-            return  # a mistyped name must not leave a folder behind
-        elif phase == "train":
-            phase = "test"  # testing on training images must not overwrite what the run was trained with
-        write_text(os.path.join(folder, f"{phase}_opt.txt"), text + "\n")
+            write_text(os.path.join(folder, f"{opt.phase}_opt.txt"), text + "\n")
 
 
 def choose_device(gpu_ids: str) -> tuple[list[int], torch.device]:

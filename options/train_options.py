@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from coronet_plugin.errors import OptionError
-from coronet_plugin.runs.run import parse_options, read_options
+from coronet_plugin.runs.options import parse_options, read_options
 from options import base_options
 from options.base_options import BaseOptions
 

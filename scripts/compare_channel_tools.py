@@ -62,8 +62,8 @@ python scripts/compare_channel_tools.py --output docs/generators.md
 ```
 
 with Python {python}, torch {torch}, on one CPU thread. The styles are in `tests/styles/`, made small: 4 to
-16 channels in the first layer, most of them 32x32 pixels. `tests/test_generator_styles.py` keeps what is
-prunable from shrinking.
+16 channels in the first layer, most of them 32x32 pixels. `tests/channels/test_generator_styles.py` keeps
+what is prunable from shrinking.
 
 **Columns.** *sets*: channel sets that can be pruned + hidden sets that are pinned, that is, never pruned
 (the reasons are below each table). *channels*: part of the hidden channels that can be pruned. *MACs*: part

@@ -31,11 +31,12 @@ HERE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HERE))
 
 from coronet_plugin.errors import UserError  # noqa: E402
-from coronet_plugin.export.pictures import Pictures, evenly, read_picture  # noqa: E402
-from coronet_plugin.export.pipeline import Request, export_generator  # noqa: E402
-from coronet_plugin.export.targets import TARGETS  # noqa: E402
+from coronet_plugin.export.pictures import Samples, evenly, read_picture  # noqa: E402
+from coronet_plugin.export.pipeline import export_generator  # noqa: E402
+from coronet_plugin.export.request import Request  # noqa: E402
+from coronet_plugin.export.targets import EAGER, TARGETS  # noqa: E402
+from coronet_plugin.measure.timing import Stopwatch  # noqa: E402
 from coronet_plugin.runs.opener import read_generator  # noqa: E402
-from coronet_plugin.standalone.text import sides  # noqa: E402
 
 SIZE = 256
 KINDS = {
@@ -49,8 +50,6 @@ TRAINING = (
 )
 TRAINING += " --n_epochs_decay 0 --max_dataset_size 60 --num_threads 0 --display_id -1 --no_html --seed 0"
 DTYPES = ("fp32", "fp16", "int8")
-TORCH = "torch"
-"""The row to compare with: eager PyTorch."""
 LIMIT_S = 3600
 """Seconds of CPU time for one conversion."""
 NOT_TIMED = {("torchscript", "fp16"), ("pt2", "fp16")}
@@ -78,10 +77,10 @@ def weights(work: Path, netG: str, state: str) -> Path:
     return work / "checkpoints" / f"{netG}_{state}" / "latest_net_G.pth"
 
 
-def pictures(phase: str = "test", count: int = 2) -> Pictures:
+def pictures(phase: str = "test", count: int = 2) -> Samples:
     files = evenly(sorted((HERE / "datasets" / "openmoji" / phase).glob("*.png")), count)
     values = np.stack([read_picture(path, 3, (SIZE, SIZE), half=0) for path in files])
-    return Pictures(values, f"{phase} pictures of openmoji")
+    return Samples(values, f"{phase} pictures of openmoji")
 
 
 # -- conversion -------------------------------------------------------------------
@@ -130,7 +129,7 @@ def write_row(work: Path, row: dict[str, Any]) -> None:
 def convert_one(work: Path, netG: str, state: str, target: str, dtype: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
     stored = read_generator(netG, weights(work, netG, state))
-    request = Request(TARGETS[target], dtype, (SIZE, SIZE), multiple=sides(netG))
+    request = Request(TARGETS[target], dtype, (SIZE, SIZE), multiple=stored.multiple)
     row: dict[str, Any] = {"generator": netG, "state": state, "target": target, "dtype": dtype}
     start = time.perf_counter()
     try:
@@ -157,14 +156,14 @@ def time_all(work: Path, rounds: int, core: int) -> None:
     rows = [json.loads(path.read_text()) for path in sorted((work / "rows").glob("*.json"))]
     for netG in KINDS:
         for state in BUDGETS:
-            mine = [r for r in rows if (r["generator"], r["state"]) == (netG, state) and r["target"] != TORCH]
+            mine = [r for r in rows if (r["generator"], r["state"]) == (netG, state) and r["target"] != EAGER]
             timed = [r for r in mine if r["runs"] and (r["target"], r["dtype"]) not in NOT_TIMED]
             ready = [r for r in timed if "cpu_ms" not in r]
             if ready:
                 eager = {
                     "generator": netG,
                     "state": state,
-                    "target": TORCH,
+                    "target": EAGER,
                     "dtype": "fp32",
                     "converts": True,
                 }
@@ -230,22 +229,21 @@ def serve(file: Path, target: str, netG: str, core: int) -> None:
     """Load and warm up, say so, then answer every line by wall and CPU milliseconds of one run."""
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
-    run = eager(file, netG) if target == TORCH else TARGETS[target].load(file, threads=1)
+    watch = Stopwatch()
+    run = watch.wrap(eager(file, netG) if target == EAGER else TARGETS[target].load(file, threads=1))
     values = pictures().values[:1]
     for _ in range(2):
         run(values)
     print("\nms 0 0", flush=True)
     for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
         run(values)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(f"\nms {1e3 * wall} {1e3 * cpu}", flush=True)
+        print(f"\nms {1e3 * watch.wall[-1]} {1e3 * watch.cpu[-1]}", flush=True)
 
 
 def eager(file: Path, netG: str) -> Any:
-    from coronet_plugin.export.verify import torch_runner
+    from coronet_plugin.export.pytorch import as_array_model
 
-    return torch_runner(read_generator(netG, file).generator.eval())
+    return as_array_model(read_generator(netG, file).generator.eval())
 
 
 # -- table ------------------------------------------------------------------------
@@ -266,7 +264,7 @@ alone.
 def write_table(work: Path, output: Path) -> str:
     """``exports.json``, ``.csv`` and ``.md`` in ``output``; gives the table."""
     rows = [json.loads(path.read_text()) for path in sorted((work / "rows").glob("*.json"))]
-    order = [TORCH, *TARGETS]
+    order = [EAGER, *TARGETS]
     rows.sort(
         key=lambda r: (r["generator"], r["state"], order.index(r["target"]), r["dtype"] != "fp32", r["dtype"])
     )

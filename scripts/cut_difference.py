@@ -32,7 +32,7 @@ CASES = [
     for netG in ("resnet_6blocks", "unet_128")
     for norm in ("instance", "batch")
 ]
-FORMS = ("exact", "folded", "published")
+FORMS = ("none", "folded", "published")
 
 
 def main() -> int:
@@ -79,7 +79,7 @@ def cut(netG: str, norm: str, size: int, form: str, seed: int, steps: int) -> tu
     optimizer = torch.optim.Adam(generator.parameters(), lr=5e-4, betas=(0.5, 0.999))
     data = pictures("train", size, 200)
     compression = Compression(
-        generator, data[:1, 0], budget=0.25, search_steps=steps, hypernetwork=form, gradual=False
+        generator, data[:1, 0], budget=0.25, search_steps=steps, method=form, gradual=False
     ).attach(optimizer)
     while not compression.finished:
         pair = data[torch.randint(len(data), (2,))]

@@ -59,7 +59,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--search_epochs", type=float, help="--coronet_search_epochs (default: half of the epochs)"
     )
     parser.add_argument(
-        "--hypernetwork", default="exact", help="--coronet_hypernetwork (default: %(default)s)"
+        "--hypernetwork", default="none", help="--coronet_hypernetwork (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: %(default)s)")
     parser.add_argument(

@@ -34,7 +34,7 @@ import torch._dynamo  # as an optimizer does at its first step
 from PIL import Image
 
 import train
-from coronet_plugin.channels.plan import find as planning
+from coronet_plugin.channels import find as planning
 from coronet_plugin.checkpoint.storage import load_generator
 from coronet_plugin.checkpoint.tensors import read_tensors
 from coronet_plugin.files import settle

@@ -31,11 +31,10 @@ sys.path.insert(0, str(ROOT))
 from coronet_plugin import find_channels, slim  # noqa: E402
 from coronet_plugin.budget.budget import LATENCY, Budget  # noqa: E402
 from coronet_plugin.budget.goal import Goal  # noqa: E402
-from coronet_plugin.budget.latency_table import RUNTIMES, Clock, LatencyTable  # noqa: E402
+from coronet_plugin.budget.latency_table import RUNTIMES, Clock, LatencyMeter, LatencyTable  # noqa: E402
 from coronet_plugin.errors import BudgetError  # noqa: E402
 from coronet_plugin.generators.stock import build_generator  # noqa: E402
-from coronet_plugin.methods.base import Subject  # noqa: E402
-from coronet_plugin.methods.baselines import UniformSearch  # noqa: E402
+from coronet_plugin.methods import Task, uniform  # noqa: E402
 from scripts import records  # noqa: E402
 
 GENERATORS = {"resnet_6blocks": "instance", "unet_128": "batch"}
@@ -74,14 +73,14 @@ def measure(netG: str, runtime: str, clock: str, budgets: list[float], ngf: int)
     """By budget: milliseconds of the dense generator, and of the slim one as predicted and as measured."""
     generator, x = build_generator(3, 3, ngf, netG, GENERATORS[netG], False), torch.rand(1, 3, SIZE, SIZE)
     timer, plan = Clock(runtime, now=CLOCKS[clock]), find_channels(generator, x)
-    meter = functools.partial(LatencyTable.measure(generator, plan, (x,), clock=timer).predict, plan)
+    meter = LatencyMeter(plan, LatencyTable.measure(generator, plan, (x,), clock=timer))
     for budget in budgets:
         try:
-            goal = Goal([plan], Budget.parse(budget, LATENCY), meter)
+            goal = Goal([plan], [meter], Budget.parse(budget, LATENCY))
         except BudgetError as error:  # what does not shrink with the widths may take longer
             print(error, flush=True)
             continue
-        alive = UniformSearch(Subject(generator, (x,), plan), goal, steps=0).chosen()
+        alive = uniform.Uniform(Task(generator, (x,), plan, goal.shares[0], 1), None).chosen()
         times = {"predicted_ms": meter(alive), "measured_ms": timer.ms(slim(generator, plan, alive), (x,))}
         ratio = times["predicted_ms"] / times["measured_ms"]
         yield {"budget": budget, "dense_ms": meter(None), **times, "ratio": ratio}

@@ -3,9 +3,10 @@
     python scripts/time_search.py --output search_cost
 
 CycleGAN with resnet_9blocks and pix2pix with unet_256 at 256x256, batch 1, discriminators included, on
-random pictures. Every measurement is a process of its own; the variants take turns for some rounds,
-and ratios are those of one round. Memory is the largest resident size of the process. Writes
-search_cost.csv, search_cost.json and search_cost.png. Smaller by ``--threads``, ``--size``, ``--ngf``.
+random pictures. Every measurement is a process of its own; the variants take turns for some rounds, and
+ratios are those of one round. Where others use the machine too, go by the processors' time. Memory is the
+largest resident size of the process. Writes search_cost.csv, search_cost.json and search_cost.png.
+Smaller by ``--threads``, ``--size``, ``--ngf``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from scripts import records  # noqa: E402
 
 MODELS = {"cycle_gan": "resnet_9blocks", "pix2pix": "unet_256"}
-VARIANTS = ("plain", "exact", "folded", "published")
+VARIANTS = ("plain", "none", "implicit", "gated", "folded", "published")
 
 
 def main() -> int:
@@ -54,6 +55,7 @@ def main() -> int:
             for variant, record in found.items():
                 rows.append({"model": model, "round": number, "variant": variant, **record})
                 rows[-1]["time_ratio"] = record["seconds"] / found["plain"]["seconds"]
+                rows[-1]["cpu_ratio"] = record["cpu_seconds"] / found["plain"]["cpu_seconds"]
                 rows[-1]["memory_ratio"] = record["peak_mib"] / found["plain"]["peak_mib"]
                 print(json.dumps(rows[-1]), flush=True)
     records.write(rows, options.output, "search_cost")
@@ -73,22 +75,24 @@ def in_a_process(model: str, variant: str, options: argparse.Namespace) -> dict[
 
 
 def measure(model: str, variant: str, options: argparse.Namespace) -> dict[str, float]:
-    """Median seconds of a step and peak memory in MiB, of this process."""
+    """Median seconds of a step, by the clock and on processors, and peak memory in MiB, of this process."""
     import torch
 
     torch.set_num_threads(options.threads)
     trained = host_model(model, variant, options)
     pictures = [torch.rand(1, 3, options.size, options.size) * 2 - 1 for _ in range(2)]
     batch = {"A": pictures[0], "B": pictures[1], "A_paths": [""], "B_paths": [""]}
-    seconds = []
+    seconds, cpu_seconds = [], []
     for step in range(1 + options.steps):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         trained.set_input(batch)
         trained.optimize_parameters()
         if step:  # the first one allocates
             seconds.append(time.perf_counter() - start)
+            cpu_seconds.append(time.process_time() - cpu_start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": statistics.median(seconds), "peak_mib": peak}
+    medians = {"seconds": statistics.median(seconds), "cpu_seconds": statistics.median(cpu_seconds)}
+    return {**medians, "peak_mib": peak}
 
 
 def host_model(model: str, variant: str, options: argparse.Namespace) -> Any:
@@ -128,25 +132,27 @@ def host_model(model: str, variant: str, options: argparse.Namespace) -> Any:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Medians over rounds with the extremes."""
-    digits = {"seconds": 2, "time_ratio": 2, "peak_mib": 0, "memory_ratio": 2}
+    digits = {"seconds": 2, "time_ratio": 2, "cpu_ratio": 2, "peak_mib": 0, "memory_ratio": 2}
     lines = []
     for model in records.distinct(rows, "model"):
         for variant in records.distinct(rows, "variant"):
             found = {key: records.values(rows, key, model=model, variant=variant) for key in digits}
             lines.append([model, variant, *(records.median_cell(found[key], digits[key]) for key in digits)])
-    header = ["model", "search", "step, s", "time / plain", "peak, MiB", "memory / plain"]
+    header = ["model", "search", "step, s", "time / plain", "CPU time / plain", "peak, MiB", "memory / plain"]
     return records.table(header, lines)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     models = records.distinct(rows, "model")
     with records.figure(path, 2, (9, 3.5)) as axes:
+        variants = records.distinct(rows, "variant")
+        width = 0.8 / len(variants)
         for axis, key in zip(axes, ("time_ratio", "memory_ratio")):
-            for index, variant in enumerate(records.distinct(rows, "variant")):
+            for index, variant in enumerate(variants):
                 found = [records.values(rows, key, model=model, variant=variant) for model in models]
-                places = [x + 0.2 * index for x in range(len(models))]
-                axis.bar(places, [statistics.median(values) for values in found], 0.2, label=variant)
-            axis.set_xticks([x + 0.3 for x in range(len(models))], models)
+                places = [x + width * index for x in range(len(models))]
+                axis.bar(places, [statistics.median(values) for values in found], width, label=variant)
+            axis.set_xticks([x + 0.4 - width / 2 for x in range(len(models))], models)
             axis.set_ylabel(key.replace("_ratio", " / plain"))
         axes[0].legend()
 

@@ -27,14 +27,14 @@ sys.path.insert(0, str(ROOT))
 from scripts import records  # noqa: E402
 
 TASKS = {"cycle_gan": "resnet_9blocks", "pix2pix": "unet_128"}
-FORMS = ("dense", "exact", "published")
+FORMS = ("dense", "none", "published")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("training_time"), help="(default: %(default)s)")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--forms", nargs="+", default=["dense", "exact"], choices=FORMS)
+    parser.add_argument("--forms", nargs="+", default=["dense", "none"], choices=FORMS)
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=60, help="of a training (default: %(default)s)")
     parser.add_argument("--size", type=int, default=128, help="pixels (default: %(default)s)")

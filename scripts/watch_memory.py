@@ -10,9 +10,6 @@ or the number of open files grows.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
-import gc
 import json
 import os
 import statistics
@@ -26,12 +23,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from PIL import Image
 
+from coronet_plugin.measure.memory import resident_bytes
+
 EVERY = 10
 """Steps between two measurements."""
 GROWTH = 2.0
 """MB by which the median of the last quarter may exceed that of the third quarter, 500 steps before."""
 IMAGES = 100
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,7 @@ class Sample:
 
     @classmethod
     def now(cls, step: int) -> Sample:
-        gc.collect()
-        with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
+        resident = resident_bytes() / 1e6
         me = f"/proc/{os.getpid()}"
         children = sum(len((task / "children").read_text().split()) for task in Path(me, "task").iterdir())
         return cls(step, round(resident, 3), len(os.listdir(f"{me}/fd")), children)

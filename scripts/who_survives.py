@@ -7,7 +7,7 @@ networks, with the pictures in another order. Two figures, means over channel se
 
 * AUC: how well the initial value of a unit tells whether it survives; 0.5 is chance, 1 certainty.
   The initial value is ``|z|`` for the published and folded forms, the L1 norm of the filters that make
-  the channels for the exact form, whose latents all begin at one.
+  the channels without a hypernetwork, where latents all begin at one.
 * Agreement: of the units that the first search keeps, the fraction that the second keeps too, less what
   chance would give, over what it leaves to gain; 0 is chance, 1 the same survivors.
 
@@ -36,7 +36,7 @@ from models import create_model  # noqa: E402
 from options.train_options import TrainOptions  # noqa: E402
 from scripts import records  # noqa: E402
 
-FORMS = ("exact", "random", "published", "folded")
+FORMS = ("none", "random", "published", "folded")
 
 
 def main() -> int:
@@ -101,7 +101,7 @@ def search(
     before = initial(compression)
     if form == "random":
         torch.manual_seed(1000 * order + seed)
-        compression.search._lots.uniform_()  # chance itself, as what the others are held against
+        compression.method._lots.uniform_()  # chance itself, as what the others are held against
     torch.manual_seed(1000 * order + seed)
     while compression.phase == "search":
         for batch in dataset:
@@ -114,8 +114,8 @@ def search(
 
 def initial(compression: Compression) -> np.ndarray:
     """Initial values of the units: ``|z|``, or L1 norms of filters."""
-    if hasattr(compression.search, "hypernetwork"):
-        return compression.search.score()
+    if hasattr(compression.method, "hypernetwork"):
+        return compression.method.score()
     parameters = dict(compression.generator.named_parameters())
     norms = np.zeros(compression.plan.units + 1)
     for name, call in compression.plan.kernels().items():

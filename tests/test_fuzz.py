@@ -24,7 +24,7 @@ from coronet_plugin.checkpoint.tensors import read_tensors
 from coronet_plugin.errors import UserError
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.training import state as training_state
-from coronet_plugin.training.options import Settings
+from coronet_plugin.training.options import TrainingOptions
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 
@@ -138,7 +138,7 @@ def test_options(cases, tmp_path, monkeypatch):
             assert left.code == 0 or (left.code == 2 and len(errors.getvalue().splitlines()) == 1)
             return
         if hasattr(opt, "coronet_budget"):
-            Settings.of(opt)
+            TrainingOptions.of(opt)
 
     fuzz(cases, check, st.sampled_from(kinds).flatmap(words))
     assert not list(Path("/").glob("*_opt.txt"))
@@ -294,7 +294,7 @@ def test_training_states(cases, tmp_path):
     image = torch.rand(1, 3, 32, 32)
     model.set_input({"A": image, "B": image, "A_paths": ["a"], "B_paths": ["a"]})
     model.optimize_parameters()
-    model._guard._signals.__exit__()
+    model.guard.stop()
     model.save_networks("latest")
     for name in [name for name, value in vars(model).items() if isinstance(value, torch.Tensor)]:
         delattr(model, name)  # a step's images and losses hold its graph, which cannot be copied
@@ -306,9 +306,8 @@ def test_training_states(cases, tmp_path):
         torch.save(replaced(good, steps, new), path)
         state = training_state.read(path)
         taker = copy.deepcopy(model)
-        taker._guard.rolling_back = True  # the epoch stays
-        with training_state.sound(path):
-            taker._take_up(state, path, taker.opt)
-            training_state.restore_(taker, state)
+        with training_state.explain_misfit(path):
+            taker.take_up_(state, path)
+            training_state.restore_(taker, taker.place, state)
 
     assert fuzz(cases, check, st.tuples(PATHS, VALUES)) > 0

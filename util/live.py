@@ -51,8 +51,8 @@ class VisdomDisplay:
         return cls(client, opt)
 
     def images(self, pictures: Mapping[str, np.ndarray], epoch: int) -> None:
-        """Show pictures (H, W, 3) of one size side by side."""
-        stack = np.stack([picture.transpose(2, 0, 1) for picture in pictures.values()])
+        """Show pictures (H, W, 3 or 4) of one size side by side, without transparency."""
+        stack = np.stack([picture[..., :3].transpose(2, 0, 1) for picture in pictures.values()])
         title = f"{self.name}, epoch {epoch}: {', '.join(pictures)}"
         self.client.images(stack, nrow=self.columns, win=self.window + 1, opts={"title": title})
 

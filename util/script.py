@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from coronet_plugin.errors import UserError, debugging, told
+from coronet_plugin.errors import UserError, debugging, describe
 from coronet_plugin.interruption import Interrupted
 
 
@@ -35,7 +35,7 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "stopped", 130
     if isinstance(error, (UserError, OSError)):
-        return f"error: {told(error)}", 2
+        return f"error: {describe(error)}", 2
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
         return "error: out of memory; lower --batch_size, --crop_size or --ngf", 2
     return "", 1

@@ -15,7 +15,7 @@ from coronet_plugin.files import write_atomically
 
 
 def tensor2im(input_image: Any, imtype: type = np.uint8) -> np.ndarray:
-    """The first image of a batch (N, 1 or 3, H, W) in [-1, 1] as (H, W, 3) in [0, 255].
+    """The first image of a batch (N, C, H, W) in [-1, 1] as (H, W, 3) in [0, 255]; of RGBA as (H, W, 4).
 
     An array is returned as it is.
     """
@@ -29,7 +29,7 @@ def tensor2im(input_image: Any, imtype: type = np.uint8) -> np.ndarray:
 
 
 def save_image(image_numpy: np.ndarray, image_path: str, aspect_ratio: float = 1.0) -> None:
-    """Write an image (H, W, 3) atomically; ``aspect_ratio`` above 1 widens it, below 1 heightens it."""
+    """Write an image (H, W, 3 or 4) atomically; ``aspect_ratio`` above 1 widens it, below 1 heightens it."""
     image = Image.fromarray(image_numpy)
     height, width = image_numpy.shape[:2]
     if aspect_ratio > 1.0:

@@ -6,29 +6,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
-
-from coronet_plugin.benchmark.subjects import Subject
+from coronet_plugin.benchmark.entries import Entry
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.export.normalisation import reference
-from coronet_plugin.export.pictures import Pictures, noise
-from coronet_plugin.export.pipeline import Request, convert, prepare
-from coronet_plugin.export.targets import TARGETS, Runner, Target, target_named
-from coronet_plugin.export.verify import TOLERANCES, Difference, difference, torch_runner
+from coronet_plugin.export.pictures import noise
+from coronet_plugin.export.pipeline import example_for, load_converted, prepare
+from coronet_plugin.export.pytorch import as_array_model
+from coronet_plugin.export.request import Request
+from coronet_plugin.export.targets import EAGER, TARGETS, ArrayModel, Target, target_named
+from coronet_plugin.export.verify import TOLERANCES, Difference, difference
 from coronet_plugin.measure.machine import instruction_set
 
-EAGER = "torch"
-"""The generator as a module, in eager PyTorch: no export."""
 CALIBRATION_PICTURES = 4
+"""Of noise: ranges do not change how long a call takes."""
 
 
 @dataclass(frozen=True)
 class Candidate:
     """``runtime``: ``torch`` or the name of an export target, with ``+PIECE`` for one more rewrite."""
 
-    subject: str
+    generator: str
     runtime: str
     dtype: str
     threads: int
@@ -40,9 +37,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ready:
-    """What can be timed, what cannot with the reason, and the exported files by (subject, runtime, dtype)."""
+    """Models to time, reasons why others cannot be, and exported files by (entry, runtime, dtype)."""
 
-    runners: dict[Candidate, Runner]
+    models: dict[Candidate, ArrayModel]
     failures: dict[Candidate, str]
     files: dict[tuple[str, str, str], Path]
 
@@ -60,22 +57,22 @@ def target_of(runtime: str) -> Target:
 
 
 def prepare_all(
-    subjects: Sequence[Subject],
+    entries: Sequence[Entry],
     runtimes: Sequence[str],
     dtypes: Sequence[str],
     threads: Sequence[int],
     norm_mode: str,
     folder: Path,
 ) -> Ready:
-    """Export every subject to every runtime and format, into ``folder``, and load it for all ``threads``.
+    """Export every entry to every runtime and format, into ``folder``, and load it for all ``threads``.
 
     A combination that a runtime does not offer is left out; one that fails is kept with its reason.
     """
     ready = Ready({}, {}, {})
-    for subject in subjects:
+    for entry in entries:
         for runtime in runtimes:
             for dtype in _offered(runtime, dtypes):
-                _prepare(subject, runtime, dtype, threads, norm_mode, folder, ready)
+                _prepare(entry, runtime, dtype, threads, norm_mode, folder, ready)
     return ready
 
 
@@ -85,7 +82,7 @@ def _offered(runtime: str, dtypes: Iterable[str]) -> list[str]:
 
 
 def _prepare(
-    subject: Subject,
+    entry: Entry,
     runtime: str,
     dtype: str,
     threads: Sequence[int],
@@ -93,36 +90,33 @@ def _prepare(
     folder: Path,
     ready: Ready,
 ) -> None:
-    wanted = [Candidate(subject.name, runtime, dtype, number) for number in threads]
+    wanted = [Candidate(entry.name, runtime, dtype, number) for number in threads]
     try:
         target = target_of(runtime)
         request = Request(
             target,
             dtype,
-            subject.size,
+            entry.size,
             norm_mode=norm_mode,
-            multiple=subject.multiple,
+            multiple=entry.multiple,
             quantization=ALL_LAYERS,
         )
-        prepared, example = prepare(subject.generator, request)
         if runtime.split("+")[0] == EAGER:
-            for candidate in wanted:
-                ready.runners[candidate] = eager(prepared, candidate.threads)
+            prepared, _ = prepare(entry.generator, request)
+            ready.models.update({c: as_array_model(prepared, c.threads) for c in wanted})
             return
         request.check()
-        stem = f"{len(ready.files)}_{target.name}_{dtype}"
-        path = folder / f"{stem}{target.suffixes[0]}"
-        convert(request, prepared, example, path, _calibration(example.shape[1], subject.size))
-        ready.files[subject.name, runtime, dtype] = path
-        expected = torch_runner(reference(subject.generator, norm_mode).cpu().float())
-        for candidate in wanted:
-            run = target.load(path, candidate.threads)
-            refuse_wrong(difference(run, expected, example.numpy()), dtype)
-            ready.runners[candidate] = run
+        path = folder / f"{len(ready.files)}_{target.name}_{dtype}{target.suffixes[0]}"
+        example = example_for(entry.generator, entry.size).numpy()
+        calibration = noise(CALIBRATION_PICTURES, example.shape[1], entry.size)
+        models = load_converted(entry.generator, request, path, threads, calibration)
+        ready.files[entry.name, runtime, dtype] = path
+        expected = as_array_model(reference(entry.generator, norm_mode).cpu().float())
+        for candidate, model in zip(wanted, models):
+            refuse_wrong(difference(model, expected, example), dtype)
+            ready.models[candidate] = model
     except (OptionError, ExportError) as error:
-        ready.failures.update(
-            {candidate: str(error) for candidate in wanted if candidate not in ready.runners}
-        )
+        ready.failures.update({each: str(error) for each in wanted if each not in ready.models})
 
 
 def refuse_wrong(found: Difference, dtype: str) -> None:
@@ -136,20 +130,3 @@ def refuse_wrong(found: Difference, dtype: str) -> None:
 
 ALL_LAYERS = {"max_drop": 0.999}
 """int8 for timing: no layer stays in floats, whatever it loses. What it loses, ``coronet export`` tells."""
-
-
-def _calibration(channels: int, size: tuple[int, int]) -> Pictures:
-    """Ranges do not change how long a call takes."""
-    return noise(CALIBRATION_PICTURES, channels, size)
-
-
-def eager(generator: nn.Module, threads: int) -> Runner:
-    """``generator`` as a function of arrays on ``threads`` threads, which it sets at every call."""
-
-    def run(values: np.ndarray) -> np.ndarray:
-        torch.set_num_threads(threads)
-        with torch.no_grad():
-            output: np.ndarray = generator(torch.from_numpy(values)).numpy()
-            return output
-
-    return run

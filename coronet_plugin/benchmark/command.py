@@ -7,7 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from coronet_plugin.command import Command, height_width, positive
+from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
+from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.generators.registry import FAMILIES
 
 
 def _words(text: str) -> list[str]:
@@ -26,10 +28,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="name or folder of a run, or a weight file; or, with random weights, resnet_9blocks, "
-        "resnet_9blocks@0.1 (uniform width at that budget) or resnet_9blocks@0.1/8 (channels in multiples of "
-        "8). The first is what the others are set against: name the dense one",
+        help="name or folder of a run, or a weight file; or, with random weights, a family of generators "
+        f"({', '.join(FAMILIES)}), FAMILY@0.1 (uniform width at that budget) or FAMILY@0.1/8 (channels in "
+        "multiples of 8). The first is what the others are set against: name the dense one",
     )
+    add_family_option(parser)
     parser.add_argument(
         "--runtimes",
         type=_words,
@@ -53,9 +56,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=positive, default=20, help="timed rounds (default: %(default)s)")
     parser.add_argument("--warmup", type=positive, default=3, help="untimed rounds (default: %(default)s)")
-    parser.add_argument(
-        "--norm_mode", default="batch", help="as for coronet export: batch or running (default: %(default)s)"
-    )
+    add_norm_mode_option(parser)
     parser.add_argument("--no_profile", action="store_true", help="leave out the times of single layers")
     parser.add_argument(
         "--network", default="", help="generator of the runs, such as G_A (default: the first)"
@@ -74,20 +75,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from coronet_plugin.benchmark.entries import read_entries
     from coronet_plugin.benchmark.report import as_text, write
     from coronet_plugin.benchmark.run import benchmark
-    from coronet_plugin.benchmark.subjects import read_subjects
     from coronet_plugin.drawing import new_figure
     from coronet_plugin.export.normalisation import check_norm_mode
 
     check_norm_mode(options.norm_mode)
     new_figure(1, 1)  # without matplotlib, say so before the work
-    subjects = read_subjects(
+    entries = read_entries(
         options.models, options.size, options.checkpoints_dir, options.epoch, options.network
     )
     with tempfile.TemporaryDirectory() as folder:
         measured = benchmark(
-            subjects,
+            entries,
             options.runtimes,
             options.dtypes,
             options.threads,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coronet_plugin.benchmark.report import Benchmark, compared_ms
+from coronet_plugin.benchmark.result import Benchmark, compared_ms
 from coronet_plugin.drawing import COLOURS, GREY, new_figure, save_svg, style
 
 BAR = 0.8
@@ -20,14 +20,14 @@ def draw(benchmark: Benchmark, path: Path) -> Path:
     groups = sorted({(c.runtime, c.dtype, c.threads): c.label for c in timings}.items(), reverse=True)
     figure = new_figure(8, 1.2 + 0.28 * max(1, len(timings)))
     axes = figure.add_subplot()
-    height = BAR / len(benchmark.subjects)
-    for number, subject in enumerate(benchmark.subjects):
-        own = {(c.runtime, c.dtype, c.threads): c for c in timings if c.subject == subject.name}
+    height = BAR / len(benchmark.entries)
+    for number, entry in enumerate(benchmark.entries):
+        own = {(c.runtime, c.dtype, c.threads): c for c in timings if c.generator == entry.name}
         places = [(row, own[key]) for row, (key, _) in enumerate(groups) if key in own]
         positions = [row + BAR / 2 - height * (number + 0.5) for row, _ in places]
         lengths = [compared_ms(c, timings[c]) for _, c in places]
         colour = COLOURS[number % len(COLOURS)]
-        axes.barh(positions, lengths, height, color=colour, label=subject.name)
+        axes.barh(positions, lengths, height, color=colour, label=entry.name)
         for y, x, (_, candidate) in zip(positions, lengths, places):
             realised = benchmark.realised(candidate)
             note = f" {x:.3g} ms" + (f", {realised:.0%}" if realised is not None else "")

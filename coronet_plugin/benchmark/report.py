@@ -4,93 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from coronet_plugin.benchmark.candidates import Candidate
-from coronet_plugin.benchmark.subjects import Subject
+from coronet_plugin.benchmark.figure import draw
+from coronet_plugin.benchmark.result import COLUMNS, GOAL, Benchmark, best, compared_ms, rows
 from coronet_plugin.channels.cost import human
 from coronet_plugin.export.targets import TARGETS
-from coronet_plugin.measure.interleaved import Timing
+from coronet_plugin.files import write_text
+from coronet_plugin.measure.machine import describe_machine, load
+from coronet_plugin.versions import versions
 
 FORMAT, VERSION = "coronet-benchmark", 1
-GOAL = 0.8
-"""Part of the MACs' reduction that should come out as speed."""
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """All that was measured. The first subject is what the others are set against."""
-
-    subjects: tuple[Subject, ...]
-    timings: Mapping[Candidate, Timing]
-    failures: Mapping[Candidate, str]
-    circumstances: Mapping[str, Any]
-    profiles: Mapping[str, Any] = field(default_factory=dict)
-
-    def subject(self, name: str) -> Subject:
-        return next(subject for subject in self.subjects if subject.name == name)
-
-    def reduction(self, candidate: Candidate) -> float:
-        """How many times fewer MACs than the first subject."""
-        return self.subjects[0].cost.macs / self.subject(candidate.subject).cost.macs
-
-    def speedup(self, candidate: Candidate) -> float | None:
-        """How many times faster than the first subject, all else equal; None if that did not run."""
-        first = Candidate(self.subjects[0].name, candidate.runtime, candidate.dtype, candidate.threads)
-        if first not in self.timings:
-            return None
-        return compared_ms(first, self.timings[first]) / compared_ms(candidate, self.timings[candidate])
-
-    def realised(self, candidate: Candidate) -> float | None:
-        """The part of the reduction of MACs that came out as speed-up; None for the first subject."""
-        speedup = self.speedup(candidate)
-        if speedup is None or candidate.subject == self.subjects[0].name:
-            return None
-        return speedup / self.reduction(candidate)
-
-
-def compared_ms(candidate: Candidate, timing: Timing) -> float:
-    """What ratios are taken of: CPU time for one thread, as others disturb it least; else wall time."""
-    return timing.cpu_ms if candidate.threads == 1 else timing.wall_ms
-
-
-COLUMNS = (
-    *("generator", "runtime", "dtype", "threads", "wall_ms", "cpu_ms"),
-    *("speedup", "macs_reduction", "realised", "note"),
-)
-
-
-def rows(benchmark: Benchmark) -> list[dict[str, Any]]:
-    """One row per candidate by :data:`COLUMNS`, grouped by all but the generator; failures have a note."""
-    order = [subject.name for subject in benchmark.subjects]
-    everything = sorted(
-        [*benchmark.timings, *benchmark.failures],
-        key=lambda c: (c.runtime, c.dtype, c.threads, order.index(c.subject)),
-    )
-    return [_row(benchmark, candidate) for candidate in everything]
-
-
-def _row(benchmark: Benchmark, candidate: Candidate) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row.update(generator=candidate.subject, runtime=candidate.runtime, dtype=candidate.dtype)
-    row.update(threads=candidate.threads, macs_reduction=benchmark.reduction(candidate))
-    row["note"] = benchmark.failures.get(candidate, "")
-    if candidate in benchmark.timings:
-        timing = benchmark.timings[candidate]
-        row.update(wall_ms=timing.wall_ms, cpu_ms=timing.cpu_ms, speedup=benchmark.speedup(candidate))
-        row["realised"] = benchmark.realised(candidate)
-    return row
 
 
 def as_text(benchmark: Benchmark) -> str:
     """The table, what each generator costs, and the best runtime of every slim one."""
-    lines = [f"{s.name}: {human(s.cost.macs)} MACs, {s.origin}" for s in benchmark.subjects]
+    lines = [f"{s.name}: {human(s.cost.macs)} MACs, {s.origin}" for s in benchmark.entries]
     head = f"{'generator':<24} {'runtime':<30} {'dtype':<5} {'thr':>3} {'wall ms':>9} {'CPU ms':>9} "
     lines += ["", head + f"{'speed-up':>8} {'MACs':>6} {'realised':>8}"]
     for row in rows(benchmark):
@@ -105,28 +38,22 @@ def as_text(benchmark: Benchmark) -> str:
     return "\n".join(lines)
 
 
-def best(benchmark: Benchmark, subject: str) -> Candidate | None:
-    """The candidate that runs ``subject`` fastest, in the time that is compared."""
-    own = [c for c in benchmark.timings if c.subject == subject]
-    return min(own, key=lambda c: compared_ms(c, benchmark.timings[c]), default=None)
-
-
 def best_lines(benchmark: Benchmark) -> list[str]:
     lines = []
-    for subject in benchmark.subjects[1:]:
-        fastest = best(benchmark, subject.name)
+    for entry in benchmark.entries[1:]:
+        fastest = best(benchmark, entry.name)
         known = [
-            c for c in benchmark.timings if c.subject == subject.name and benchmark.realised(c) is not None
+            c for c in benchmark.timings if c.generator == entry.name and benchmark.realised(c) is not None
         ]
         if fastest is None or not known:
             continue
         least = compared_ms(fastest, benchmark.timings[fastest])
         lines.append(
-            f"{subject.name}: fastest in {fastest.label} ({least:.2f} ms"
+            f"{entry.name}: fastest in {fastest.label} ({least:.2f} ms"
             f"), where {_percent(benchmark.realised(fastest))} of the MACs' reduction comes out as speed"
         )
         most = max(known, key=lambda c: benchmark.realised(c) or 0)
-        lines.append(f"{subject.name}: most comes out in {most.label}: {_percent(benchmark.realised(most))}")
+        lines.append(f"{entry.name}: most comes out in {most.label}: {_percent(benchmark.realised(most))}")
     return lines
 
 
@@ -166,7 +93,7 @@ def as_data(benchmark: Benchmark) -> dict[str, Any]:
         "version": VERSION,
         "goal": GOAL,
         "compared": "CPU time with 1 thread, wall time with more; medians",
-        "generators": [subject.about() for subject in benchmark.subjects],
+        "generators": [entry.about() for entry in benchmark.entries],
         "rows": [
             {**row, "timing": benchmark.timings[c].as_dict() if c in benchmark.timings else None}
             for row in rows(benchmark)
@@ -178,24 +105,16 @@ def as_data(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def circumstances(runtimes: Sequence[str], **more: Any) -> dict[str, Any]:
-    """What the figures hold for: processor and what it can do, load, versions."""
-    from coronet_plugin.measure.machine import instruction_set, load, processor
-
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    """The circumstances that the figures hold for: machine, load, versions."""
+    found = versions()
     for runtime in runtimes:
         if runtime.split("+")[0] in TARGETS:
-            versions.update(TARGETS[runtime.split("+")[0]].versions())
-    machine = {"processor": processor(), "instruction_set": instruction_set(), "load_before": load()}
-    return {**machine, "versions": versions, **more}
+            found.update(TARGETS[runtime.split("+")[0]].versions())
+    return {"machine": describe_machine(), "load_before": load(), "versions": found, **more}
 
 
 def write(benchmark: Benchmark, folder: Path) -> list[Path]:
     """``benchmark.txt``, ``.csv``, ``.json`` and ``.svg`` in ``folder``."""
-    import json
-
-    from coronet_plugin.benchmark.figure import draw
-    from coronet_plugin.files import write_text
-
     paths = [folder / f"benchmark.{ending}" for ending in ("txt", "csv", "json", "svg")]
     write_text(paths[0], as_text(benchmark) + "\n")
     write_text(paths[1], as_csv(benchmark))

@@ -1,1 +1,1 @@
-"""What a generator may cost, which widths that allows, and the way there."""
+"""The cost a generator may have, which widths that allows, and the way there."""

@@ -4,15 +4,13 @@ Every convolution is timed alone at a grid of input and output widths, at the si
 generator; what the layers do not account for (norms, activations, padding) is taken from one timing
 of the whole and goes with the number of values the layers put out. Between widths of the grid the
 prediction is linear. Times are of one image on the CPU, wherever the generator lies, in evaluation mode,
-in eager PyTorch or in ONNX Runtime: the median of repeats, on one thread unless told otherwise.
+in eager PyTorch or in ONNX Runtime: medians, on one thread unless told otherwise.
 """
 
 from __future__ import annotations
 
 import io
-import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,10 +22,10 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels.cut import copy_with, on_device
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import LayerCall, Runner, call, tensors_in
+from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.errors import OptionError
-from coronet_plugin.export.onnx import has_dynamo_exporter
-from coronet_plugin.measure.latency import inference
+from coronet_plugin.measure.onnx import open_session, write_by_tracing
+from coronet_plugin.measure.timing import inference, time_call
 
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5, 0.75, 1.0)
 """Widths of the grid, as fractions of the dense width."""
@@ -41,21 +39,14 @@ def _torch(module: nn.Module, inputs: tuple[Any, ...], threads: int) -> Callable
 
 
 def _onnxruntime(module: nn.Module, inputs: tuple[Any, ...], threads: int) -> Callable[[], Any]:
+    file = io.BytesIO()
     try:
-        import onnx  # noqa: F401  what torch exports with
-        import onnxruntime
+        write_by_tracing(module, inputs, file)
+        session = open_session(file.getvalue(), threads)
     except ImportError as error:
         raise OptionError(
             "--coronet_latency_runtime onnxruntime needs two packages: pip install onnx onnxruntime"
         ) from error
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter without further packages is an old one
-        settings: dict[str, Any] = {"dynamo": False} if has_dynamo_exporter() else {}
-        torch.onnx.export(module, inputs, file, **settings)  # type: ignore[arg-type]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
     feed = {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs)}
     return partial(session.run, None, feed)
 
@@ -65,9 +56,9 @@ RUNTIMES: dict[str, Prepare] = {"torch": _torch, "onnxruntime": _onnxruntime}
 
 @dataclass(frozen=True)
 class Clock:
-    """Times modules on the CPU. ``repeats``: of which the median counts; ``now``: reads seconds.
+    """Times modules on the CPU in a runtime.
 
-    With ``time.thread_time`` and one thread, what other programs take does not count.
+    ``now``: reads seconds, see :func:`~coronet_plugin.measure.timing.time_call`.
 
     Raises:
         OptionError: there is no such runtime.
@@ -75,7 +66,6 @@ class Clock:
 
     runtime: str = "torch"
     threads: int = 1
-    repeats: int = 5
     now: Callable[[], float] = time.perf_counter
 
     def __post_init__(self) -> None:
@@ -84,22 +74,16 @@ class Clock:
             raise OptionError(f"runtime {self.runtime!r} does not exist; choose one of {known}")
 
     def ms(self, module: nn.Module, inputs: tuple[Any, ...]) -> float:
-        """Median time of ``module(*inputs)`` in milliseconds, after one run that does not count.
+        """Median time of ``module(*inputs)`` in milliseconds.
 
         The module and its inputs are on the CPU; the module is left as it was.
 
         Raises:
             OptionError: the runtime is not installed.
         """
-        with inference(module, self.threads):
-            function = RUNTIMES[self.runtime](module, inputs, self.threads)
-            function()
-            return statistics.median(self._once(function) for _ in range(self.repeats))
-
-    def _once(self, function: Callable[[], Any]) -> float:
-        start = self.now()
-        function()
-        return 1e3 * (self.now() - start)
+        with inference(module):
+            run = RUNTIMES[self.runtime](module, inputs, self.threads)
+            return time_call(run, self.threads, self.now).median_ms
 
 
 ONE_THREAD = Clock()
@@ -140,14 +124,10 @@ class LatencyTable:
 
     def predict(self, plan: ChannelPlan, alive: np.ndarray | None = None) -> float:
         """Milliseconds of one image when only the units ``alive`` (bool, ``(units,)``) remain."""
-        keep = np.ones(plan.units + 1, dtype=bool)  # the last entry answers for PINNED
-        if alive is not None:
-            keep[:-1] = alive
         total, values, dense_values = 0.0, 0, 0
         for layer_call, layer in zip(plan.calls, self.layers):
-            inputs, outputs = (
-                _width(plan, layer_call, axis, keep) for axis in (layer_call.axis_in, layer_call.axis_out)
-            )
+            shape = plan.shape_of(layer_call, alive)
+            inputs, outputs = shape[layer_call.axis_in], shape[layer_call.axis_out]
             values += outputs * layer_call.positions_literature
             dense_values += layer_call.weight_shape[layer_call.axis_out] * layer_call.positions_literature
             if layer is not None:
@@ -159,9 +139,15 @@ class LatencyTable:
         return asdict(self)
 
 
-def _width(plan: ChannelPlan, layer_call: LayerCall, axis: int, keep: np.ndarray) -> int:
-    units = plan.slices.get(layer_call.weight or "", {}).get(axis)
-    return layer_call.weight_shape[axis] if units is None else int(np.count_nonzero(keep[units]))
+@dataclass(frozen=True)
+class LatencyMeter:
+    """Predicts the milliseconds of one image of the living units of ``plan`` from its ``table``."""
+
+    plan: ChannelPlan
+    table: LatencyTable
+
+    def __call__(self, alive: np.ndarray | None = None) -> float:
+        return self.table.predict(self.plan, alive)
 
 
 def _shapes_of(
@@ -179,7 +165,7 @@ def _shapes_of(
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
     ]
     try:
-        with inference(generator, 1):
+        with inference(generator):
             run(generator, *inputs)
     finally:
         for hook in hooks:

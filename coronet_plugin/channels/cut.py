@@ -21,11 +21,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.wrappers import unwrap
 
 
 def slim(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
     """A smaller copy of ``generator`` with only the units ``alive`` (bool, ``(units,)``)."""
-    smaller = copy_with(generator)
+    smaller = copy_with(unwrap(generator))
     slim_(smaller, plan, alive)
     return smaller
 
@@ -44,7 +45,31 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
         kept = sliced(tensor.detach(), plan, name, alive)
         if kept.shape != tensor.shape:
             smaller[tensor] = kept
-    replaced = replace_tensors_(generator, smaller)
+    return _replaced(generator, plan, alive, smaller)
+
+
+@torch.no_grad()
+def restore_sizes_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Tensor, nn.Parameter]:
+    """Give all tensors of ``generator`` the shapes they have when only ``alive`` remain, in place.
+
+    ``plan``: of the dense generator, of which any part may be there now. Values are undefined. Returns the
+    new parameter for every one that was replaced.
+    """
+    keep = np.append(alive, True)  # the last entry answers for PINNED
+    other: dict[Tensor, Tensor] = {}
+    for name, axes in plan.slices.items():
+        tensor = _get(generator, name)
+        shape = [int(np.count_nonzero(keep[axes[i]])) if i in axes else n for i, n in enumerate(tensor.shape)]
+        if shape != list(tensor.shape):
+            other[tensor] = tensor.new_zeros(shape)
+    return _replaced(generator, plan, alive, other)
+
+
+def _replaced(
+    generator: nn.Module, plan: ChannelPlan, alive: np.ndarray, values: Mapping[Tensor, Tensor]
+) -> dict[Tensor, nn.Parameter]:
+    """Replace tensors by ``values``, and let the modules' attributes follow."""
+    replaced = replace_tensors_(generator, values)
     for module_name, widths in plan.module_widths(alive).items():
         module = generator.get_submodule(module_name)
         for attribute, width in widths.items():
@@ -52,6 +77,15 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
                 setattr(module, attribute, width)
     update_widths_(generator)
     return replaced
+
+
+def replace_in_optimizer_(
+    optimizer: torch.optim.Optimizer, replaced: Mapping[Tensor, nn.Parameter]
+) -> dict[Tensor, Any]:
+    """Let ``optimizer`` hold the new parameters, of which it knows nothing; gives what it knew of the old."""
+    for group in optimizer.param_groups:
+        group["params"] = [replaced.get(p, p) for p in group["params"]]
+    return {old: optimizer.state.pop(old) for old in replaced if old in optimizer.state}
 
 
 def update_optimizer_(
@@ -66,13 +100,12 @@ def update_optimizer_(
     Its groups and their settings are kept. ``parameters``: by name, as they were before; ``replaced``: what
     :func:`slim_` returned for ``plan`` and ``alive``.
     """
-    for group in optimizer.param_groups:
-        group["params"] = [replaced.get(p, p) for p in group["params"]]
+    known = replace_in_optimizer_(optimizer, replaced)
     for name, old in parameters.items():
-        if old in replaced and old in optimizer.state:
-            optimizer.state[replaced[old]] = {
+        if old in known:
+            optimizer.state[replaced[old]] = {  # type: ignore[index]
                 key: sliced(value, plan, name, alive) if _is_like(value, old) else value
-                for key, value in optimizer.state.pop(old).items()
+                for key, value in known[old].items()
             }
 
 
@@ -166,7 +199,7 @@ def scale_(parameters: Mapping[str, Tensor], where: Readers, factor: np.ndarray)
 
 def masked(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:
     """A full-size copy that ignores dead channels: zeros where they are read."""
-    copied = copy_with(generator)
+    copied = copy_with(unwrap(generator))
     scale_(dict(copied.named_parameters()), readers(plan), alive.astype(np.float64))
     return copied
 

@@ -6,6 +6,7 @@ Propagation says what it understood, this module makes a plan of it, and
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -14,12 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
-from coronet_plugin.channels.proof import one_line, prove
+from coronet_plugin.channels.proof import prove
 from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
 from coronet_plugin.channels.rules import RULES
-from coronet_plugin.errors import PlanError
+from coronet_plugin.errors import PlanError, describe
+from coronet_plugin.sizes import wrong_size
+from coronet_plugin.wrappers import unwrap
+
+HALVINGS = 9
+"""How often at most a generator is thought to halve its input."""
 
 
 def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> ChannelPlan:
@@ -36,8 +43,26 @@ def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> Cha
     Raises:
         PlanError: the generator does not run on ``example``, or not twice the same.
     """
+    generator = unwrap(generator)
     inputs = example if isinstance(example, tuple) else (example,)
     return prove(generator, trace(generator, inputs, run), inputs, run)
+
+
+FROZEN = (
+    "a frozen layer makes or reads it (requires_grad is off); prune_frozen, on the command line "
+    "--coronet_prune_frozen, lets it go"
+)
+
+
+def keep_frozen(plan: ChannelPlan, generator: nn.Module) -> ChannelPlan:
+    """``plan`` with every set pinned that has entries in a parameter whose ``requires_grad`` is off.
+
+    Whoever froze it wants it as it is, and without its gradient nobody knows which of its channels matter.
+    """
+    for name, parameter in generator.named_parameters():
+        for channel_set in () if parameter.requires_grad else plan.sets_in(name):
+            plan = plan.pin(channel_set.name, FROZEN)
+    return plan
 
 
 def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> ChannelPlan:
@@ -46,16 +71,18 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
     Raises:
         PlanError: the generator does not run on ``inputs``, or runs no layer of its own.
     """
+    generator = unwrap(generator)
     copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
     state = Propagation(copied, RULES)
     try:
         with torch.random.fork_rng(devices=[x.device for x in tensors_in(inputs) if x.is_cuda][:1]):
             state.follow(inputs, run)
     except Exception as error:
+        _refuse_size(generator, inputs, run, error)
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
         raise PlanError(
             f"the generator {type(generator).__name__} does not run on an example of shape {shapes}: "
-            f"{one_line(error)}. Give an example it accepts; a model class does by coronet_example(name)."
+            f"{describe(error)}. Give an example it accepts; a model class does by coronet_example(name)."
         ) from error
     if not state.touched:
         raise PlanError(
@@ -63,6 +90,43 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
             "define forward in its class, not on the object"
         )
     return _plan(generator, state)
+
+
+def cost_of(generator: nn.Module, example: Any) -> Cost:
+    """Count what ``generator`` costs on ``example`` by running it once.
+
+    ``example``: an input tensor ``(1, C, H, W)`` or a tuple of inputs. The
+    generator's training flags, buffers and random state are left as they were.
+    """
+    return trace(generator, example if isinstance(example, tuple) else (example,)).cost()
+
+
+def _refuse_size(generator: nn.Module, inputs: tuple[Any, ...], run: Runner, error: Exception) -> None:
+    """Raise PlanError if the size is why it does not run: others can be halved often enough.
+
+    Three times a power of two can be halved as often as that power; three and a half times it cannot.
+    """
+    images = [isinstance(x, Tensor) and x.ndim == 4 for x in inputs]
+    sizes = {x.shape[-2:] for x, is_image in zip(inputs, images) if is_image}
+    if len(sizes) != 1:
+        return
+    height, width = sizes.pop()
+    copied = copy_with(generator).eval()
+
+    def runs(side: int) -> bool:
+        sized = [
+            x.new_zeros(*x.shape[:2], side, side) if is_image else x for x, is_image in zip(inputs, images)
+        ]
+        with contextlib.suppress(Exception), torch.no_grad():
+            run(copied, *sized)
+            return True
+        return False
+
+    multiples = (2**power for power in range(1, HALVINGS + 1))
+    fitting = next((m for m in multiples if (height % m or width % m) and runs(3 * m)), 0)
+    if fitting and not runs(7 * fitting // 2):
+        what = wrong_size(f"the generator {type(generator).__name__}", fitting, (width, height))
+        raise PlanError(f"{what}; set --crop_size, or the size of the example, to one of them") from error
 
 
 def example_input(generator: nn.Module, size: int, channels: int | None = None) -> Tensor:

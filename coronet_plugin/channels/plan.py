@@ -11,14 +11,16 @@ changes nothing. :mod:`coronet_plugin.channels.find` makes plans.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from coronet_plugin.channels.cost import Cost
-from coronet_plugin.channels.propagation import LayerCall, Product
+from coronet_plugin.channels.propagation import OUTPUT, LayerCall, Product
 from coronet_plugin.errors import OptionError
 
 PINNED = -1
@@ -87,15 +89,39 @@ class ChannelPlan:
 
     def cost(self, alive: np.ndarray | None = None) -> Cost:
         """Cost when only the units ``alive`` (bool, ``(units,)``) remain; all by default."""
+        counts = [self.macs_of(counted, alive) for counted in self._counted]
+        macs, literature = (sum(count[convention] for count in counts) for convention in (0, 1))
         keep = self._keep(alive)
-        parameters = sum(self._size(name, shape, keep) for name, shape in self.shapes.items())
-        macs = literature = 0
+        sizes = (math.prod(self._shape(name, shape, keep)) for name, shape in self.shapes.items())
+        return Cost(macs, literature, sum(sizes))
+
+    @property
+    def _counted(self) -> list[LayerCall | Product]:
+        return [*self.calls, *self.products]
+
+    def macs_of(self, counted: LayerCall | Product, alive: np.ndarray | None = None) -> tuple[int, int]:
+        """Multiply-adds of one run of a layer, or of one product, when only the units ``alive`` remain.
+
+        For one image: as really done, and as the literature counts
+        (:class:`~coronet_plugin.channels.cost.Cost`).
+        """
+        if isinstance(counted, Product):
+            keep = self._keep(alive)
+            widths = math.prod(int(np.count_nonzero(keep[units])) for units in counted.ids)
+            return widths * counted.positions, widths * counted.positions
+        weights = math.prod(self.shape_of(counted, alive))
+        return weights * counted.positions, weights * counted.positions_literature
+
+    def macs_by_layer(self) -> dict[str, int]:
+        """Multiply-adds really done in all runs of every layer, by its name."""
+        found: dict[str, int] = {}
         for call in self.calls:
-            weights = self._size(call.weight, call.weight_shape, keep)
-            macs += weights * call.positions
-            literature += weights * call.positions_literature
-        attention = sum(p.positions * _widths(p, keep) for p in self.products)
-        return Cost(macs + attention, literature + attention, parameters)
+            found[call.module] = found.get(call.module, 0) + self.macs_of(call)[0]
+        return found
+
+    def shape_of(self, call: LayerCall, alive: np.ndarray | None = None) -> tuple[int, ...]:
+        """The shape of a layer's weight when only the units ``alive`` (bool, ``(units,)``) remain."""
+        return self._shape(call.weight, call.weight_shape, self._keep(alive))
 
     def _keep(self, alive: np.ndarray | None) -> np.ndarray:
         keep = np.ones(self.units + 1, dtype=bool)  # the last entry answers for PINNED
@@ -103,20 +129,43 @@ class ChannelPlan:
             keep[:-1] = alive
         return keep
 
-    def _size(self, name: str | None, shape: tuple[int, ...], keep: np.ndarray) -> int:
-        size = 1
+    def _shape(self, name: str | None, shape: tuple[int, ...], keep: np.ndarray) -> tuple[int, ...]:
         axes = self.slices.get(name, {}) if name else {}
-        for axis, length in enumerate(shape):
-            size *= int(np.count_nonzero(keep[axes[axis]])) if axis in axes else length
-        return size
+        return tuple(
+            int(np.count_nonzero(keep[axes[axis]])) if axis in axes else length
+            for axis, length in enumerate(shape)
+        )
+
+    def sets_in(self, tensor: str) -> list[ChannelSet]:
+        """The prunable sets with entries in a parameter or buffer."""
+        found = np.concatenate([[PINNED], *self.slices.get(tensor, {}).values()])
+        return [s for s in self.prunable if ((found >= s.start) & (found < s.slice.stop)).any()]
+
+    def why_pinned(self, most: int = 3) -> str:
+        """The first ``most`` reasons for which hidden channels stay, with whose they are, in one line."""
+        names: dict[str, list[str]] = {}
+        for s in self.sets:
+            if s.pinned and s.pinned != OUTPUT:
+                reason = re.sub(r" \(in [\w.]+\)$", "", s.pinned)  # the same in every module
+                names.setdefault(reason, []).append(s.name)
+        reasons = [
+            f"{mine[0]}{f' and {len(mine) - 1} more' * (len(mine) > 1)}: {reason}"
+            for reason, mine in names.items()
+        ]
+        return "; ".join([*reasons[:most], *(["..."] if len(reasons) > most else [])])
 
     def units_of(self, channel_set: ChannelSet) -> np.ndarray:
         """The unit of every channel that the set's first producing layer makes."""
-        call = next(c for c in self.calls if c.module == channel_set.producers[0] and c.weight in self.slices)
-        return self.slices[call.weight or ""][call.axis_out]
+        for call in self.calls:
+            if call.module == channel_set.producers[0] and call.weight in self.slices:
+                return self.slices[call.weight or ""][call.axis_out]
+        return np.full(channel_set.channels, PINNED)  # made by a kernel that is no parameter
 
     def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
         """Indices, in the set's first producing layer, of its channels that are ``alive``."""
+        producer = channel_set.producers[0]
+        if all(call.weight not in self.slices for call in self.calls if call.module == producer):
+            return np.arange(channel_set.channels)  # a computed weight: nothing of it can go
         units = self.units_of(channel_set)
         if channel_set.pinned is not None:
             return np.flatnonzero(units == PINNED)
@@ -153,7 +202,7 @@ class ChannelPlan:
         ]
 
     def module_widths(self, alive: np.ndarray) -> dict[str, dict[str, int]]:
-        """What the module attributes of ``widths`` are when only ``alive`` (bool, ``(units,)``) remain."""
+        """The module attributes of ``widths`` when only ``alive`` (bool, ``(units,)``) remain."""
         keep = self._keep(alive)
         return {
             module: {name: int(np.count_nonzero(keep[units])) for name, units in attributes.items()}
@@ -174,18 +223,17 @@ class ChannelPlan:
 
     def coverage(self) -> float:
         """Fraction of the true MACs in layers and products with at least one prunable axis."""
-        keep = self._keep(None)
         touched = total = 0
-        for call in self.calls:
-            macs = self._size(call.weight, call.weight_shape, keep) * call.positions
-            axes = self.slices.get(call.weight, {}) if call.weight else {}
+        for counted in self._counted:
+            macs, _ = self.macs_of(counted)
             total += macs
-            touched += macs if any((units != PINNED).any() for units in axes.values()) else 0
-        for product in self.products:
-            macs = product.positions * _widths(product, keep)
-            total += macs
-            touched += macs if any((units != PINNED).any() for units in product.ids) else 0
+            touched += macs if any((units != PINNED).any() for units in self._axes(counted)) else 0
         return touched / total if total else 0.0
+
+    def _axes(self, counted: LayerCall | Product) -> Iterable[np.ndarray]:
+        if isinstance(counted, Product):
+            return counted.ids
+        return self.slices.get(counted.weight or "", {}).values()
 
     def pin(self, name: str, reason: str) -> ChannelPlan:
         """The same plan with the channel set ``name`` pinned for ``reason``."""
@@ -208,7 +256,3 @@ class ChannelPlan:
             widths={n: {name: moved[u] for name, u in axes.items()} for n, axes in self.widths.items()},
             products=tuple(replace(p, ids=tuple(moved[u] for u in p.ids)) for p in self.products),
         )
-
-
-def _widths(product: Product, keep: np.ndarray) -> int:
-    return int(np.prod([np.count_nonzero(keep[units]) for units in product.ids], dtype=np.int64))

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from coronet_plugin.channels.cut import copy_with, masked, slim
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call, tensors_in
-from coronet_plugin.errors import PlanError
+from coronet_plugin.errors import PlanError, describe
+from coronet_plugin.wrappers import unwrap
 
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 """Largest relative difference that is rounding, by precision; 0.05 for others."""
@@ -33,9 +34,7 @@ QUICK = 2e9
 """MACs below which there are three rounds of trials: what happens to be dead in one shows in another."""
 
 
-def verify(
-    generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0, run: Runner = call
-) -> float:
+def verify(generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0, run: Runner = call) -> float:
     """Check that removing channels computes what ignoring them does.
 
     ``example`` and ``run``: as for :func:`~coronet_plugin.channels.find.find_channels`.
@@ -46,7 +45,7 @@ def verify(
         PlanError: the outputs differ or the slim generator does not run; names the layer to blame.
     """
     inputs = example if isinstance(example, tuple) else (example,)
-    worst, blame = _examine(generator, plan, inputs, run, seed)
+    worst, blame = _examine(unwrap(generator), plan, inputs, run, seed)
     if blame:
         name, why = blame
         raise PlanError(
@@ -74,16 +73,16 @@ def _examine(
 ) -> tuple[float, tuple[str, str] | None]:
     """Largest relative difference, and the set to blame for a failure with what happens."""
     worst = 0.0
-    for trial, gain in enumerate(GAINS * (3 if plan.cost().macs < QUICK else 1)):
-        conditions = Conditions(run, seed + trial, gain)
-        found, failure, bench = _first_that_runs(generator, plan, inputs, conditions)
+    for number, gain in enumerate(GAINS * (3 if plan.cost().macs < QUICK else 1)):
+        conditions = Conditions(run, seed + number, gain)
+        found, failure, examiner = _first_that_runs(generator, plan, inputs, conditions)
         if failure:
             with suppress(PlanError):  # a generator may not take double precision
                 exact = replace(conditions, dtype=torch.float64)
-                found, failure, bench = _first_that_runs(generator, plan, inputs, exact)
+                found, failure, examiner = _first_that_runs(generator, plan, inputs, exact)
         worst = max(worst, found)
         if failure:
-            return worst, bench.culprit(plan, failure)
+            return worst, examiner.culprit(plan, failure)
     return worst, None
 
 
@@ -99,15 +98,15 @@ class Conditions:
 
 def _first_that_runs(
     generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], conditions: Conditions
-) -> tuple[float, str, Bench]:
+) -> tuple[float, str, Examiner]:
     """Try the plan on random input, or on ``inputs`` if the generator does not take that."""
     copied = _randomised(generator, conditions.seed, conditions.gain)
     copied = copied if conditions.dtype is None else copied.to(conditions.dtype)
     reason: DoesNotRun | None = None
     for values in (tuple(_noise(value, conditions.seed) for value in inputs), inputs):
-        bench = Bench(copied, tuple(_cast(value, conditions.dtype) for value in values), conditions)
+        examiner = Examiner(copied, tuple(_cast(value, conditions.dtype) for value in values), conditions)
         try:
-            return (*bench.without_units(plan, plan.units), bench)
+            return (*examiner.without_units(plan, plan.units), examiner)
         except DoesNotRun as error:
             reason = error
     raise PlanError(f"the generator {type(copied).__name__} does not run: {reason}") from reason
@@ -118,8 +117,8 @@ class DoesNotRun(Exception):
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What plans are tried on: a copy of the generator with random parameters, and inputs."""
+class Examiner:
+    """A copy of the generator with random parameters, and inputs, on which plans are tried."""
 
     generator: nn.Module
     inputs: tuple[Any, ...]
@@ -135,11 +134,11 @@ class Bench:
         try:
             reference = self._output(masked(self.generator, plan, alive))
         except Exception as error:  # user code may raise anything
-            raise DoesNotRun(one_line(error)) from error
+            raise DoesNotRun(describe(error)) from error
         try:
             smaller = self._output(slim(self.generator, plan, alive))
         except Exception as error:
-            return np.inf, f"does not run: {one_line(error)}"
+            return np.inf, f"does not run: {describe(error)}"
         found = _relative(smaller, reference)
         if found <= TOLERANCES.get(reference[0].dtype, 0.05):
             return found, ""
@@ -238,7 +237,3 @@ def _relative(first: list[Tensor], second: list[Tensor]) -> float:
         gap = float((a.double() - b.double()).abs().max()) if b.numel() else 0.0
         worst = max(worst, gap / scale if scale else (np.inf if gap else 0.0))
     return worst
-
-
-def one_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:160]

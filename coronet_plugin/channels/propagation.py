@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+OUTPUT = "it is the generator's output"
+"""Why the channels of what is returned are pinned."""
 IMAGE = 0
 """The id of every channel that no layer of the generator produces."""
 
@@ -158,7 +160,7 @@ class Propagation(TorchFunctionMode):
         for tensor in tensors_in(out):
             layout = self.layout(tensor)
             if layout is not None:
-                self.pin(layout.ids, "it is the generator's output")
+                self.pin(layout.ids, OUTPUT)
         return out
 
     def _enter(self, name: str) -> Callable[..., None]:

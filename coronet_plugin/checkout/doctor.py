@@ -122,10 +122,10 @@ def _shim(checkout: Checkout, env: Environment) -> Iterator[Check]:
 
 
 def _options(checkout: Checkout, env: Environment) -> Iterator[Check]:
-    from coronet_plugin.training.options import add_options
+    from coronet_plugin.training.options import add_coronet_options
 
     ours = argparse.ArgumentParser(add_help=False)
-    add_options(ours)
+    add_coronet_options(ours)
     taken = sorted({f"--{name}" for name in checkout.options} & set(ours._option_string_actions))
     if taken:
         yield Check("no", "options", f"options/ declares {', '.join(taken)} itself; rename them there")

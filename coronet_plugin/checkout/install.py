@@ -34,7 +34,8 @@ import sys
 from models.base_model import BaseModel
 
 try:
-    from coronet_plugin.training.model_type import coronet_model
+    from coronet_plugin.errors import show_in_one_line
+    from coronet_plugin.model import coronet_model
 except ModuleNotFoundError as error:
     if error.name != "coronet_plugin":
         raise
@@ -45,6 +46,7 @@ except ModuleNotFoundError as error:
     )
     sys.exit(2)
 
+show_in_one_line()
 CoronetModel = coronet_model(BaseModel)
 '''
 

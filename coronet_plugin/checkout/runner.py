@@ -120,10 +120,10 @@ def _help(folder: Path) -> None:
     """The options of the model type, which upstream's ``--help`` never shows."""
     if MODULE in sys.modules or not all((folder / name).is_file() for name in NEEDED):
         return  # the host has shown them, or it is no host
-    from coronet_plugin.training.options import add_options
+    from coronet_plugin.training.options import add_coronet_options
 
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
-    add_options(parser)
+    add_coronet_options(parser)
     print("\nwith --model coronet, the options of --coronet_base and these:\n")
     print(parser.format_help().strip())
 

@@ -30,7 +30,7 @@ class ModelType:
     trains: bool = False
     """Whether it has optimizers; upstream's ``test`` has none."""
     architecture: str = ""
-    """The generator its option setter chooses, such as unet_256."""
+    """The generator its option setter chooses, by its name for ``--netG``."""
 
     @property
     def generators(self) -> tuple[str, ...]:

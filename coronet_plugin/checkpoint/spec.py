@@ -8,16 +8,13 @@ Nothing in it is ever executed.
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from coronet_plugin._version import __version__
-from coronet_plugin.checkpoint.spec_check import FILE_BYTES, Unsound, check, short
+from coronet_plugin.checkpoint.spec_check import FILE_BYTES, Unsound, check
 from coronet_plugin.errors import CheckpointError
+from coronet_plugin.generators.config import shorten
 
 FORMAT = "coronet-spec"
 VERSION = 2
@@ -31,9 +28,9 @@ COMPACT = "compact"
 class Spec:
     """Everything known of one saved generator.
 
-    ``architecture``: arguments of :func:`coronet_plugin.generators.stock.build_generator`
-    (``netG``, ``input_nc``, ``output_nc``, ``ngf``, ``norm``, ``use_dropout``), or
-    ``{"class": name}`` for a generator of the user's own.
+    ``architecture``: ``netG``, the name of a registered family, and its config
+    (:mod:`coronet_plugin.generators.registry`), or ``{"class": name}`` for another generator of the
+    user's own.
     ``dense`` and ``slim``: ``macs``, ``macs_literature`` and ``parameters``.
     ``sets``: per channel set ``name``, ``channels``, ``kept`` (indices in the first
     producing layer) and ``pinned`` (reason or null).
@@ -86,11 +83,11 @@ class Spec:
             entries, version = MIGRATIONS[version](entries), version + 1
         if version != VERSION:
             raise CheckpointError(
-                f"{path} has spec version {short(version)}, this coronet_plugin reads versions up to "
+                f"{path} has spec version {shorten(version)}, this coronet_plugin reads versions up to "
                 f"{VERSION}; update the package"
             )
         if entries.get("phase") not in (SEARCH, COMPACT):
-            named = short(entries.get("phase"))
+            named = shorten(entries.get("phase"))
             raise CheckpointError(f"{path} names the phase {named}, not {SEARCH!r} or {COMPACT!r}")
         try:
             check(entries)
@@ -128,15 +125,6 @@ def _rows(value: list[Any] | dict[str, Any]) -> str:
         rows = [f"    {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
         return "{\n" + ",\n".join(rows) + "\n  }"
     return "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in value) + "\n  ]"
-
-
-def versions() -> dict[str, str]:
-    """What a spec written by this process says of the programs that made it."""
-    return {
-        "coronet_plugin": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def spec_path(weights: str | Path) -> Path:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.config import shorten
+from coronet_plugin.generators.registry import is_registered, read_architecture
+
 FILE_BYTES = 16 * 2**20
 """Size of a spec file at most; those of the stock generators have some 30 kB."""
 SIDE = 2**20
@@ -17,7 +21,6 @@ NUMBERS = 2**31
 """Values of all tensors together at most: 8 GB."""
 ENTRIES = 100_000
 """Tensors, sets or modules at most."""
-ARCHITECTURE = {"netG": str, "norm": str, "use_dropout": bool, "input_nc": int, "output_nc": int, "ngf": int}
 SCALARS = (str, int, float, bool, type(None))
 
 
@@ -48,29 +51,21 @@ def check(entries: dict[str, Any]) -> None:
 def _architecture(architecture: dict[str, Any], options: dict[str, Any]) -> None:
     for key, value in options.items():
         if not isinstance(value, SCALARS):
-            raise Unsound(f"options.{key}: expected a plain value, not {short(value)}")
+            raise Unsound(f"options.{key}: expected a plain value, not {shorten(value)}")
+    for key, value in architecture.items():
+        if not isinstance(value, SCALARS):
+            raise Unsound(f"architecture.{key}: expected a plain value, not {shorten(value)}")
     if "netG" not in architecture:
         return
-    if architecture.keys() != ARCHITECTURE.keys():
-        wrong = sorted(architecture.keys() ^ ARCHITECTURE.keys())[0]
-        raise Unsound(f"unusable architecture: {wrong} is missing or unknown")
-    for key, kind in ARCHITECTURE.items():
-        value = architecture[key]
-        if type(value) is not kind:
-            raise Unsound(f"architecture.{key}: expected {kind.__name__}, not {short(value)}")
-        if kind is int:
-            _number(f"architecture.{key}", value, 1, SIDE)
-    if options.get("ngf", architecture["ngf"]) != architecture["ngf"]:
+    if not isinstance(architecture["netG"], str):
+        raise Unsound(f"architecture.netG: expected text, not {shorten(architecture['netG'])}")
+    if is_registered(architecture):  # of another family it can be shown, but not built
+        try:
+            read_architecture(architecture)
+        except OptionError as error:
+            raise Unsound(str(error)) from error
+    if "ngf" in architecture and options.get("ngf", architecture["ngf"]) != architecture["ngf"]:
         raise Unsound("options.ngf and architecture.ngf differ")
-    if max(architecture["input_nc"], architecture["output_nc"]) > 4096:
-        raise Unsound("architecture: more than 4096 image channels")
-    if _dense_size(architecture["ngf"]) > NUMBERS:
-        raise Unsound(f"architecture.ngf: {architecture['ngf']} would need more than {NUMBERS} weights")
-
-
-def _dense_size(ngf: int) -> int:
-    """About the weights of one wide layer: 8 ngf x 8 ngf x 4 x 4, as the middle of a U-Net has several."""
-    return 8 * 8 * 16 * ngf**2
 
 
 def _set(name: str, one: Any) -> None:
@@ -78,43 +73,35 @@ def _set(name: str, one: Any) -> None:
         raise Unsound(f"{name}: expected name, channels, kept and pinned")
     channels = _number(f"{name}.channels", one["channels"], 1, SIDE)
     kept = _list(one, "kept", SIDE)
-    if any(type(index) is not int or not 0 <= index < channels for index in kept):
-        raise Unsound(f"{name}.kept: expected channel numbers below {channels}")
-    if len(set(kept)) != len(kept) or not kept:
-        raise Unsound(f"{name}.kept: expected at least one channel, each once")
+    if any(type(index) is not int or not 0 <= index < SIDE for index in kept):  # of the layer, not the set
+        raise Unsound(f"{name}.kept: expected channel numbers below {SIDE}")
+    if len(set(kept)) != len(kept) or not 0 < len(kept) <= channels:
+        raise Unsound(f"{name}.kept: expected at least one channel and at most {channels}, each once")
     if not isinstance(one["name"], str) or not isinstance(one["pinned"], (str, type(None))):
         raise Unsound(f"{name}: name and pinned must be text")
 
 
 def _shape(name: str, shape: Any) -> list[int]:
     if not isinstance(shape, list) or len(shape) > 8:
-        raise Unsound(f"{name}: expected a shape, not {short(shape)}")
+        raise Unsound(f"{name}: expected a shape, not {shorten(shape)}")
     return [_number(name, side, 0, SIDE) for side in shape]
 
 
 def _number(name: str, value: Any, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
-        raise Unsound(f"{name}: expected a whole number from {low} to {high}, not {short(value)}")
+        raise Unsound(f"{name}: expected a whole number from {low} to {high}, not {shorten(value)}")
     return value
 
 
 def _mapping(entries: dict[str, Any], name: str, default: Any = None) -> dict[str, Any]:
     value = entries.get(name, default)
     if not isinstance(value, dict) or len(value) > ENTRIES:
-        raise Unsound(f"{name}: expected at most {ENTRIES} named values, not {short(value)}")
+        raise Unsound(f"{name}: expected at most {ENTRIES} named values, not {shorten(value)}")
     return value
 
 
 def _list(entries: dict[str, Any], name: str, most: int = ENTRIES) -> list[Any]:
     value = entries.get(name)
     if not isinstance(value, list) or len(value) > most:
-        raise Unsound(f"{name}: expected a list of at most {most}, not {short(value)}")
+        raise Unsound(f"{name}: expected a list of at most {most}, not {shorten(value)}")
     return value
-
-
-def short(value: Any) -> str:
-    """One line of at most some fifty characters, whatever the file holds."""
-    if isinstance(value, (dict, list)):
-        return f"a {type(value).__name__} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 50 else text[:47] + "..."

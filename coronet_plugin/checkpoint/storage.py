@@ -16,11 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.channels.baking import bake_
 from coronet_plugin.channels.cut import replace_tensors_, update_widths_
 from coronet_plugin.checkpoint.spec import Spec, spec_path
+from coronet_plugin.checkpoint.spec_check import NUMBERS
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together, write_atomically, write_text
+from coronet_plugin.generators.registry import Family, read_architecture
+from coronet_plugin.wrappers import unwrap
 
 
 def save_tensors(state: Mapping[str, Any], path: str | Path) -> None:
@@ -44,10 +48,17 @@ def save_tensors(state: Mapping[str, Any], path: str | Path) -> None:
 
 def save_generator(generator: nn.Module, path: str | Path, spec: Spec) -> None:
     """Write ``generator``'s state_dict to ``path`` and ``spec`` beside it, both or neither."""
-    state = {name: tensor.detach().cpu() for name, tensor in generator.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in unwrap(generator).state_dict().items()}
     with together():
         save_tensors(state, path)
         write_text(spec_path(path), spec.to_json())
+
+
+def version_path(path: str | Path, version: str) -> Path:
+    """Where a further version lies: ``latest_average_net_G.pth`` beside ``latest_net_G.pth``."""
+    path = Path(path)
+    epoch, net, name = path.name.rpartition("_net_")
+    return path.with_name(f"{epoch}_{version}{net}{name}" if net else f"{path.stem}_{version}{path.suffix}")
 
 
 def load_generator(
@@ -57,10 +68,10 @@ def load_generator(
 ) -> nn.Module:
     """Rebuild the generator whose weights are in ``path`` (``.../latest_net_G.pth``).
 
-    ``build`` makes the dense generator; it is needed for architectures other than
-    upstream's four. The result is an ordinary module of that class: no masks, no
-    hypernetwork. It is in train mode, as upstream tests; call ``eval()`` for
-    running statistics and no dropout.
+    ``build`` makes the dense generator; it is needed for those of no registered family. Norms of
+    weights that were made plain before the training (:func:`bake_`) may be in it or not. The
+    result is an ordinary module of that class: no masks, no hypernetwork. It is in train mode,
+    as upstream tests; call ``eval()`` for running statistics and no dropout.
 
     Raises:
         CheckpointError: files are missing or damaged, or do not fit the architecture.
@@ -68,41 +79,68 @@ def load_generator(
     settle(Path(path).parent)
     spec = Spec.read(spec_path(path))
     state = read_state_dict(path)
-    _check_sizes(state, spec, path)
-    if build is not None:
-        generator = build().to(device)
-        resize_(generator, spec, path)
+    check_tensors(state, spec, path)
+    if build is None:
+        generator = _build(spec, path)
     else:
-        with torch.device("meta"):  # the dense generator is never in memory
-            generator = _build(spec, path)
-        resize_(generator, spec, path)
+        generator = unwrap(build()).to(device)
+        if not spec.tensors.keys() >= generator.state_dict().keys():
+            bake_(generator)  # as the saved one was
+    resize_(generator, spec, path)
+    if any(parameter.is_meta for parameter in generator.parameters()):
         generator.to_empty(device=device)
     _load(generator, state, path)
-    return generator
+    return generator.to(device)
 
 
 def _build(spec: Spec, path: str | Path) -> nn.Module:
-    if "netG" not in spec.architecture:
-        name = spec.architecture.get("class", "of an unknown class")
-        raise CheckpointError(
-            f"{path} holds a generator {name}; pass build=, a function that makes it at full size"
-        )
-    from coronet_plugin.generators.stock import build_generator
+    """The dense generator, never in memory unless it holds more than its file does."""
+    family, config = read_family(spec, path)
+    with torch.device("meta"):
+        generator = family.build(config)
+    if sum(parameter.numel() for parameter in generator.parameters()) > NUMBERS:
+        raise CheckpointError(f"{spec_path(path)} speaks of a generator of more than {NUMBERS} parameters")
+    if not _has_unsaved_tensors(generator):
+        return generator
+    with torch.random.fork_rng(devices=[]):
+        return family.build(config)
 
+
+def _has_unsaved_tensors(generator: nn.Module) -> bool:
+    """Whether it computes with tensors that no state_dict has: buffers not saved, or plain attributes."""
+    saved = {id(tensor) for tensor in generator.state_dict(keep_vars=True).values()}
+    plain = (value for module in generator.modules() for value in vars(module).values())
+    return any(isinstance(value, Tensor) for value in plain) or any(
+        id(buffer) not in saved for buffer in generator.buffers()
+    )
+
+
+def read_family(spec: Spec, path: str | Path) -> tuple[Family, Any]:
+    """The registered family and the config of a spec whose weights are in ``path``.
+
+    Raises:
+        CheckpointError: it is of no registered family.
+    """
+    if "netG" not in spec.architecture:
+        raise CheckpointError(
+            f"{path} holds a generator {spec.architecture.get('class', 'of an unknown class')}, whose source "
+            "coronet_plugin has no copy of; register a family that builds it (--coronet_family, "
+            "docs/families.md), or rebuild it in Python by coronet_plugin.load_generator(path, build=...)"
+        )
     try:
-        return build_generator(**spec.architecture)
+        return read_architecture(spec.architecture)
     except OptionError as error:
         raise CheckpointError(f"{spec_path(path)} has an unusable architecture: {error}") from error
 
 
-def _check_sizes(state: Mapping[str, Any], spec: Spec, path: str | Path) -> None:
-    """Before anything is built: the spec speaks of the tensors that the file has."""
+def check_tensors(state: Mapping[str, Any], spec: Spec, path: str | Path) -> None:
+    """Raise CheckpointError unless the spec speaks of tensors that the file has; before anything is built."""
     shapes = {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
     for name, shape in spec.tensors.items():
         if shapes.get(name, shape) != shape:
             raise CheckpointError(
-                f"{path} has {name} of shape {shapes[name]}, which does not fit its spec, {shape}; "
-                "they are not of the same save"
+                f"{path} and {spec_path(path).name} do not belong together: {name} is {shapes[name]} in the "
+                f"one and does not fit {shape} in the other; they are not of the same save, copy both again"
             )
     if sum(map(math.prod, spec.tensors.values())) > sum(map(math.prod, shapes.values())):
         raise CheckpointError(
@@ -114,7 +152,7 @@ def load_into(generator: nn.Module, path: str | Path, spec: Spec | None) -> None
     """Load ``path`` into a dense ``generator``, first made as small as ``spec`` says. In place."""
     state = read_state_dict(path)
     if spec is not None:
-        _check_sizes(state, spec, path)
+        check_tensors(state, spec, path)
         resize_(generator, spec, path)
     missing = "" if spec else f"; there is no {spec_path(path).name} beside it, so it was taken for dense"
     _load(generator, state, path, missing)

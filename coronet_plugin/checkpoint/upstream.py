@@ -9,8 +9,9 @@ likely wrong.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from coronet_plugin.checkpoint.spec import spec_path
 from coronet_plugin.checkpoint.tensors import read_tensors
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle
-from coronet_plugin.generators.stock import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.generators.registry import Family, families, find_family
+from coronet_plugin.generators.resnet import BLOCK_KEY
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Key prefixes left by DataParallel, DistributedDataParallel and torch.compile."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-_BLOCK_KEY = re.compile(r"(.*\bconv_block)\.(\d+)\.(.+)")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Any]:
@@ -70,50 +70,49 @@ def adapt_state_dict(state_dict: Mapping[str, Any], net: nn.Module) -> dict[str,
     return {key: state[key] for key in target}
 
 
-def deduce_architecture(state: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Arguments of ``build_generator`` for the dense stock generator whose tensors ``state`` holds.
+def recognise_generator(state: Mapping[str, Any], options: Mapping[str, str]) -> tuple[Family, Any] | None:
+    """The family and config of the dense generator whose tensors ``state`` holds; None if there is none.
 
-    Raises:
-        CheckpointError: it is none of the stock generators at full size.
+    ``options``: what is known of it by the names that configs use, and by ``netG``; may be empty. They decide
+    between families with the same tensors, and say what no tensor tells.
     """
-    kernels = [value for value in state.values() if isinstance(value, Tensor) and value.ndim == 4]
-    for netG in (*RESNET_BLOCKS, *UNET_DOWNS) if kernels else ():
-        widths: dict[str, Any] = {
-            "ngf": kernels[0].shape[0],
-            "input_nc": kernels[0].shape[1],
-            "output_nc": kernels[-1].shape[1 if netG in UNET_DOWNS else 0],
-            "use_dropout": bool(has_dropout_slot(state)),
-        }
-        for norm in ("instance", "batch", "none"):
-            architecture = {"netG": netG, "norm": norm, **widths}
-            with torch.device("meta"):
-                net = build_generator(**architecture)
-            with contextlib.suppress(CheckpointError):
-                adapt_state_dict(state, net)
-                return architecture
-    stock = ", ".join([*RESNET_BLOCKS, *UNET_DOWNS])
-    raise CheckpointError(
-        f"{path} fits none of {stock} at full size, and there is no {spec_path(path).name} beside it; "
-        "a slim generator needs its spec, one of another class its own source"
-    )
+    bare = {_strip_prefixes(key): value for key, value in state.items()}
+    named = find_family(options.get("netG", ""))
+    for family in dict.fromkeys([*([named] if named else []), *families().values()]):
+        with contextlib.suppress(OptionError):  # the guess is of no possible generator
+            for config in _guess_configs(family, bare, options):
+                if _fits(family, config, state):
+                    return family, config
+    return None
 
 
-def has_dropout_slot(state_dict: Mapping[str, Any]) -> bool | None:
-    """Whether ResNet blocks were built with dropout; None where keys do not tell (U-Nets)."""
-    second = [
-        int(match[2]) for match in map(_BLOCK_KEY.match, state_dict) if match and match[3].endswith("weight")
-    ]
-    convolutions = {i for i in second if i in (5, 6)}
-    return None if not convolutions else 5 not in convolutions
+def _guess_configs(family: Family, state: Mapping[str, Any], options: Mapping[str, str]) -> Iterator[Any]:
+    deduced = family.deduce(state)
+    if deduced is not None:
+        told = family.from_options({key: options[key] for key in family.untold if key in options})
+        yield dataclasses.replace(deduced, **{key: getattr(told, key) for key in family.untold})
+    if family.name == options.get("netG"):
+        yield family.from_options(options)
+
+
+def _fits(family: Family, config: Any, state: Mapping[str, Any]) -> bool:
+    with torch.device("meta"):
+        generator = family.build(config)
+    try:
+        adapt_state_dict(state, generator)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _strip_wrappers(state: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
-    def bare(key: str) -> str:
-        while key.startswith(WRAPPERS) and key not in target:
-            key = key.partition(".")[2]
-        return key
+    return {_strip_prefixes(key, target): value for key, value in state.items()}
 
-    return {bare(key): value for key, value in state.items()}
+
+def _strip_prefixes(key: str, target: Container[str] = ()) -> str:
+    while key.startswith(WRAPPERS) and key not in target:
+        key = key.partition(".")[2]
+    return key
 
 
 def _drop_bare_statistics(state: dict[str, Any], net: nn.Module) -> dict[str, Any]:
@@ -146,7 +145,7 @@ def _move_dropout_slot(state: dict[str, Any], target: Mapping[str, Any]) -> dict
     ours, theirs = _block_layers(state), _block_layers(target)
     renamed = {}
     for key, value in state.items():
-        match = _BLOCK_KEY.match(key)
+        match = BLOCK_KEY.match(key)
         if match and len(ours[match[1]]) == len(theirs.get(match[1], ())):
             place = ours[match[1]].index(int(match[2]))
             key = f"{match[1]}.{theirs[match[1]][place]}.{match[3]}"
@@ -156,7 +155,7 @@ def _move_dropout_slot(state: dict[str, Any], target: Mapping[str, Any]) -> dict
 
 def _block_layers(state: Mapping[str, Any]) -> dict[str, list[int]]:
     layers: dict[str, set[int]] = {}
-    for match in map(_BLOCK_KEY.match, state):
+    for match in map(BLOCK_KEY.match, state):
         if match:
             layers.setdefault(match[1], set()).add(int(match[2]))
     return {block: sorted(indices) for block, indices in layers.items()}
@@ -188,7 +187,7 @@ def _mismatch(state: Mapping[str, Any], target: Mapping[str, Any]) -> str | None
 
 def _describe(state: Mapping[str, Any]) -> str:
     """The kind of network that keys tell: family and depth."""
-    blocks = {match[1] for match in map(_BLOCK_KEY.match, state) if match}
+    blocks = {match[1] for match in map(BLOCK_KEY.match, state) if match}
     if blocks:
         return f"a ResNet generator with {len(blocks)} blocks"
     convolutions = [key for key, value in state.items() if isinstance(value, Tensor) and value.ndim == 4]

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coronet_plugin.command import Command, add_run_options, positive
+from coronet_plugin.command import Command, add_norm_mode_option, add_run_options, positive, say
 
 if TYPE_CHECKING:
-    from coronet_plugin.comparison.measure import Settings
+    from coronet_plugin.comparison.measure import Measuring
     from coronet_plugin.evaluation.features import FeatureExtractor
 
 
@@ -45,6 +45,7 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
         help="what to time in beside PyTorch: all that are installed, or torch for none, or names such as "
         "onnxruntime or openvino (default: all)",
     )
+    add_norm_mode_option(parser)
     parser.add_argument("--no_memory", action="store_true", help="do not measure the peak memory")
 
 
@@ -70,7 +71,7 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
 
 
 def extractor_of(options: argparse.Namespace) -> tuple[FeatureExtractor | None, list[str]]:
-    """What measures FID and KID, and the line on how to get it where it is missing."""
+    """The extractor that measures FID and KID, and the line on how to get it where it is missing."""
     from coronet_plugin.evaluation.features import MissingWeights, load_extractor
 
     if options.no_fid:
@@ -81,22 +82,25 @@ def extractor_of(options: argparse.Namespace) -> tuple[FeatureExtractor | None, 
         return None, [f"Without FID and KID: {missing}"]
 
 
-def _settings(options: argparse.Namespace, extractor: FeatureExtractor | None) -> Settings:
-    from coronet_plugin.comparison.measure import Settings
+def _measuring(options: argparse.Namespace, extractor: FeatureExtractor | None) -> Measuring:
+    from coronet_plugin.comparison.measure import Measuring
     from coronet_plugin.comparison.runtimes import choose
     from coronet_plugin.evaluation.perceptual import load_lpips
+    from coronet_plugin.export.normalisation import check_norm_mode
 
-    return Settings(
+    check_norm_mode(options.norm_mode)
+    return Measuring(
         threads=options.threads,
         repeats=options.repeats,
         runtimes=choose(options.runtimes),
+        norm_mode=options.norm_mode,
         memory=not options.no_memory,
         protocol=options.protocol,
         extractor=extractor,
         lpips=load_lpips(options.lpips) if options.lpips else None,
         dataroot=options.dataroot,
         cache_dir=options.cache_dir,
-        say=_say,
+        say=say,
     )
 
 
@@ -113,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     page = write_comparison(
         runs,
         options.output,
-        _settings(options, extractor),
+        _measuring(options, extractor),
         images=options.images,
         title=options.title,
         remarks=remarks,
@@ -121,10 +125,6 @@ def _run(options: argparse.Namespace) -> int:
     )
     print(page)
     return 0
-
-
-def _say(line: str) -> None:
-    print(f"coronet: {line}", file=sys.stderr, flush=True)
 
 
 COMMANDS = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from coronet_plugin.channels.cost import Cost
 from coronet_plugin.checkpoint.spec import COMPACT, Spec
 from coronet_plugin.comparison.measure import is_full
 from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
@@ -49,13 +50,12 @@ def slimming_step(run: Run) -> int | None:
 
 
 def target_fraction(spec: Spec) -> float:
-    """The budget as a fraction of the dense cost that it is about."""
-    dense = spec.dense["macs" if spec.budget["kind"] == "macs" else "parameters"]
-    return float(spec.budget["target"]) / dense
+    """The budget, of a kind that is counted, as a fraction of the dense cost that it is about."""
+    return float(spec.budget["target"]) / Cost(**spec.dense).of_kind(spec.budget["kind"])
 
 
 def budget_figure(runs: Sequence[Run]) -> Figure | None:
-    """What is left of the MACs and of the channels over training; None if no run logged it."""
+    """Shares of the MACs and of the channels that are left over training; None if no run logged it."""
     logged = [(index, run) for index, run in enumerate(runs) if curves(run, "macs_")]
     if not logged:
         return None

@@ -1,62 +1,65 @@
 """The numbers of several runs side by side: cost, size, memory, speed, quality and training time.
 
-Every run is measured the same way, on inputs of the first run's size, so that what
-differs is the run. What could not be measured is None; no figure is taken over from
+Every run is measured the same way, on inputs of the first run's size and in turn with the others, so
+that what differs is the run. What could not be measured is None; no figure is taken over from
 another place. Which rows they make and how they are shown is for others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
-from coronet_plugin.channels.cost import Cost, cost_of
+from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.find import cost_of
 from coronet_plugin.checkpoint.spec import COMPACT
-from coronet_plugin.comparison.runtimes import TORCH, Failure, speed_in
+from coronet_plugin.command import NORM_MODE
+from coronet_plugin.comparison.runtimes import Failure, Speed, time_generators
 from coronet_plugin.errors import DataError
+from coronet_plugin.evaluation.cache import Say
 from coronet_plugin.evaluation.evaluate import Evaluation, evaluate_run
 from coronet_plugin.evaluation.paired import PairedMetrics
-from coronet_plugin.measure.latency import Latency, latency
+from coronet_plugin.evaluation.protocols import silent
+from coronet_plugin.export.normalisation import normalised
+from coronet_plugin.export.targets import EAGER, Target
 from coronet_plugin.measure.memory import PeakMemory, peak_memory
 from coronet_plugin.runs.run import Run, Translation
 
 if TYPE_CHECKING:
     from coronet_plugin.evaluation.features import FeatureExtractor
     from coronet_plugin.evaluation.perceptual import Perceptual
-    from coronet_plugin.export.targets import Target
-
-
-def silent(_: str) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Measuring:
     """How runs are measured.
 
-    ``threads`` and ``repeats``: of the latency. ``runtimes``: to time in, beside eager PyTorch. ``memory``:
-    whether to measure the peak. ``extractor``: of FID and KID, by ``protocol``; without one there are none.
-    ``lpips``: what measures it, if anything. ``dataroot``: where the real pictures are, if not where the run
-    found them. ``cache_dir``: of features. ``say``: is told what takes long.
+    ``threads`` and ``repeats``: of the latency. ``norm_mode``: how norms compute, see
+    :data:`~coronet_plugin.export.normalisation.NORM_MODES`. ``runtimes``: to time in, beside eager PyTorch.
+    ``memory``: whether to measure the peak. ``extractor``: of FID and KID, by ``protocol``; without one there
+    are none. ``lpips``: what measures it, if anything. ``dataroot``: where the real pictures are, if not
+    where the run found them. ``cache_dir``: of features. ``say``: is told what takes long.
     """
 
     threads: int = 1
     repeats: int = 30
     runtimes: tuple[Target, ...] = ()
+    norm_mode: str = NORM_MODE
     memory: bool = True
     protocol: str = "test"
     extractor: FeatureExtractor | None = None
     lpips: Perceptual | None = None
     dataroot: Path | None = None
     cache_dir: Path | None = None
-    say: Callable[[str], Any] = silent
+    say: Say = silent
 
 
-DEFAULT = Settings()
+DEFAULT = Measuring()
 
 
 @dataclass(frozen=True)
@@ -71,24 +74,24 @@ class Measurement:
     cost: Cost | None
     file_bytes: int
     memory: PeakMemory | None
-    speeds: tuple[Latency | Failure, ...]
+    speeds: tuple[Speed | Failure, ...]
     evaluation: Evaluation | None
     training_seconds: float | None
 
     @property
     def runtimes(self) -> tuple[str, ...]:
-        """What it was timed in, without versions."""
+        """The runtimes it was timed in, without versions."""
         return tuple(speed.runtime.split()[0] for speed in self.speeds)
 
-    def latency_in(self, runtime: str) -> Latency | None:
+    def latency_in(self, runtime: str) -> Speed | None:
         """The time in ``runtime``, or None if it was not timed or failed there."""
         found = dict(zip(self.runtimes, self.speeds)).get(runtime)
-        return found if isinstance(found, Latency) else None
+        return found if isinstance(found, Speed) else None
 
     @property
-    def latency(self) -> Latency | None:
+    def latency(self) -> Speed | None:
         """The time in eager PyTorch."""
-        return self.latency_in(TORCH)
+        return self.latency_in(EAGER)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -104,42 +107,30 @@ class Measurement:
 def measure(
     run: Run,
     translation: Translation,
-    size: tuple[int, int, int],
+    net: nn.Module | None,
+    example: Tensor,
+    speeds: tuple[Speed | Failure, ...] = (),
     evaluation: Evaluation | None = None,
-    settings: Settings = DEFAULT,
+    memory: bool = True,
+    threads: int = 1,
 ) -> Measurement:
-    """Everything about one generator of a run, for one input of ``size`` (C, H, W).
+    """Everything about one generator of a run, for the input ``example`` (1, C, H, W).
 
-    Raises CheckpointError if the weights cannot be loaded.
+    ``net``: the generator, or None if it cannot be rebuilt.
     """
-    cost: Cost | None = None
-    memory: PeakMemory | None = None
-    speeds: tuple[Latency | Failure, ...] = ()
-    if run.can_rebuild(translation.generator):
-        net = run.load_generator(translation.generator)
-        noise = torch.Generator().manual_seed(0)
-        example = torch.rand((1, *size), generator=noise) * 2 - 1
-        cost, speeds = cost_of(net, example), _speeds(net, example, settings)
-        memory = peak_memory(net, example, settings.threads) if settings.memory else None
     return Measurement(
         run=run.name,
         generator=translation.generator,
-        cost=cost,
+        cost=cost_of(net, example) if net is not None else None,
         file_bytes=run.weights[translation.generator].stat().st_size,
-        memory=memory,
+        memory=peak_memory(net, example, threads) if memory and net is not None else None,
         speeds=speeds,
         evaluation=evaluation,
         training_seconds=run.training_seconds,
     )
 
 
-def _speeds(net: torch.nn.Module, example: torch.Tensor, settings: Settings) -> tuple[Latency | Failure, ...]:
-    how = {"threads": settings.threads, "repeats": settings.repeats}
-    others = (speed_in(target, net, example, **how) for target in settings.runtimes)
-    return (latency(net, example, **how), *others)
-
-
-def comparable(runs: Sequence[Run]) -> tuple[Run, ...]:
+def in_order(runs: Sequence[Run]) -> tuple[Run, ...]:
     """The runs in the order to show them: dense ones first, else as given.
 
     Raises DataError if there are none, a name comes twice, or they translate between different things.
@@ -167,39 +158,72 @@ def is_full(run: Run) -> bool:
     )
 
 
-def evaluated(runs: Sequence[Run], settings: Settings = DEFAULT) -> dict[tuple[str, str], Evaluation]:
+def evaluate_all(runs: Sequence[Run], measuring: Measuring = DEFAULT) -> dict[tuple[str, str], Evaluation]:
     """Quality of every generator by (run, generator): read again where nothing changed, else measured.
 
     Raises DataError if test pictures are missing or damaged.
     """
     found = {}
     for run in runs:
-        settings.say(f"quality of {run.name} ...")
+        measuring.say(f"quality of {run.name} ...")
         for evaluation in evaluate_run(
             run,
-            protocol=settings.protocol,
-            extractor=settings.extractor,
-            lpips=settings.lpips,
-            cache_dir=settings.cache_dir,
-            dataroot=settings.dataroot,
-            say=settings.say,
+            protocol=measuring.protocol,
+            extractor=measuring.extractor,
+            lpips=measuring.lpips,
+            cache_dir=measuring.cache_dir,
+            dataroot=measuring.dataroot,
+            say=measuring.say,
         ):
             found[run.name, evaluation.generator] = evaluation
     return found
 
 
 def measure_all(
-    runs: Sequence[Run], settings: Settings = DEFAULT
+    runs: Sequence[Run], measuring: Measuring = DEFAULT
 ) -> dict[Translation, tuple[Measurement, ...]]:
-    """Measurements of all ``runs`` (see :func:`comparable`) by translation, in the order of the runs."""
-    quality = evaluated(runs, settings)
+    """Measurements of all ``runs`` (see :func:`in_order`) by translation, in the order of the runs.
 
-    def column(run: Run, translation: Translation) -> Measurement:
-        settings.say(f"cost and speed of {run.name} {translation.generator} ...")
-        size = runs[0].input_size(translation.generator)
-        return measure(run, translation, size, quality.get((run.name, translation.generator)), settings)
+    Raises:
+        CheckpointError: weights cannot be loaded.
+        DataError: test pictures are missing or damaged.
+    """
+    quality = evaluate_all(runs, measuring)
+    return {each: _columns(runs, each, quality, measuring) for each in runs[0].translations}
 
-    return {t: tuple(column(run, t) for run in runs) for t in runs[0].translations}
+
+def _columns(
+    runs: Sequence[Run],
+    translation: Translation,
+    quality: Mapping[tuple[str, str], Evaluation],
+    measuring: Measuring,
+) -> tuple[Measurement, ...]:
+    name = translation.generator
+    measuring.say(f"cost and speed of {name} ...")
+    nets = {
+        run.name: normalised(run.load_generator(name), measuring.norm_mode)
+        for run in runs
+        if run.can_rebuild(name)
+    }
+    noise = torch.Generator().manual_seed(0)
+    example = torch.rand((1, *runs[0].input_size(name)), generator=noise) * 2 - 1
+    by_runtime = [
+        time_generators(target, nets, example, measuring.threads, measuring.repeats, measuring.norm_mode)
+        for target in (None, *measuring.runtimes)
+    ]
+    return tuple(
+        measure(
+            run,
+            translation,
+            nets.get(run.name),
+            example,
+            tuple(found[run.name] for found in by_runtime if run.name in found),
+            quality.get((run.name, name)),
+            measuring.memory,
+            measuring.threads,
+        )
+        for run in runs
+    )
 
 
 def _outputs(run: Run) -> str:

@@ -11,6 +11,7 @@ from coronet_plugin.comparison.quantities import Quantity, quantities
 from coronet_plugin.drawing import COLOURS
 from coronet_plugin.evaluation.protocols import PROTOCOLS
 from coronet_plugin.evaluation.record import Evaluation
+from coronet_plugin.measure.timing import WARMUP
 from coronet_plugin.runs.run import Run
 
 
@@ -91,8 +92,8 @@ def _about_cost(columns: Sequence[Measurement]) -> Iterator[str]:
         threads = "1 thread" if first.threads == 1 else f"{first.threads} threads"
         runtimes = ", ".join(dict.fromkeys(speed.runtime for speed in speeds))
         yield (
-            f"MACs, memory and latency for an input of {size}. Latency: fp32 in evaluation mode on the CPU, "
-            f"{threads}, {first.repeats} runs after {first.warmup} for warm-up; {runtimes}."
+            f"MACs, memory and latency for an input of {size}. Latency: fp32 on the CPU, {threads}, "
+            f"the runs taking turns for {first.timing.calls} rounds after {WARMUP} for warm-up; {runtimes}."
         )
     if any(column.memory for column in columns):
         yield (

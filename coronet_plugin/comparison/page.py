@@ -1,4 +1,4 @@
-"""What report pages are made of: dominate's tags, style and behaviour, all inline; no server is needed."""
+"""Parts of report pages: dominate's tags, style and behaviour, all inline; no server is needed."""
 
 from __future__ import annotations
 

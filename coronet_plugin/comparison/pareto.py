@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from coronet_plugin.channels.cost import human
 from coronet_plugin.comparison.measure import Measurement
 from coronet_plugin.comparison.quantities import KID, MACS, SSIM, Quantity, latency_in
-from coronet_plugin.comparison.runtimes import TORCH
 from coronet_plugin.drawing import COLOURS, GREY, new_figure, style
+from coronet_plugin.export.targets import EAGER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ class Point:
 
 
 def quality_of(columns: Sequence[Measurement]) -> Quantity | None:
-    """What the runs can be ranked by: KID if all have it, else SSIM, else nothing."""
+    """The quantity by which the runs can be ranked: KID if all have it, else SSIM, else nothing."""
     for quantity in (KID, SSIM):
         if all(quantity.read(column) is not None for column in columns):
             return quantity
@@ -72,7 +72,7 @@ def pareto_figure(columns: Sequence[Measurement]) -> Figure | None:
     quality = quality_of(columns)
     if quality is None or len(columns) < 2:
         return None
-    costs = [(MACS, "multiply-adds (MACs)"), (latency_in(TORCH), "CPU latency in eager PyTorch, ms")]
+    costs = [(MACS, "multiply-adds (MACs)"), (latency_in(EAGER), "CPU latency in eager PyTorch, ms")]
     panels = [(found, label) for cost, label in costs if len(found := points(columns, cost, quality)) > 1]
     if not panels:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from coronet_plugin.channels.cost import human
 from coronet_plugin.comparison.measure import Measurement
-from coronet_plugin.comparison.runtimes import TORCH
+from coronet_plugin.export.targets import EAGER
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ def latency_in(runtime: str) -> Quantity:
 
     def spread(measurement: Measurement) -> str:
         found = measurement.latency_in(runtime)
-        return f"p10 to p90: {found.p10_ms:.1f} to {found.p90_ms:.1f} ms" if found else ""
+        return f"p10 to p90: {found.timing.p10_ms:.1f} to {found.timing.p90_ms:.1f} ms" if found else ""
 
     def read(measurement: Measurement) -> float | None:
         found = measurement.latency_in(runtime)
-        return found.median_ms if found else None
+        return found.timing.median_ms if found else None
 
-    key, name = ("latency_ms", "eager PyTorch") if runtime == TORCH else (f"latency_ms_{runtime}", runtime)
+    key, name = ("latency_ms", "eager PyTorch") if runtime == EAGER else (f"latency_ms_{runtime}", runtime)
     return Quantity(key, "CPU latency", f"{name}, median", read, lambda v: f"{v:.1f} ms", spread=spread)
 
 
@@ -148,5 +148,5 @@ def quantities(columns: Sequence[Measurement]) -> tuple[Quantity, ...]:
     """The rows for these measurements: one for each runtime; distances and LPIPS where they were measured."""
     runtimes = dict.fromkeys(name for column in columns for name in column.runtimes)
     distances = [q for q in (KID, FID, LPIPS) if any(q.read(column) is not None for column in columns)]
-    latencies = [latency_in(runtime) for runtime in runtimes or (TORCH,)]
+    latencies = [latency_in(runtime) for runtime in runtimes or (EAGER,)]
     return (*COSTS, *latencies, *distances, *LIKENESS, TIME)

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from coronet_plugin.comparison.measure import Measurement
 from coronet_plugin.comparison.quantities import FID, KID, LPIPS, quantities
+from coronet_plugin.comparison.runtimes import Speed
 from coronet_plugin.evaluation.record import as_plain
-from coronet_plugin.measure.latency import Latency
+from coronet_plugin.measure.machine import describe_machine
 from coronet_plugin.runs.run import Translation
+from coronet_plugin.versions import versions
 
 
 def as_json(measurements: Mapping[Translation, Sequence[Measurement]]) -> dict[str, Any]:
@@ -25,8 +25,9 @@ def as_json(measurements: Mapping[Translation, Sequence[Measurement]]) -> dict[s
         }
     return {
         "format": "coronet-comparison",
-        "version": 2,
-        "torch": torch.__version__,
+        "version": 3,
+        "versions": versions(),
+        "machine": describe_machine(),
         "ratios": "value / first run",
         "differences": "value - first run",
         "generators": groups,
@@ -44,7 +45,7 @@ def _values(column: Measurement, columns: Sequence[Measurement]) -> dict[str, An
         (ratios if quantity.relative else differences)[quantity.key] = against
     values["latency"] = column.latency.as_dict() if column.latency else None
     values["latencies"] = {
-        name: speed.as_dict() if isinstance(speed, Latency) else {"failed": speed.reason}
+        name: speed.as_dict() if isinstance(speed, Speed) else {"failed": speed.reason}
         for name, speed in zip(column.runtimes, column.speeds)
     }
     values["memory"] = column.memory.as_dict() if column.memory else None

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from coronet_plugin.comparison import numbers, sections
-from coronet_plugin.comparison.measure import DEFAULT, Measurement, Settings, comparable, measure_all
+from coronet_plugin.comparison.measure import DEFAULT, Measurement, Measuring, in_order, measure_all
 from coronet_plugin.comparison.page import SCRIPT, STYLE, Measurements, html, percent
 from coronet_plugin.comparison.quantities import KID
 from coronet_plugin.comparison.record import as_json
 from coronet_plugin.comparison.sections import NUMBERS
 from coronet_plugin.errors import DataError
+from coronet_plugin.export.normalisation import NORM_MODES
 from coronet_plugin.runs.run import Run
 
 PAGE = "index.html"
@@ -29,7 +30,7 @@ PAGE = "index.html"
 def write_comparison(
     runs: Sequence[Run],
     output: Path | str,
-    settings: Settings = DEFAULT,
+    measuring: Measuring = DEFAULT,
     *,
     images: int = 12,
     title: str = "",
@@ -44,10 +45,10 @@ def write_comparison(
     not fit together, CheckpointError if weights cannot be loaded, OptionError if a library is missing.
     """
     html()  # refuse before anything is measured
-    runs = comparable(runs)
+    runs = in_order(runs)
     for run in runs:
         _require_results(run)
-    measurements = measure_all(runs, settings)
+    measurements = measure_all(runs, measuring)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(output / "images", ignore_errors=True)
@@ -59,7 +60,7 @@ def write_comparison(
         for line in summary(measurements):
             html().p(line, cls="summary")
         sections.pictures(runs, measurements, output, images)
-        numbers.table(runs, measurements, remarks)
+        numbers.table(runs, measurements, (*remarks, _about_norms(measuring)))
         sections.pareto(measurements, output)
         sections.budget(runs, output)
         sections.widths(runs)
@@ -102,6 +103,11 @@ def _raw(text: str) -> Any:
     return raw(text)
 
 
+def _about_norms(measuring: Measuring) -> str:
+    mode = measuring.norm_mode
+    return f"Cost, memory and latency with --norm_mode {mode}: {NORM_MODES[mode]}; dropout is off."
+
+
 # What it comes to, in words
 
 
@@ -120,7 +126,7 @@ def _sentence(column: Measurement, first: Measurement, several: bool) -> str:
         parts.append(f"{percent(column.cost.macs / first.cost.macs)} of the MACs")
         parts.append(f"{percent(column.cost.parameters / first.cost.parameters)} of the parameters")
     if column.latency and first.latency:
-        times = first.latency.median_ms / column.latency.median_ms
+        times = first.latency.timing.median_ms / column.latency.timing.median_ms
         parts.append(f"{times:.2g} times as fast on this CPU")
     ours, theirs = KID.read(column), KID.read(first)
     if ours is not None and theirs is not None:

@@ -36,9 +36,8 @@ def shown_stems(runs: Sequence[Run], translation: Translation, count: int) -> li
     """
     common: set[str] | None = None
     for run in runs:
-        assert run.images_dir is not None  # _require_results
         ending = f"_{translation.output}.png"
-        found = {path.name[: -len(ending)] for path in run.images_dir.glob(f"*{ending}")}
+        found = {path.name[: -len(ending)] for path in run.pictures(translation.output)}
         common = found if common is None else common & found
     stems = sorted(common or ())
     if not stems:
@@ -198,7 +197,7 @@ def commands(runs: Sequence[Run], own: str = "") -> None:
 
 
 def _records(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """What every training was made of; a continued run has a column for every time."""
+    """The ingredients of every training; a continued run has a column for every time."""
     tags = html()
     tags.h3("What they were made of")
     said = [(name, provenance.in_words(one)) for name, record in records.items() for one in record]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coronet_plugin.command import Command, add_run_options, positive
+from coronet_plugin.command import Command, add_run_options, positive, say
 from coronet_plugin.errors import OptionError
 
 if TYPE_CHECKING:
@@ -54,10 +53,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     evaluations = _evaluations(options)
     if options.json:
-        from coronet_plugin.evaluation.record import as_plain, versions
+        from coronet_plugin.evaluation.record import LIBRARIES, as_plain
+        from coronet_plugin.versions import versions
 
         found = [as_plain(evaluation) for evaluation in evaluations]
-        print(json.dumps({"versions": versions(), "evaluations": found}, indent=1))
+        print(json.dumps({"versions": versions(*LIBRARIES), "evaluations": found}, indent=1))
     else:
         from coronet_plugin.evaluation.table import text
 
@@ -79,11 +79,11 @@ def _without_runs(options: argparse.Namespace) -> list[Evaluation]:
 
     extractor, cache = load_extractor(options.weights, options.device), options.cache_dir
     if options.folders:
-        return [evaluate_folders(*options.folders, extractor=extractor, cache_dir=cache, say=_say)]
+        return [evaluate_folders(*options.folders, extractor=extractor, cache_dir=cache, say=say)]
     protocol, size = options.protocol, options.size
     return list(
         evaluate_data(
-            options.data, extractor=extractor, protocol=protocol, size=size, cache_dir=cache, say=_say
+            options.data, extractor=extractor, protocol=protocol, size=size, cache_dir=cache, say=say
         )
     )
 
@@ -109,7 +109,7 @@ def _runs(options: argparse.Namespace) -> list[Evaluation]:
             lpips=lpips,
             cache_dir=options.cache_dir,
             dataroot=options.dataroot,
-            say=_say,
+            say=say,
         )
     ]
 
@@ -121,12 +121,8 @@ def _extractor(options: argparse.Namespace) -> FeatureExtractor | None:
     try:
         return load_extractor(options.weights, options.device)
     except MissingWeights as missing:
-        _say(str(missing))
+        say(str(missing))
         return None
-
-
-def _say(line: str) -> None:
-    print(f"coronet: {line}", file=sys.stderr, flush=True)
 
 
 COMMANDS = (

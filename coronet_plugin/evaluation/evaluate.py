@@ -14,7 +14,7 @@ from pathlib import Path
 
 from coronet_plugin._version import __version__
 from coronet_plugin.errors import CheckpointError, DataError
-from coronet_plugin.evaluation import protocols, record
+from coronet_plugin.evaluation import protocols, record, same
 from coronet_plugin.evaluation.cache import Say, default_folder
 from coronet_plugin.evaluation.distances import distance
 from coronet_plugin.evaluation.duplicates import Duplicates, duplicates, looks
@@ -32,24 +32,30 @@ __all__ = ["PROTOCOLS", "Evaluation", "evaluate_data", "evaluate_folders", "eval
 
 @dataclass(frozen=True)
 class Subject:
-    """One generator's pictures, the truths beside them, and the real ones, or why they are missing."""
+    """One generator's pictures, the truths beside them, and the real ones, or why they are missing.
+
+    ``others``: how many pictures lie there that are of other data or an earlier test, and are left out.
+    """
 
     images_dir: Path
     translation: Translation
     made: Pictures
     real: RealPictures | None
     missing: str
+    others: int
 
     def pairs(self) -> list[tuple[Path, Path]]:
         """(made, truth) of every picture; none without truth. Raises DataError if a truth is missing."""
         if self.translation.truth is None:
             return []
-        return list(paired_files(self.images_dir, self.translation.output, self.translation.truth))
+        output, truth = self.translation.output, self.translation.truth
+        return list(paired_files(self.images_dir, output, truth, self.made.paths))
 
     def fingerprints(self) -> list[str]:
         truths = Pictures("truths", tuple(truth for _, truth in self.pairs()))
         real = (self.real.test, self.real.train) if self.real else ()
-        return [pictures.fingerprint for pictures in (self.made, truths, *real) if pictures is not None]
+        found = [pictures.fingerprint for pictures in (self.made, truths, *real) if pictures is not None]
+        return [*found, f"{self.others} others", f"{self.real.sources if self.real else 0} sources"]
 
 
 def evaluate_run(
@@ -72,7 +78,7 @@ def evaluate_run(
         OptionError: unknown protocol; a folder that cannot be written.
         DataError: the run was not tested; pictures are missing, damaged or of another size than real ones.
     """
-    protocols.checked(protocol)
+    protocols.check(protocol)
     tools = Tools(extractor, lpips, cache_dir or default_folder(), say)
     subjects = tuple(_subjects(run, dataroot))
     path = subjects[0].images_dir.parent / record.FILE
@@ -102,7 +108,7 @@ def evaluate_data(
     Pictures are resized to ``size`` pixels. Raises DataError if ``dataroot`` is no paired or unpaired data
     set with training and test pictures.
     """
-    protocols.checked(protocol)
+    protocols.check(protocol)
     tools = Tools(extractor, None, cache_dir or default_folder(), say)
     return tuple(
         Evaluation(
@@ -150,14 +156,16 @@ def _subjects(run: Run, dataroot: Path | None) -> Iterator[Subject]:
     phase_of(run)
     folder = run.images_dir
     assert folder is not None  # phase_of
-    there = [t for t in run.translations if any(folder.glob(f"*_{t.output}.png"))]
+    there = [t for t in run.translations if run.pictures(t.output)]
     if not there:
         names = " or ".join(f"*_{translation.output}.png" for translation in run.translations)
         raise DataError(f"no pictures named {names} in {folder}; run test.py --name {run.name} first")
     for translation in there:
-        paths = tuple(sorted(folder.glob(f"*_{translation.output}.png")))
-        made = Pictures(f"{translation.output} of {run.name}", paths)
-        yield Subject(folder, translation, made, *_real(run, translation, dataroot))
+        real, missing = _real(run, translation, dataroot)
+        paths = same.of_these_data(run, translation, real) if real else run.pictures(translation.output)
+        made = Pictures(f"{translation.output} of {run.name}", tuple(paths))
+        others = sum(1 for _ in folder.glob(f"*_{translation.output}.png")) - len(paths)
+        yield Subject(folder, translation, made, real, missing, others)
 
 
 def _real(run: Run, translation: Translation, dataroot: Path | None) -> tuple[RealPictures | None, str]:
@@ -219,7 +227,7 @@ def _paired(subject: Subject) -> PairedMetrics | None:
     translation = subject.translation
     if translation.truth is None:
         return None
-    return paired_metrics(subject.images_dir, translation.output, translation.truth)
+    return paired_metrics(subject.images_dir, translation.output, translation.truth, subject.made.paths)
 
 
 def _duplicates(real: RealPictures, tools: Tools) -> Duplicates | None:
@@ -229,6 +237,8 @@ def _duplicates(real: RealPictures, tools: Tools) -> Duplicates | None:
 def _notes(subject: Subject) -> Iterator[str]:
     """What a reader of the figures must know."""
     real, output = subject.real, subject.translation.output
+    if subject.others:
+        yield f"{subject.others} {output} beside them are of an earlier test or of other data, and left out"
     if real is None:
         yield f"no FID and KID: {subject.missing}"
         return

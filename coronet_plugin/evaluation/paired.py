@@ -7,7 +7,7 @@ to disk, in 8-bit RGB. SSIM and PSNR are scikit-image's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.errors import DataError, OptionError
-from coronet_plugin.evaluation.pictures import open_picture
+from coronet_plugin.pictures.reading import open_picture
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,16 @@ def pair_metrics(fake: Path, real: Path) -> PairMetrics:
     return PairMetrics(ssim(first, second), psnr(first, second), l1(first, second))
 
 
-def paired_files(folder: Path, fake: str = "fake_B", real: str = "real_B") -> Iterator[tuple[Path, Path]]:
-    """(``<stem>_<fake>.png``, ``<stem>_<real>.png``) of a results folder, sorted by stem.
+def paired_files(
+    folder: Path, fake: str = "fake_B", real: str = "real_B", among: Iterable[Path] | None = None
+) -> Iterator[tuple[Path, Path]]:
+    """(``<stem>_<fake>.png``, ``<stem>_<real>.png``) of a results folder, sorted by stem, or of ``among``.
 
     Raises DataError if the folder is missing, or a picture has no truth beside it.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; run test.py for this run first")
-    for path in sorted(folder.glob(f"*_{fake}.png")):
+    for path in sorted(folder.glob(f"*_{fake}.png")) if among is None else among:
         truth = path.with_name(path.name[: -len(f"{fake}.png")] + f"{real}.png")
         if not truth.is_file():
             raise DataError(f"{path.name} has no {truth.name} beside it in {folder}")
@@ -100,14 +102,17 @@ def paired_files(folder: Path, fake: str = "fake_B", real: str = "real_B") -> It
 
 
 def paired_metrics(
-    results_images_dir: Path | str, fake: str = "fake_B", real: str = "real_B"
+    results_images_dir: Path | str,
+    fake: str = "fake_B",
+    real: str = "real_B",
+    among: Iterable[Path] | None = None,
 ) -> PairedMetrics:
-    """Mean metrics of all pairs in the ``images`` folder that test.py wrote.
+    """Mean metrics of all pairs in the ``images`` folder that test.py wrote, or of the files ``among`` them.
 
     Raises DataError when there are no pairs, an image cannot be read, or sizes differ.
     """
     folder = Path(results_images_dir)
-    values = [astuple(pair_metrics(*pair)) for pair in paired_files(folder, fake, real)]
+    values = [astuple(pair_metrics(*pair)) for pair in paired_files(folder, fake, real, among)]
     if not values:
         raise DataError(f"no pictures named *_{fake}.png in {folder}; run test.py for this run first")
     mean_ssim, mean_psnr, mean_l1 = (float(np.mean(column)) for column in zip(*values))

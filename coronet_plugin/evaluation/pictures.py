@@ -7,7 +7,6 @@ but their origin. Pictures are read one at a time.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from coronet_plugin.errors import DataError, OptionError
+from coronet_plugin.pictures.files import ENDINGS, FULL_DEPTH, pictures_below, spread
+from coronet_plugin.pictures.reading import halves, open_picture
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff", ".webp")
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
 _BICUBIC = Image.Resampling.BICUBIC
 
@@ -30,6 +30,8 @@ class Reading:
 
     ``half``: "A" or "B", the left or right half of an aligned pair. ``gray``: through one channel.
     ``preprocess``, ``load_size``, ``crop_size`` and ``aspect_ratio`` are the options of test.py, in pixels.
+    ``alpha``: resized with its transparency, which then is left out. ``bit_depth``: of files of 16 bits.
+    ``padded``: test.py kept sizes by padding, so ``--preprocess none`` leaves them alone.
     """
 
     half: str = ""
@@ -38,6 +40,9 @@ class Reading:
     load_size: int = 256
     crop_size: int = 256
     aspect_ratio: float = 1.0
+    alpha: bool = False
+    bit_depth: int = FULL_DEPTH
+    padded: bool = False
 
     def __post_init__(self) -> None:
         if self.preprocess and self.preprocess not in PREPROCESS:
@@ -52,20 +57,13 @@ class Reading:
 
     def __call__(self, path: Path) -> np.ndarray:
         """(H, W, 3), uint8. Raises DataError if the file is damaged, no pair, or smaller than the crop."""
-        image = self._halved(open_picture(path), path)
+        image = open_picture(path, "RGBA" if self.alpha else "RGB", self.bit_depth)
+        if self.half:
+            image = halves(image, path)["AB".index(self.half)]
         image = self._resized(image.convert("L") if self.gray else image)
         if self.preprocess.endswith("crop"):
             image = self._cropped(image, path)
         return np.asarray(self._stretched(image).convert("RGB"))
-
-    def _halved(self, image: Image.Image, path: Path) -> Image.Image:
-        width, height = image.size
-        if not self.half:
-            return image
-        if width % 2 or width <= height:
-            raise DataError(f"{path} has {width} x {height} pixels and is not two pictures side by side")
-        left = 0 if self.half == "A" else width // 2
-        return image.crop((left, 0, left + width // 2, height))
 
     def _resized(self, image: Image.Image) -> Image.Image:
         width, height = image.size
@@ -73,7 +71,7 @@ class Reading:
             width = height = self.load_size
         elif self.preprocess.startswith("scale_width"):
             width, height = self.load_size, int(max(self.load_size * height / width, self.crop_size))
-        elif self.preprocess == "none":
+        elif self.preprocess == "none" and not self.padded:
             width, height = (max(4, round(side / 4) * 4) for side in (width, height))
         return image if image.size == (width, height) else image.resize((width, height), _BICUBIC)
 
@@ -122,11 +120,6 @@ class Pictures:
         return Pictures(self.name, tuple(self.paths[i] for i in spread(len(self), count)), self.reading)
 
 
-def spread(total: int, count: int) -> np.ndarray:
-    """Places of ``count`` out of ``total`` in a row, evenly spread; all of them if there are no more."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
-
-
 def pictures_of(name: str, source: str | Path, reading: Reading | None = None) -> Pictures:
     """The pictures below the folder ``source``, or of a pattern such as ``images/*_fake_B.png``, sorted.
 
@@ -138,15 +131,6 @@ def pictures_of(name: str, source: str | Path, reading: Reading | None = None) -
     return Pictures(name, paths, reading or Reading())
 
 
-def open_picture(path: Path) -> Image.Image:
-    """The file as an RGB image, fully read. Raises DataError when it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
-
-
 def sizes_text(sizes: Sequence[tuple[int, int]] | np.ndarray) -> str:
     """``256 x 256`` (width x height) of rows (height, width); ``various sizes`` if they differ."""
     found = {(int(width), int(height)) for height, width in sizes}
@@ -156,8 +140,7 @@ def sizes_text(sizes: Sequence[tuple[int, int]] | np.ndarray) -> str:
 def _below(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
-    files = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
-    return tuple(sorted(path for path in files if path.suffix.lower() in ENDINGS))
+    return tuple(sorted(map(Path, pictures_below(folder))))
 
 
 def _matching(pattern: Path) -> tuple[Path, ...]:

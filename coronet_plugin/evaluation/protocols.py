@@ -17,8 +17,9 @@ from coronet_plugin.evaluation.cache import Say, default_folder, features_of
 from coronet_plugin.evaluation.distances import Distance, distance
 from coronet_plugin.evaluation.features import FeatureExtractor
 from coronet_plugin.evaluation.perceptual import Perceptual
-from coronet_plugin.evaluation.pictures import Pictures, spread
+from coronet_plugin.evaluation.pictures import Pictures
 from coronet_plugin.evaluation.real import RealPictures
+from coronet_plugin.pictures.files import spread
 
 TEST, ALL = "test", "all"
 PROTOCOLS = {
@@ -46,11 +47,10 @@ class Tools:
         return features_of(pictures, self.extractor, self.cache_dir, self.say)
 
 
-def checked(protocol: str) -> str:
-    """``protocol``, if there is one of that name. Raises OptionError."""
+def check(protocol: str) -> None:
+    """Raises OptionError when there is no such protocol."""
     if protocol not in PROTOCOLS:
         raise OptionError(f"there is no protocol {protocol!r}; choose {' or '.join(PROTOCOLS)}")
-    return protocol
 
 
 def of_translated(made: Pictures, real: RealPictures, protocol: str, tools: Tools) -> Distance:

@@ -1,8 +1,10 @@
 """The real pictures that a run's translations are held against, found by the options it was tested with.
 
 Aligned data keeps both sides of a pair in one file of ``<dataroot>/<phase>``, unaligned data has folders
-``<phase>A`` and ``<phase>B``; ``--direction BtoA`` makes data A what the model calls B. ``test_opt.txt`` says
-how pictures were prepared. ``--max_dataset_size`` is not heeded: all real pictures are taken.
+``<phase>A`` and ``<phase>B``; ``--direction BtoA`` makes data A what the model calls B. How pictures were
+prepared is noted beside the test's (:mod:`coronet_plugin.runs.tested`); hosts that do not write that have a
+``test_opt.txt``, which speaks of the last test alone. ``--max_dataset_size`` is not heeded: all real pictures
+are taken.
 """
 
 from __future__ import annotations
@@ -13,21 +15,27 @@ from pathlib import Path
 
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.evaluation.pictures import Pictures, Reading, pictures_of
-from coronet_plugin.runs.run import Options, Run, Translation, parse_options
+from coronet_plugin.pictures.files import FULL_DEPTH
+from coronet_plugin.runs.options import Options, parse_options
+from coronet_plugin.runs.run import Run, Translation
 
 TRAIN, TEST = "train", "test"
+NAMED = "real_A"
+"""The visual after whose pictures test.py names what it writes."""
 
 
 @dataclass(frozen=True)
 class RealPictures:
     """Real pictures of what a generator makes. ``sources``: how many there were to translate.
 
-    ``train`` is None where the training pictures are not there, or the run was tested on them.
+    ``train`` is None where the training pictures are not there, or the run was tested on them. ``named``: the
+    model's ``real_A``, after which test.py names all its files.
     """
 
     test: Pictures
     train: Pictures | None
     sources: int
+    named: Pictures
 
 
 def real_pictures(run: Run, translation: Translation, dataroot: Path | None = None) -> RealPictures:
@@ -40,12 +48,17 @@ def real_pictures(run: Run, translation: Translation, dataroot: Path | None = No
     phase = phase_of(run)
     options = tested_with(run, phase)
     root = dataroot or _dataroot(options)
-    sides = [_side(visual, options) for visual in (translation.output, translation.source)]
-    made, source = (_read_like_the_test(run, translation, options, side) for side in sides)
+    first, second = run.channels("G")
+
+    def of(visual: str) -> tuple[str, Reading]:
+        side, channels = _side(visual, options), first if visual == NAMED else second
+        return side, _read_like_the_test(channels, options, side)
+
     return RealPictures(
-        test=_pictures(f"real {phase} pictures", root, phase, sides[0], made),
-        train=_training_pictures(root, phase, sides[0], made),
-        sources=len(_pictures("", root, phase, sides[1], source)),
+        test=_pictures(f"real {phase} pictures", root, phase, *of(translation.output)),
+        train=_training_pictures(root, phase, *of(translation.output)),
+        sources=len(_pictures("", root, phase, *of(translation.source))),
+        named=_pictures("", root, phase, *of(NAMED)),
     )
 
 
@@ -61,7 +74,7 @@ def real_sides(dataroot: Path, size: int) -> dict[str, RealPictures]:
         test, train = (
             _pictures(f"real {phase} pictures", dataroot, phase, letter, reading) for phase in (TEST, TRAIN)
         )
-        return RealPictures(test, train, len(test))
+        return RealPictures(test, train, len(test), test)
 
     return {letter: side(letter) for letter in "AB"}
 
@@ -74,13 +87,24 @@ def phase_of(run: Run) -> str:
 
 
 def tested_with(run: Run, phase: str) -> Options:
-    """What test.py was run with: ``test_opt.txt``; without it the options of the training."""
+    """What test.py made the pictures with; where that was not noted, its last options, or the training's."""
+    if run.tested is not None:
+        return Options(run.tested.options, {})
     for name in (phase, TEST):
         path = run.folder / f"{name}_opt.txt"
         if name != TRAIN and path.is_file():
             return parse_options(path.read_text(encoding="utf-8"))
     whole = {"load_size": str(run.options.crop_size)}  # test.py's default: nothing beyond the crop
     return Options({**run.options.values, **whole}, {})
+
+
+def wrote_elsewhere(run: Run) -> bool:
+    """Whether all that is known of tests is of one that wrote its pictures into another folder."""
+    options = tested_with(run, phase_of(run))
+    assert run.images_dir is not None  # phase_of
+    wrote = Path(options.text("results_dir", "")).resolve() / run.name
+    known = run.tested is None and "results_dir" in options.values
+    return known and wrote != run.images_dir.parent.parent.resolve()
 
 
 def _dataroot(options: Options) -> Path:
@@ -98,7 +122,7 @@ def _side(visual: str, options: Options) -> str:
     return "B" if letter == "A" else "A"
 
 
-def _read_like_the_test(run: Run, translation: Translation, options: Options, side: str) -> Reading:
+def _read_like_the_test(channels: int, options: Options, side: str) -> Reading:
     aspect_ratio = options.text("aspect_ratio", "1.0")
     if not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", aspect_ratio) or float(aspect_ratio) <= 0:
         raise OptionError(
@@ -106,7 +130,10 @@ def _read_like_the_test(run: Run, translation: Translation, options: Options, si
         )
     return Reading(
         half=side if _is_aligned(options) else "",
-        gray=run.channels(translation.generator)[1] == 1,
+        gray=channels == 1,
+        alpha=channels == 4,
+        bit_depth=options.integer("bit_depth", FULL_DEPTH),
+        padded=options.integer("pad_to_multiple", 0) > 1,
         preprocess=options.text("preprocess", options.text("resize_or_crop", "resize_and_crop")),
         load_size=options.integer("load_size", options.integer("loadSize", options.crop_size)),
         crop_size=options.crop_size,

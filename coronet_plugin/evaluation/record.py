@@ -10,19 +10,18 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin._version import __version__
 from coronet_plugin.evaluation.distances import Distance
 from coronet_plugin.evaluation.duplicates import Duplicates
 from coronet_plugin.evaluation.paired import PairedMetrics
 from coronet_plugin.files import write_text
+from coronet_plugin.versions import versions
 
 FILE = "evaluation.json"
 FORMAT, VERSION = "coronet-evaluation", 1
-_LIBRARIES = ("torch", "numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
+LIBRARIES = ("numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def write(path: Path, protocol: str, inputs: Inputs, evaluations: Sequence[Evalu
     """Put them into ``path``, beside those of other protocols. Raises CheckpointError if it cannot be."""
     entry = {
         "inputs": asdict(inputs),
-        "versions": versions(),
+        "versions": versions(*LIBRARIES),
         "translations": [as_plain(evaluation) for evaluation in evaluations],
     }
     protocols = {**_load(path), protocol: entry}
@@ -92,17 +91,6 @@ def as_plain(evaluation: Evaluation) -> dict[str, Any]:
     if evaluation.paired is not None and math.isinf(evaluation.paired.psnr):
         values["paired"]["psnr"] = "inf"
     return values
-
-
-def versions() -> dict[str, str]:
-    """Of this package and the libraries that figures depend on, those that are installed."""
-    found = {"coronet-plugin": __version__}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _load(path: Path) -> dict[str, Any]:

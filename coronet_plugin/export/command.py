@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coronet_plugin.command import Command, height_width, positive
+from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
 from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.extension import add_family_option
 
 if TYPE_CHECKING:
-    from coronet_plugin.export.pictures import Pictures
-    from coronet_plugin.export.pipeline import Request, Result
+    from coronet_plugin.export.pictures import Samples
+    from coronet_plugin.export.pipeline import Result
+    from coronet_plugin.export.request import Request
     from coronet_plugin.runs.opener import StoredGenerator
 
 REJECTED_CODE = 3
@@ -27,6 +29,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="RUN_OR_WEIGHTS",
         help="name or folder of a run, slim or dense, or a weight file (.pth)",
     )
+    add_family_option(parser)
     parser.add_argument("--list", action="store_true", help="show all targets and what is installed here")
     parser.add_argument("--to", metavar="TARGET", help="runtime to export for; see --list")
     parser.add_argument("--dtype", default="fp32", help="fp32, fp16 or int8 (default: %(default)s)")
@@ -37,11 +40,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="256, or 256x512 as height x width (default: as trained)",
     )
     parser.add_argument("--dynamic", action="store_true", help="leave batch, height and width free")
-    parser.add_argument(
-        "--norm_mode",
-        default="batch",
-        help="batch: what test.py shows; running: what test.py --eval shows (default: %(default)s)",
-    )
+    add_norm_mode_option(parser)
     parser.add_argument(
         "--rewrite",
         default="",
@@ -103,12 +102,7 @@ def listing() -> str:
 def _weights(options: argparse.Namespace) -> dict[str, Path]:
     from coronet_plugin.runs.run import find_weights
 
-    weights = find_weights(options.weights, options.checkpoints_dir, options.epoch)
-    if not options.network:
-        return weights
-    if options.network not in weights:
-        raise OptionError(f"--network {options.network}: {options.weights} has {', '.join(weights)}")
-    return {options.network: weights[options.network]}
+    return find_weights(options.weights, options.checkpoints_dir, options.epoch, options.network)
 
 
 def _export(options: argparse.Namespace, name: str, path: Path) -> Result:
@@ -117,6 +111,7 @@ def _export(options: argparse.Namespace, name: str, path: Path) -> Result:
 
     _request(options, None).check()  # before anything is read
     stored = read_generator(name, path)
+    stored.family.check_one_image()
     request = _request(options, stored)
     request.check()
     pictures = _pictures(options, name, path, request, stored, options.images, "test", options.pictures)
@@ -130,17 +125,17 @@ def _export(options: argparse.Namespace, name: str, path: Path) -> Result:
 
 
 def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Request:
-    """What is asked; without a generator, as far as it does not depend on one."""
+    """The request; without a generator, as far as it does not depend on one."""
     from coronet_plugin.export.normalisation import check_norm_mode
-    from coronet_plugin.export.pipeline import Request
+    from coronet_plugin.export.request import Request
     from coronet_plugin.export.targets import target_named
-    from coronet_plugin.standalone.text import sides
 
     check_norm_mode(options.norm_mode)
     target = target_named(options.to).with_rewrites([p for p in options.rewrite.split(",") if p])
     if stored is None:
         return Request(target, options.dtype, dynamic=options.dynamic)
-    about = {"network": stored.name, "origin": stored.origin, "architecture": dict(stored.architecture)}
+    about: dict[str, Any] = {"network": stored.name, "origin": stored.origin}
+    about.update(architecture=stored.architecture, output_range=list(stored.family.output_range))
     about.update(cost=dict(stored.slim), cost_dense=dict(stored.dense))
     return Request(
         target,
@@ -148,7 +143,7 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
         size=options.size or stored.size,
         dynamic=options.dynamic,
         norm_mode=options.norm_mode,
-        multiple=sides(stored.architecture["netG"]),
+        multiple=stored.multiple,
         about=about,
         quantization=_quantization(options, stored),
     )
@@ -163,13 +158,13 @@ def _pictures(
     images: Path | None,
     phase: str,
     count: int,
-) -> Pictures:
+) -> Samples:
     from coronet_plugin.export.pictures import pictures_for
 
     return pictures_for(
         path,
         name,
-        stored.architecture["input_nc"],
+        stored.channels,
         request.size,
         images=images,
         results_dir=options.results_dir,
@@ -211,7 +206,7 @@ def _quantization(options: argparse.Namespace, stored: StoredGenerator) -> dict[
     }
 
 
-def _tell(result: Result, notes: Sequence[str], pictures: Pictures) -> None:
+def _tell(result: Result, notes: Sequence[str], pictures: Samples) -> None:
     """Files to standard output, everything else to standard error."""
     for path in result.files:
         print(path)
@@ -221,22 +216,23 @@ def _tell(result: Result, notes: Sequence[str], pictures: Pictures) -> None:
         limit = result.record["check"]["tolerance"]
         print(
             f"coronet: {result.path.name} does not compute the same: accepted are at most {limit['max']}, on "
-            f"average {limit['mean']}, and SSIM of at least {limit['ssim']}; it is kept for inspection alone",
+            f"average {limit['mean']}, where the output has a range of 2, and SSIM of at least "
+            f"{limit['ssim']}; it is kept for inspection alone",
             file=sys.stderr,
         )
 
 
-def _remarks(result: Result, pictures: Pictures) -> list[str]:
+def _remarks(result: Result, pictures: Samples) -> list[str]:
     from coronet_plugin.export.normalisation import NORM_MODES
+    from coronet_plugin.export.verify import in_words
 
     norms = f"{NORM_MODES[result.record['norm_mode']]}; dropout is off"
     found = result.difference
     if found is None:
         return [norms, f"NOT compared with torch: {result.record['check']['why_not_run']}"]
     compared = f"on {found.pictures} {pictures.source if pictures.are_real else 'pictures of seeded noise'}"
-    figures = (
-        f"at most {found.max:.1e}, on average {found.mean:.1e} of tanh's range of 2; SSIM {found.ssim:.4f}"
-    )
+    low, high = result.record["output"]["range"]
+    figures = in_words(found, (low, high))
     took = result.record["latency"]
     speed = f"{took['median_ms']:.3g} ms a picture here on one thread, the median of {took['calls']}; "
     speed += "coronet bench measures more closely"

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from coronet_plugin.errors import OptionError
 from coronet_plugin.export.pytorch import exported_program
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
 NORM_OPERATIONS = ("instance_norm", "batch_norm", "layer_norm", "reduce_mean", "reduce_sum", "rsqrt")
 """Kept in fp32 in fp16 packages: their sums over a picture leave fp16's range."""
@@ -29,8 +30,11 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
             )
         model = coremltools.convert(
             exported_program(job).run_decompositions({}),
-            inputs=[coremltools.TensorType(name="input", shape=tuple(job.example.shape))],
-            outputs=[coremltools.TensorType(name="output")],
+            inputs=[
+                coremltools.TensorType(name, x.shape, numpy_type(x))
+                for name, x in zip(job.ports.input_names, job.inputs)
+            ],
+            outputs=[coremltools.TensorType(name) for name in job.ports.output_names],
             minimum_deployment_target=coremltools.target.iOS16,
             compute_precision=precision,
             convert_to="mlprogram",
@@ -39,21 +43,27 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
     return {"exporter": "coremltools from torch.export"}
 
 
+def numpy_type(tensor: Tensor) -> Any:
+    """What Core ML takes for a tensor: whole numbers have 32 bits."""
+    return np.float32 if tensor.is_floating_point() else np.int32
+
+
 def why_not_run() -> str:
     """Why packages cannot be run on this machine, or nothing."""
     return "" if sys.platform == "darwin" else "Core ML runs on macOS and iOS alone"
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The package on the CPU. Core ML chooses its threads itself."""
     if why_not_run():
         raise OptionError(f"{path.name} cannot be run here: {why_not_run()}")
     import coremltools
 
     model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY)
+    about = model.get_spec().description
 
-    def run(values: np.ndarray) -> np.ndarray:
-        pictures = [model.predict({"input": picture[None]})["output"] for picture in values]
-        return np.concatenate(pictures).astype(np.float32)
+    def one(*values: np.ndarray) -> list[np.ndarray]:
+        found = model.predict({port.name: v for port, v in zip(about.input, values)})
+        return [found[port.name].astype(np.float32) for port in about.output]
 
-    return run
+    return one_at_a_time(one)

@@ -10,7 +10,7 @@ import numpy as np
 from coronet_plugin.errors import OptionError
 from coronet_plugin.export.pytorch import exported_program
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -36,7 +36,7 @@ _THREADS: list[int] = []
 """Threads of the process's pool, once a program is loaded: programs keep pointers into the pool."""
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The program in ExecuTorch's runtime; pictures one at a time.
 
     Raises:
@@ -56,10 +56,7 @@ def load(path: Path, threads: int = 1) -> Runner:
         program = Runtime.get().load_program(path)
         method = program.load_method("forward")
 
-    def one(picture: np.ndarray) -> np.ndarray:
-        output: np.ndarray = method.execute([torch.from_numpy(picture)])[0].numpy().copy()
-        return output
+    def one(*values: np.ndarray) -> list[np.ndarray]:
+        return [x.numpy().copy() for x in method.execute([torch.from_numpy(v) for v in values])]
 
-    return lambda values: np.concatenate(
-        [one(np.ascontiguousarray(values[i : i + 1])) for i in range(len(values))]
-    )
+    return one_at_a_time(one)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -16,10 +16,11 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
     with silenced():
         import litert_torch
 
-        litert_torch.convert(job.generator, (job.example,)).export(str(path))
+        litert_torch.convert(job.generator, job.inputs).export(str(path))
         if job.dtype == "fp16":
             _store_in_fp16_(path)
-    return {"exporter": "litert-torch", "input": _entry(path, "input"), "output": _entry(path, "output")}
+    inputs, outputs = ports_in(path)
+    return {"exporter": "litert-torch", "inputs": _entries(inputs), "outputs": _entries(outputs)}
 
 
 def _store_in_fp16_(path: Path) -> None:
@@ -42,35 +43,48 @@ def _store_in_fp16_(path: Path) -> None:
     tool.quantize().export_model(str(path), overwrite=True)
 
 
-def _entry(path: Path, end: str) -> dict[str, Any]:
-    """Name and shape of the input or output, as the file has them."""
+def ports_in(file: Path | Any) -> tuple[list[Any], list[Any]]:
+    """What a file, or an interpreter of one, says of its inputs and outputs, in the order of the generator.
+
+    A file has them in an order of its own; its signature numbers them (``args_0``, ``output_0``).
+    """
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path))
-    [details] = interpreter.get_input_details() if end == "input" else interpreter.get_output_details()
-    shape = [int(side) for side in details["shape"]]
-    return {
-        "name": details["name"],
-        "layout": "NCHW",
-        "shape": shape,
-        "dtype": np.dtype(details["dtype"]).name,
-        "range": [-1, 1],
-    }
+    interpreter = Interpreter(str(file)) if isinstance(file, Path) else file
+    [signature] = interpreter.get_signature_list()
+    runner = interpreter.get_signature_runner(signature)
+    return _by_number(runner.get_input_details()), _by_number(runner.get_output_details())
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def _by_number(details: dict[str, Any]) -> list[Any]:
+    return [details[name] for name in sorted(details, key=lambda name: int(name.rpartition("_")[2]))]
+
+
+def _entries(ports: list[Any]) -> list[dict[str, Any]]:
+    """Name, shape and type of inputs or outputs, as the file has them."""
+    return [
+        {
+            "name": port["name"],
+            "shape": [int(side) for side in port["shape"]],
+            "dtype": np.dtype(port["dtype"]).name,
+        }
+        for port in ports
+    ]
+
+
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file in an interpreter with the XNNPACK delegate, which is its default; pictures one at a time."""
     from ai_edge_litert.interpreter import Interpreter
 
     with silenced():
         interpreter = Interpreter(str(path), num_threads=threads)
         interpreter.allocate_tensors()
-    [entrance], [exit_] = interpreter.get_input_details(), interpreter.get_output_details()
+    inputs, outputs = ports_in(interpreter)
 
-    def one(picture: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(entrance["index"], picture)
+    def one(*values: np.ndarray) -> list[np.ndarray]:
+        for port, value in zip(inputs, values):
+            interpreter.set_tensor(port["index"], value)
         interpreter.invoke()
-        output: np.ndarray = interpreter.get_tensor(exit_["index"])
-        return output
+        return [interpreter.get_tensor(port["index"]) for port in outputs]
 
-    return lambda values: np.concatenate([one(values[i : i + 1]) for i in range(len(values))])
+    return one_at_a_time(one)

@@ -13,7 +13,8 @@ import numpy as np
 
 from coronet_plugin.errors import ExportError
 from coronet_plugin.export import onnx as onnx_files
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.silence import last_of
+from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
 
 PROGRAM = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
 """The converter itself. MNN's own command around it, mnnconvert, installs a package by pip if that is not
@@ -29,31 +30,38 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
         arguments += ["--fp16"] if job.dtype == "fp16" else []
         done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True)
     if not path.is_file():
-        lines = (done.stdout + done.stderr).split("\n")
-        raise ExportError(f"mnnconvert cannot convert this generator: {[*filter(None, lines)][-1][:200]}")
+        said = last_of(done.stdout + done.stderr)
+        raise ExportError(f"mnnconvert cannot convert this generator: {said}")
     return {"exporter": f"mnnconvert from {facts['exporter']}"}
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file in a CPU session with MNN's high precision, that is, fp32."""
     import MNN
+    import MNN.nn
 
     interpreter = MNN.Interpreter(str(path))
     session = interpreter.createSession({"numThread": threads, "precision": "high", "backend": "CPU"})
-    entrance = interpreter.getSessionInput(session)
+    names = MNN.nn.load_module_from_file(str(path), [], []).get_info()  # a session forgets their order
+    layout = MNN.Tensor_DimensionType_Caffe
 
-    def run(values: np.ndarray) -> np.ndarray:
-        if tuple(entrance.getShape()) != values.shape:
-            interpreter.resizeTensor(entrance, values.shape)
+    def run(*values: np.ndarray) -> Any:
+        entrances = [interpreter.getSessionInput(session, name) for name in names["inputNames"]]
+        if any(tuple(x.getShape()) != v.shape for x, v in zip(entrances, values)):
+            for entrance, value in zip(entrances, values):
+                interpreter.resizeTensor(entrance, value.shape)
             interpreter.resizeSession(session)
-        layout = MNN.Tensor_DimensionType_Caffe
-        given = MNN.Tensor(values.shape, MNN.Halide_Type_Float, np.ascontiguousarray(values), layout)
-        entrance.copyFrom(given)
+        for entrance, value in zip(entrances, values):
+            kind = MNN.Halide_Type_Float if value.dtype.kind == "f" else MNN.Halide_Type_Int
+            value = np.ascontiguousarray(value, np.float32 if value.dtype.kind == "f" else np.int32)
+            entrance.copyFrom(MNN.Tensor(value.shape, kind, value, layout))
         interpreter.runSession(session)
-        output = interpreter.getSessionOutput(session)
+        return in_a_row(taken(interpreter.getSessionOutput(session, name)) for name in names["outputNames"])
+
+    def taken(output: Any) -> np.ndarray:
         shape = output.getShape()
-        taken = MNN.Tensor(shape, MNN.Halide_Type_Float, np.zeros(shape, np.float32), layout)
-        output.copyToHostTensor(taken)
-        return np.array(taken.getNumpyData(), dtype=np.float32).reshape(shape)
+        tensor = MNN.Tensor(shape, MNN.Halide_Type_Float, np.zeros(shape, np.float32), layout)
+        output.copyToHostTensor(tensor)
+        return np.array(tensor.getNumpyData(), dtype=np.float32).reshape(shape)
 
     return run

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from coronet_plugin.export.ports import Port
 from coronet_plugin.export.silence import failed, silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
-INPUT, OUTPUT = "in0", "out0"
-"""What pnnx calls them."""
+INPUT, OUTPUT = "in", "out"
+"""Their names in files of pnnx, before their numbers."""
 
 
 @torch.no_grad()
@@ -25,20 +26,25 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
     weights = path.with_suffix(".bin")
     with tempfile.TemporaryDirectory() as folder, silenced() as said:  # pnnx leaves six files
         made = Path(folder) / "generator.pt"
-        pnnx.export(job.generator, str(made), (job.example,), check_trace=False, fp16=job.dtype == "fp16")
+        pnnx.export(job.generator, str(made), job.inputs, check_trace=False, fp16=job.dtype == "fp16")
         for suffix, place in ((".ncnn.param", path), (".ncnn.bin", weights)):
             if not made.with_suffix(suffix).is_file():
                 raise failed("pnnx", said)
             shutil.move(str(made.with_suffix(suffix)), str(place))
-    return {"exporter": "pnnx", "input": _entry(INPUT, job), "output": _entry(OUTPUT, job, output=True)}
+    return {
+        "exporter": "pnnx",
+        "inputs": [_entry(f"{INPUT}{i}", port) for i, port in enumerate(job.ports.inputs)],
+        "outputs": [_entry(f"{OUTPUT}{i}", port) for i, port in enumerate(job.ports.outputs)],
+    }
 
 
-def _entry(name: str, job: Job, output: bool = False) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": name, "layout": "CHW", "dtype": "float32", "range": [-1, 1]}
-    return entry if output else {**entry, "shape": list(job.example.shape[1:])}
+def _entry(name: str, port: Port) -> dict[str, Any]:
+    """Without the batch, of which ncnn knows nothing."""
+    entry = {"name": name, "shape": list(port.shape[1:])}
+    return {**entry, "layout": "CHW"} if port.is_picture else entry
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The pair as a function of arrays; one picture of the batch after another, calculating in fp32."""
     import ncnn
 
@@ -49,13 +55,17 @@ def load(path: Path, threads: int = 1) -> Runner:
     if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
         raise OSError("the files cannot be read as a network")
 
-    def one(picture: np.ndarray) -> np.ndarray:
-        given = np.ascontiguousarray(picture)  # has to live as long as the Mat that points into it
+    def one(*values: np.ndarray) -> list[np.ndarray]:
+        given = [np.ascontiguousarray(v[0]) for v in values]  # live as long as the Mats that point into them
+        found = []
         with net.create_extractor() as extractor:
-            extractor.input(INPUT, ncnn.Mat(given))
-            code, output = extractor.extract(OUTPUT)
-            if code:
-                raise RuntimeError(f"ncnn ended with code {code}")
-            return np.array(output)
+            for i, value in enumerate(given):
+                extractor.input(f"{INPUT}{i}", ncnn.Mat(value))
+            for name in sorted(net.output_names(), key=lambda name: int(name[len(OUTPUT) :])):
+                code, output = extractor.extract(name)
+                if code:
+                    raise RuntimeError(f"ncnn ended with code {code}")
+                found.append(np.array(output)[None])
+        return found
 
-    return lambda values: np.stack([one(picture) for picture in values])
+    return one_at_a_time(one)

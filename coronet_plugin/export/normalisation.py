@@ -101,14 +101,15 @@ class _NormInFp32(nn.Module):
 
 
 class Fp16Generator(nn.Module):
-    """Computes in fp16 but for its norms; takes and gives float32, (N, C, H, W)."""
+    """Computes in fp16 but for its norms; takes and gives float32, (N, C, H, W). Whole numbers stay."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self.generator(input.to(torch.float16)).float()
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        output = self.generator(*(x.half() if x.is_floating_point() else x for x in inputs))
+        return tuple(x.float() for x in output) if isinstance(output, tuple) else output.float()
 
 
 def why_not_fp16() -> str:

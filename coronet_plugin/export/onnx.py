@@ -1,71 +1,35 @@
-"""ONNX files, and ONNX Runtime to run them."""
+"""ONNX files, and ONNX Runtime to run them: :mod:`coronet_plugin.measure.onnx` as a target."""
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from coronet_plugin.export.pytorch import dynamic_shapes, sample
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner
-
-OPSET, LEGACY_OPSET = 20, 17
+from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
+from coronet_plugin.measure.onnx import can_use_dynamo, open_session, write_by_dynamo, write_by_tracing
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
-    """Write by torch's exporter of today, or by the former one where torch or onnxscript lack the other.
-
-    The former makes ``Slice`` chains of reflection padding, and is all that torch before 2.5 has.
-    """
+    """Write by torch's exporter of today, or by the former one where torch or onnxscript lack the other."""
     dynamo = can_use_dynamo()
+    names = job.ports.input_names, job.ports.output_names
     with silenced(), torch.no_grad():
-        (_dynamo if dynamo else _legacy)(job, path)
+        if dynamo:
+            write_by_dynamo(job.generator, sample(job), path, names, dynamic_shapes(job))
+        else:
+            write_by_tracing(job.generator, job.inputs, path, names, _free(job) if job.dynamic else None)
     return {"exporter": "torch.onnx, dynamo" if dynamo else "torch.onnx, legacy", "opset": _opset(path)}
 
 
-def can_use_dynamo() -> bool:
-    """Whether torch's exporter of today can be used here."""
-    return importlib.util.find_spec("onnxscript") is not None and has_dynamo_exporter()
-
-
-def has_dynamo_exporter() -> bool:
-    """Whether this torch's ``torch.onnx.export`` can go through torch.export."""
-    return "dynamo" in inspect.signature(torch.onnx.export).parameters
-
-
-def _dynamo(job: Job, path: Path) -> None:
-    program = torch.onnx.export(
-        job.generator,
-        (sample(job),),
-        input_names=["input"],
-        output_names=["output"],
-        opset_version=OPSET,
-        dynamo=True,
-        dynamic_shapes=dynamic_shapes(job),
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(path), external_data=False)
-
-
-def _legacy(job: Job, path: Path) -> None:
-    free = {0: "batch", 2: "height", 3: "width"}
-    extra: dict[str, Any] = {"dynamo": False} if has_dynamo_exporter() else {}
-    torch.onnx.export(
-        job.generator,
-        (job.example,),
-        str(path),
-        input_names=["input"],
-        output_names=["output"],
-        opset_version=LEGACY_OPSET,
-        dynamic_axes={"input": free, "output": free} if job.dynamic else None,
-        **extra,
-    )
+def _free(job: Job) -> dict[str, dict[int, str]]:
+    return {
+        port.name: {0: "batch", 2: "height", 3: "width"} if port.is_picture else {0: "batch"}
+        for port in (*job.ports.inputs, *job.ports.outputs)
+    }
 
 
 def _opset(path: Path) -> int:
@@ -75,19 +39,8 @@ def _opset(path: Path) -> int:
     return int(next(entry.version for entry in model.opset_import if not entry.domain))
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file in a CPU session of ONNX Runtime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(values: np.ndarray) -> np.ndarray:
-        output: np.ndarray = session.run(None, {name: values})[0]
-        return output
-
-    return run
+    session = open_session(path, threads)
+    names = [port.name for port in session.get_inputs()]
+    return lambda *values: in_a_row(session.run(None, dict(zip(names, values))))

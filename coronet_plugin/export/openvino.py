@@ -8,31 +8,37 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
     """Write ``path`` (.xml) and the weights (.bin) beside it, stored in fp16 if asked."""
     import openvino
 
-    batch, height, width = (-1, -1, -1) if job.dynamic else (1, *job.example.shape[2:])
-    shape = openvino.PartialShape([batch, job.example.shape[1], height, width])
+    free = (0, 2, 3) if job.dynamic else ()
+    shapes = [
+        openvino.PartialShape([-1 if axis in free else side for axis, side in enumerate(x.shape)])
+        for x in job.inputs
+    ]
     with silenced():
-        model = openvino.convert_model(job.generator, example_input=job.example, input=[shape])
-        model.inputs[0].set_names({"input"})
-        model.outputs[0].set_names({"output"})
+        model = openvino.convert_model(job.generator, example_input=job.inputs, input=shapes)
+        for port, name in zip(model.inputs, job.ports.input_names):
+            port.set_names({name})
+        for port, name in zip(model.outputs, job.ports.output_names):
+            port.set_names({name})
         openvino.save_model(model, str(path), compress_to_fp16=job.dtype == "fp16")
     return {"exporter": "openvino.convert_model"}
 
 
-def load(path: Path, threads: int = 1) -> Runner:
+def load(path: Path, threads: int = 1) -> ArrayModel:
     """The file compiled for the CPU, calculating in fp32; OpenVINO's default is bf16 where the CPU has it."""
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
-    def run(values: np.ndarray) -> np.ndarray:
-        return np.array(compiled(values)[0])
+    def run(*values: np.ndarray) -> Any:
+        found = compiled(list(values))
+        return in_a_row(np.array(found[port]) for port in compiled.outputs)
 
     return run

@@ -9,28 +9,32 @@ from pathlib import Path
 import numpy as np
 
 from coronet_plugin.errors import DataError
-from coronet_plugin.runs.run import Options, read_options
+from coronet_plugin.pictures.files import ENDINGS, FULL_DEPTH, MODES, spread
+from coronet_plugin.runs.options import Options, read_options
+from coronet_plugin.runs.run import pictures_in, results_of
+from coronet_plugin.runs.tested import read as read_tested
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 SOURCES = {"G_B": "B"}
 """The side of the data that a generator translates, where it is not A."""
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Samples:
     """``values``: (N, C, H, W) float32 in [-1, 1]; ``source``: in words, where they are from.
 
-    ``truths``: for each, the file and half (as in :func:`read_picture`) of what it should become, if known.
+    ``truths``: for each, the file and half (as in :func:`read_picture`) of what it should become, if known;
+    ``bit_depth``: that of theirs which have 16 bits.
     """
 
     values: np.ndarray
     source: str
     truths: tuple[tuple[Path, int | None], ...] = ()
+    bit_depth: int = FULL_DEPTH
 
-    def some(self, indices: Sequence[int]) -> Pictures:
+    def some(self, indices: Sequence[int]) -> Samples:
         """Those at ``indices``, in that order."""
         truths = tuple(self.truths[i] for i in indices) if self.truths else ()
-        return Pictures(self.values[list(indices)], self.source, truths)
+        return Samples(self.values[list(indices)], self.source, truths, self.bit_depth)
 
     @property
     def are_real(self) -> bool:
@@ -63,10 +67,26 @@ class Place:
         return tuple((path, None) for path in files) if all(path.is_file() for path in files) else ()
 
 
-def noise(count: int, channels: int, size: tuple[int, int]) -> Pictures:
+def noise(count: int, channels: int, size: tuple[int, int]) -> Samples:
     """Uniform noise, the same every time."""
     values = np.random.default_rng(0).uniform(-1, 1, (count, channels, *size))
-    return Pictures(values.astype(np.float32), NOISE)
+    return Samples(values.astype(np.float32), NOISE)
+
+
+def noise_like(sample: Sequence[np.ndarray], taller: int = 0, wider: int = 0) -> tuple[np.ndarray, ...]:
+    """Noise in place of a generator's inputs, the same every time; whole numbers, as of a class, stay.
+
+    What is a picture is made so many pixels taller and wider.
+    """
+    random = np.random.default_rng(0)
+
+    def one(value: np.ndarray) -> np.ndarray:
+        if value.dtype.kind != "f":
+            return value
+        more = (0, 0, taller, wider) if value.ndim == 4 else (0,) * value.ndim
+        return random.uniform(-1, 1, np.add(value.shape, more).astype(int)).astype(value.dtype)
+
+    return tuple(map(one, sample))
 
 
 def pictures_for(
@@ -80,48 +100,52 @@ def pictures_for(
     epoch: str = "latest",
     phase: str = "test",
     count: int = 8,
-) -> Pictures:
+) -> Samples:
     """Up to ``count`` pictures of (H, W) ``size`` for the generator ``network`` whose file is ``weights``.
 
     From the folder ``images`` if given; else what ``test.py`` left of the run; else the run's data set
-    (``phase`` of its ``dataroot``), if it is still there; else noise, as for a generator that takes neither
-    1 nor 3 channels.
+    (``phase`` of its ``dataroot``), if it is still there; else noise, as for a generator that takes other
+    channels than pictures have.
 
     Raises:
         DataError: there is no picture in ``images``, or one cannot be read.
     """
-    if images is None and channels not in (1, 3):
+    if images is None and channels not in MODES:
         return noise(count, channels, size)
+    depth = read_options(weights.parent).integer("bit_depth", FULL_DEPTH)
     places = [_folder(images)] if images else _places(weights, network, results_dir, epoch, phase)
     for place in places:
         if place.files:
             chosen = evenly(place.files, count)
-            values = np.stack([read_picture(path, channels, size, place.half) for path in chosen])
-            return Pictures(values, place.source, place.truths(chosen))
+            values = np.stack([read_picture(path, channels, size, place.half, depth) for path in chosen])
+            return Samples(values, place.source, place.truths(chosen), depth)
     return noise(count, channels, size)
 
 
 def evenly(files: Sequence[Path], count: int) -> list[Path]:
-    """Up to ``count`` of ``files``, spread over all of them."""
-    step = max(1, len(files) // count)
-    return list(files[::step][:count])
+    """Up to ``count`` of ``files``, spread over all of them, the first and the last included."""
+    return [files[place] for place in spread(len(files), count)]
 
 
-def read_picture(path: Path, channels: int, size: tuple[int, int], half: int | None = None) -> np.ndarray:
+def read_picture(
+    path: Path,
+    channels: int,
+    size: tuple[int, int],
+    half: int | None = None,
+    bit_depth: int = FULL_DEPTH,
+) -> np.ndarray:
     """A picture as a generator takes it: (C, H, W) float32 in [-1, 1], scaled to (H, W) ``size``.
 
-    ``half``: 0 or 1 for the left or right half of the file. Raises DataError when it cannot be read.
+    ``half``: 0 or 1 for the left or right half of the file; ``bit_depth``: of the values in one of 16 bits.
+    Raises DataError when it cannot be read.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    from coronet_plugin.pictures.reading import halves, open_picture
+
+    image = open_picture(path, MODES.get(channels, "RGB"), bit_depth)
     if half is not None:
-        middle = image.width // 2
-        image = image.crop((half * middle, 0, half * middle + middle, image.height))
+        image = halves(image, path)[half]
     image = image.resize(size[::-1], Image.Resampling.BICUBIC)
     values = np.asarray(image, dtype=np.float32).reshape(*size, channels)
     return np.ascontiguousarray(values.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
@@ -135,7 +159,7 @@ def _folder(images: Path) -> Place:
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES))
+    return tuple(sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS))
 
 
 def _places(weights: Path, network: str, results_dir: Path | str, epoch: str, phase: str) -> list[Place]:
@@ -145,10 +169,10 @@ def _places(weights: Path, network: str, results_dir: Path | str, epoch: str, ph
         return []
     side = SOURCES.get(network, "A")
     run = weights.resolve().parent.name
-    shown = Path(results_dir) / run / f"{phase}_{epoch}" / "images"
+    shown = results_of(Path(results_dir) / run, phase, epoch)
     paired = options.text("dataset_mode", "unaligned") == "aligned"
     names = (f"_real_{side}.png", f"_real_{'AB'[side == 'A']}.png")
-    files = tuple(sorted(shown.glob(f"*{names[0]}")))
+    files = tuple(pictures_in(shown / "images", f"real_{side}", read_tested(shown)))
     results = Place(files, f"{phase} pictures of the run {run}", truth=names if paired else None)
     return [results, _data_set(options, side, phase)]
 

@@ -6,114 +6,112 @@ not is kept aside as ``NAME.rejected``.
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from coronet_plugin._version import __version__
 from coronet_plugin.channels.find import example_input
-from coronet_plugin.errors import ExportError, OptionError
-from coronet_plugin.export.normalisation import in_fp16, normalised, reference, why_not_fp16
-from coronet_plugin.export.pictures import Pictures, noise
+from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.export.normalisation import in_fp16, normalised, reference
+from coronet_plugin.export.pictures import NOISE, Samples, noise, noise_like
+from coronet_plugin.export.ports import SINGLE, Flat, Ports, ports_of
+from coronet_plugin.export.pytorch import as_array_model
+from coronet_plugin.export.quantization import quantize
+from coronet_plugin.export.record import record_of
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.rewrite import rewritten
-from coronet_plugin.export.targets import Job, Target, one_line
+from coronet_plugin.export.targets import ArrayModel, Job
 from coronet_plugin.export.verify import (
     TOLERANCES,
     Difference,
-    Stopwatch,
+    Range,
+    Sample,
     Tolerance,
-    difference,
-    torch_runner,
+    bounds_of,
+    differences,
+    outputs_of,
+    range_of,
 )
 from coronet_plugin.measure.machine import instruction_set
+from coronet_plugin.measure.timing import Stopwatch
 
-FORMAT, VERSION = "coronet-export", 1
 REJECTED = ".rejected"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of an export.
-
-    ``size``: (H, W) of the example, fixed in the file unless ``dynamic``. ``multiple``: what height and width
-    must be multiples of. ``norm_mode``: see :data:`~coronet_plugin.export.normalisation.NORM_MODES`.
-    ``about``: what the record should also say. ``quantization``: settings of the int8 quantizer.
-    """
-
-    target: Target
-    dtype: str = "fp32"
-    size: tuple[int, int] = (256, 256)
-    dynamic: bool = False
-    norm_mode: str = "batch"
-    multiple: int = 1
-    about: Mapping[str, Any] = field(default_factory=dict)
-    quantization: Mapping[str, Any] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raises OptionError where the target, or this torch, cannot do it."""
-        target = self.target
-        if self.dtype not in target.dtypes:
-            offered = ", ".join(target.dtypes)
-            raise OptionError(
-                f"--dtype {self.dtype} is not offered for {target.name}; choose one of {offered}"
-            )
-        if self.dynamic and not target.dynamic:
-            raise OptionError(f"--dynamic is not possible for {target.name}; leave it out and set --size")
-        if any(side % self.multiple for side in self.size):
-            height, width = self.size
-            raise OptionError(
-                f"--size {height}x{width} does not fit this generator; "
-                f"height and width must be multiples of {self.multiple}"
-            )
-        target.require(self.dtype)
-        if self.dtype == "fp16" and target.fp16 == "compute" and (why := why_not_fp16()):
-            raise OptionError(f"--to {target.name} --dtype fp16: {why}; update torch, or take another target")
-        if importlib.util.find_spec("skimage") is None:
-            extra = target.extra or "export"
-            raise OptionError(
-                "exports are compared with torch by SSIM, which needs scikit-image: "
-                f'pip install "coronet-plugin[{extra}]"'
-            )
-
-
-@dataclass(frozen=True)
 class Result:
-    """What an export wrote. ``difference`` is None where the file cannot be run on this machine."""
+    """The files of an export and their record.
+
+    ``differences``: of every output, by its name; empty where the file cannot be run on this machine.
+    """
 
     files: tuple[Path, ...]
     record: Mapping[str, Any]
     accepted: bool
-    difference: Difference | None
+    differences: Mapping[str, Difference]
 
     @property
     def path(self) -> Path:
         return self.files[0]
 
+    @property
+    def difference(self) -> Difference | None:
+        """The worst of all outputs; None where the file cannot be run on this machine."""
+        found = list(self.differences.values())
+        return functools.reduce(Difference.or_worse, found) if found else None
+
 
 def prepare(generator: nn.Module, request: Request) -> tuple[nn.Module, Tensor]:
-    """What the target's tool gets: norms and layers as it needs them, on the CPU; and an example.
+    """The generator for the target's tool, norms and layers as it needs them, on the CPU; and an example.
 
     For int8 it is the fp32 generator.
     """
-    example = example_for(generator, request.size)
+    small = example_for(generator, smallest_size(request.multiple))
+    return prepared_for(generator, request, (small,)), example_for(generator, request.size)
+
+
+def prepared_for(generator: nn.Module, request: Request, inputs: tuple[Tensor, ...]) -> nn.Module:
+    """:func:`prepare` without the example; ``inputs``: what to prove rewrites on, the smaller the quicker."""
     prepared = normalised(generator, request.norm_mode).cpu().float()
     if request.target.rewrite:
-        small = example_for(generator, smallest_size(request.multiple))
-        prepared = rewritten(prepared, request.target.rewrite, small)
+        prepared = rewritten(prepared, request.target.rewrite, inputs)
     if request.dtype == "fp16" and request.target.fp16 == "compute":
         prepared = in_fp16(prepared)
     for parameter in prepared.parameters():
         parameter.requires_grad_(False)
-    return prepared.eval(), example
+    return prepared.eval()
+
+
+def load_converted(
+    generator: nn.Module,
+    request: Request,
+    path: Path,
+    threads: Sequence[int] = (1,),
+    calibration: Samples | None = None,
+) -> list[ArrayModel]:
+    """Convert ``generator``, which is not changed, to ``path`` and load it for all ``threads``, unchecked.
+
+    Raises:
+        OptionError: the target cannot do what is asked, or a package is missing.
+        ExportError: the target's tool fails, or refuses the file.
+    """
+    prepared, example = prepare(generator, request)
+    convert(request, prepared, example, path, calibration)
+    return [request.target.load(path, number) for number in threads]
+
+
+def load_eager(generator: nn.Module, norm_mode: str, threads: int) -> ArrayModel:
+    """``generator``, which is not changed, in eager PyTorch with its norms as an export has them."""
+    return as_array_model(normalised(generator, norm_mode).cpu().float(), threads)
 
 
 def example_for(generator: nn.Module, size: tuple[int, int]) -> Tensor:
@@ -132,72 +130,128 @@ def export_generator(
     request: Request,
     folder: Path,
     name: str,
-    pictures: Pictures | None = None,
-    calibration: Pictures | None = None,
+    pictures: Samples | None = None,
+    calibration: Samples | None = None,
     tolerance: Tolerance | None = None,
+    example: Tensor | tuple[Tensor, ...] | None = None,
 ) -> Result:
     """Write ``generator`` to ``folder`` as ``<name>_<dtype>`` and the target's suffixes, and check it.
 
-    The generator is not changed. ``pictures``: what to compare on, by default noise. ``calibration``: for
-    int8. ``tolerance``: by default that of the dtype. The record goes beside the first file, as its name and
+    The generator is not changed. It may return several tensors, in tuples, lists and dictionaries.
+    ``pictures``: what to compare on, by default noise. ``calibration``: for int8. ``tolerance``: by default
+    that of the dtype, in units of which the output's range has two. ``example``: its input, or a tuple of all
+    its inputs for one picture, if it takes something else than one picture of the request's size; then it is
+    compared on these and on noise of their shapes. The record goes beside the first file, as its name and
     ``.json``.
 
     Raises:
         OptionError: the target cannot do what is asked, or a package is missing.
-        ExportError: the target's tool fails, or the file does not run.
+        ExportError: the generator does not run, the target's tool fails, or the file does not run.
     """
     request.check()
-    prepared, example = prepare(generator, request)
-    if pictures is None:
-        pictures = noise(2, example.shape[1], request.size)
+    net = reference(generator, request.norm_mode).cpu().float()
+    inputs = _inputs(generator, request, example)
+    ports = ports_of(net, inputs)
+    _check_ports(request, ports)
+    if not ports.plain:
+        generator, net = Flat(generator), Flat(net)
+    small = inputs if example is not None else (example_for(net, smallest_size(request.multiple)),)
+    prepared = prepared_for(generator, request, small)
+    samples, source = _samples(request, inputs, pictures, given=example is not None)
     folder = _made(folder)
     names = [f"{name}_{request.dtype}{suffix}" for suffix in request.target.suffixes]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         path = Path(temporary) / names[0]
-        facts = convert(request, prepared, example, path, calibration)
-        measured, latency = _measure(generator, request, path, pictures)
+        facts = convert(request, prepared, inputs, path, calibration, ports)
+        limits, measured, latency = _measure(net, request, path, samples)
         limit = tolerance or TOLERANCES[request.dtype]
-        accepted = measured is None or measured.within(limit)
+        accepted = all(difference.within(limit) for difference in measured)
         made = [Path(temporary) / each for each in names]
-        record = _record(request, example, facts, made, measured, limit, accepted, pictures)
+        found = dict(zip(ports.output_names, measured))
+        record = record_of(request, ports, samples, limits, facts, made, found)
+        checked = {"accepted": accepted, "pictures_from": source, "tolerance": asdict(limit)}
+        record["check"].update(checked, instruction_set=instruction_set())
         record["latency"] = latency
         files = _put_in_place(made, folder, "" if accepted else REJECTED, record)
-    return Result(files, record, accepted, measured)
+    return Result(files, record, accepted, found)
+
+
+def _inputs(
+    generator: nn.Module, request: Request, example: Tensor | tuple[Tensor, ...] | None
+) -> tuple[Tensor, ...]:
+    """What the generator takes for one picture, on the CPU."""
+    if example is None:
+        return (example_for(generator, request.size),)
+    given = [x.detach().cpu() for x in tensors_in(example)]
+    return tuple((x.float() if x.is_floating_point() else x).contiguous() for x in given)
+
+
+def _check_ports(request: Request, ports: Ports) -> None:
+    """Raises OptionError where several inputs and outputs, or their sizes, do not go with what is asked."""
+    several = len(ports.inputs) + len(ports.outputs) > 2
+    if several and request.dtype == "int8":
+        names = f"{', '.join(ports.input_names)} to {', '.join(ports.output_names)}"
+        raise OptionError(
+            f"--dtype int8 is for generators from one picture to one, and this goes from {names}; "
+            "take fp16 or fp32"
+        )
+    sizes = {port.shape[2:] for port in ports.inputs if port.is_picture}
+    if request.dynamic and len(sizes) != 1:
+        shapes = ", ".join(f"{port.name} {port.shape}" for port in ports.inputs)
+        raise OptionError(f"--dynamic is for inputs of one height and width, and these are {shapes}")
+
+
+def _samples(
+    request: Request, inputs: tuple[Tensor, ...], pictures: Samples | None, given: bool
+) -> tuple[list[Sample], str]:
+    """What to compare on, for one picture after another, and where it is from; ``given``: an example was."""
+    if given and pictures is None:
+        example = tuple(x.numpy() for x in inputs)
+        return [example, noise_like(example)], f"the example and {NOISE}"
+    if len(inputs) > 1:
+        raise OptionError(f"pictures are for generators of one input, and this takes {len(inputs)}")
+    pictures = pictures or noise(2, inputs[0].shape[1], request.size)
+    return [(picture[None],) for picture in pictures.values], pictures.source
 
 
 def convert(
-    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Pictures | None
+    request: Request,
+    prepared: nn.Module,
+    example: Tensor | tuple[Tensor, ...],
+    path: Path,
+    calibration: Samples | None,
+    ports: Ports = SINGLE,
 ) -> dict[str, Any]:
     """Run the target's tool; int8 goes through :mod:`coronet_plugin.export.quantization`."""
+    job = Job(prepared, example, request.dtype, request.dynamic, request.multiple, ports)
     if request.dtype != "int8":
-        job = Job(prepared, example, request.dtype, request.dynamic, request.multiple)
         return request.target.convert(job, path)
-    from coronet_plugin.export.quantization import quantize
-
     if calibration is None:
         raise OptionError("--dtype int8 needs pictures to calibrate with")
-    facts: dict[str, Any] = quantize(request, prepared, example, path, calibration)
-    return facts
+    return quantize(request, prepared, job.inputs[0], path, calibration)
 
 
 def _measure(
-    generator: nn.Module, request: Request, path: Path, pictures: Pictures
-) -> tuple[Difference | None, dict[str, Any] | None]:
-    """The difference to torch, and how long a picture took.
+    net: nn.Module, request: Request, path: Path, samples: list[Sample]
+) -> tuple[list[Range], list[Difference], dict[str, Any] | None]:
+    """The outputs' ranges, how far each is from ``net``'s, and how long a picture took.
 
-    The difference of a dynamic file is the larger of that, and that on noise of another size.
+    The difference of a dynamic file is the larger of that, and that on noise of another size. There are no
+    differences where the file cannot be run on this machine.
     """
+    original = as_array_model(net)
+    expected = [outputs_of(original, each) for each in samples]
+    limits = [range_of(values, bound) for values, bound in zip(zip(*expected), bounds_of(net, samples[0]))]
     if request.target.why_not_run():
-        return None, None
-    run = Stopwatch(request.target.load(path))
-    original = torch_runner(reference(generator, request.norm_mode).cpu().float())
-    measured = difference(run, original, pictures.values)
-    latency = run.as_dict()
-    if not request.dynamic:
-        return measured, latency
-    height, width = request.size
-    other = noise(1, pictures.values.shape[1], (height + request.multiple, width + 2 * request.multiple))
-    return measured.or_worse(difference(run, original, other.values)), latency
+        return limits, [], None
+    watch, loaded = Stopwatch(), request.target.load(path)
+    measured = differences(watch.wrap(loaded), samples, expected, limits)
+    latency = {**watch.times(warmup=1).wall.as_dict(), "threads": 1}
+    if request.dynamic:
+        other = noise_like(samples[0], request.multiple, 2 * request.multiple)
+        again = differences(loaded, [other], [outputs_of(original, other)], limits)
+        measured = [one.or_worse(another) for one, another in zip(measured, again)]
+    return limits, measured, latency
 
 
 # -- files ------------------------------------------------------------------------
@@ -225,55 +279,5 @@ def _put_in_place(made: list[Path], folder: Path, ending: str, record: Mapping[s
                 shutil.rmtree(place)
             os.replace(path, place)
     except OSError as error:
-        raise ExportError(f"{folder} cannot be written to: {one_line(error)}") from error
+        raise ExportError(f"{folder} cannot be written to: {describe(error)}") from error
     return (*places, record_place)
-
-
-def size_in_bytes(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
-
-
-def _record(
-    request: Request,
-    example: Tensor,
-    facts: Mapping[str, Any],
-    made: list[Path],
-    measured: Difference | None,
-    limit: Tolerance,
-    accepted: bool,
-    pictures: Pictures,
-) -> dict[str, Any]:
-    shape: list[int | str] = list(example.shape)
-    if request.dynamic:
-        shape = ["N", shape[1], f"multiple of {request.multiple}", f"multiple of {request.multiple}"]
-    target = request.target
-    check: dict[str, Any] = {
-        "ran": measured is not None,
-        "accepted": accepted,
-        "pictures_from": pictures.source,
-        "instruction_set": instruction_set(),
-    }
-    check["difference_to_torch"] = measured.as_dict() if measured else None
-    check["tolerance"] = asdict(limit)
-    if not measured:
-        check["why_not_run"] = target.why_not_run()
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "target": target.name,
-        "dtype": request.dtype,
-        "files": {path.name: size_in_bytes(path) for path in made},
-        "input": {"name": "input", "layout": "NCHW", "shape": shape, "dtype": "float32", "range": [-1, 1]},
-        "output": {"name": "output", "layout": "NCHW", "dtype": "float32", "range": [-1, 1]},
-        "dynamic": request.dynamic,
-        "norm_mode": request.norm_mode,
-        "dropout": "off",
-        "rewrite": list(target.rewrite),
-        "check": check,
-        "versions": {"coronet_plugin": __version__, "torch": torch.__version__, **target.versions()},
-        **facts,
-        **request.about,
-    }

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.export.silence import silenced
-from coronet_plugin.export.targets import Job, Runner
+from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
+from coronet_plugin.measure.timing import torch_threads
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -23,7 +28,7 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
 def _torchscript(job: Job, path: Path) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer torch advertises torch.export
-        traced = torch.jit.trace(job.generator, job.example, check_trace=False)  # the file is checked
+        traced = torch.jit.trace(job.generator, job.inputs, check_trace=False)  # the file is checked
         torch.jit.freeze(traced).save(str(path))
     return {"exporter": "torch.jit.trace"}
 
@@ -37,7 +42,7 @@ def exported_program(job: Job) -> torch.export.ExportedProgram:
     """The generator as a program of torch.export; batch, height and width free if ``job.dynamic``."""
     with silenced(), _sizes_of_1_are_free():
         free: dict[str, Any] = {"dynamic_shapes": dynamic_shapes(job)} if job.dynamic else {}
-        return torch.export.export(job.generator, (sample(job),), **free)  # torch 2.1 has no such argument
+        return torch.export.export(job.generator, sample(job), **free)  # torch 2.1 has no such argument
 
 
 def _sizes_of_1_are_free() -> contextlib.AbstractContextManager[Any]:
@@ -52,39 +57,47 @@ def _sizes_of_1_are_free() -> contextlib.AbstractContextManager[Any]:
     return patch
 
 
-def sample(job: Job) -> torch.Tensor:
-    """What to trace with. Dimensions of size 1, deep in a U-Net, would be taken for always 1."""
-    return job.example.repeat(2, 1, 2, 2) if job.dynamic else job.example
+def sample(job: Job) -> tuple[Tensor, ...]:
+    """The example to trace with. Dimensions of size 1, deep in a U-Net, would be taken for always 1."""
+    if not job.dynamic:
+        return job.inputs
+    return tuple(
+        x.repeat(2, 1, 2, 2) if x.ndim == 4 else x.repeat(2, *[1] * (x.ndim - 1)) for x in job.inputs
+    )
 
 
-def dynamic_shapes(job: Job) -> tuple[dict[int, Any]] | None:
-    """Free dimensions of the only input, in torch.export's words."""
+def dynamic_shapes(job: Job) -> tuple[Any, ...] | None:
+    """Free dimensions of every input, in torch.export's words; those of pictures are the same for all."""
     if not job.dynamic:
         return None
     from torch.export import Dim
 
     multiple = job.multiple
     height, width = (multiple * Dim(name, min=1, max=8192 // multiple) for name in ("rows", "columns"))
-    return ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
+    batch = Dim("batch", min=1, max=64)
+    free = tuple({0: batch, 2: height, 3: width} if x.ndim == 4 else {0: batch} for x in job.inputs)
+    arguments = inspect.signature(job.generator.forward).parameters.values()
+    return (free,) if any(a.kind is a.VAR_POSITIONAL for a in arguments) else free  # one name for them all
 
 
-def load(path: Path, threads: int = 1) -> Runner:
-    """The file as a function of arrays. torch has one thread setting for the process, made at each call."""
+def load(path: Path, threads: int = 1) -> ArrayModel:
+    """The file as a function of arrays."""
     if path.suffix == ".pt":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module = torch.jit.load(str(path), map_location="cpu")
-    else:
-        module = torch.export.load(path).module()
+            return as_array_model(torch.jit.load(str(path), map_location="cpu"), threads)
+    return as_array_model(torch.export.load(path).module(), threads)
 
-    def run(values: np.ndarray) -> np.ndarray:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with torch.no_grad():
-                output: np.ndarray = module(torch.from_numpy(values)).numpy()
-                return output
-        finally:
-            torch.set_num_threads(before)
+
+def as_array_model(module: Callable[..., Any], threads: int | None = None) -> ArrayModel:
+    """``module``, in the mode it is in, as a function of arrays.
+
+    torch has one setting of ``threads`` for the process, so every call makes it and puts it back; by default
+    it is left alone.
+    """
+
+    def run(*values: np.ndarray) -> Any:
+        with torch_threads(threads or torch.get_num_threads()), torch.no_grad():
+            return in_a_row(x.numpy() for x in tensors_in(module(*map(torch.from_numpy, values))))
 
     return run

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.training.fake_quantization import LAYERS, on_weight_grid, output_axis, rounded_activation
+from coronet_plugin.fake_quantization import LAYERS, on_weight_grid, output_axis, rounded_activation
 
 SECONDS = 60.0
 """About how long a ranking may take, unless one picture for every layer takes longer."""

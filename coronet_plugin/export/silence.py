@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import IO
 
-from coronet_plugin.errors import ExportError
+from coronet_plugin.errors import COLOUR, ExportError, printable
 
 
 @contextlib.contextmanager
@@ -38,10 +38,15 @@ def silenced() -> Iterator[IO[bytes]]:
 def last_line(file: IO[bytes]) -> str:
     """The last line that was written to ``file`` and says something."""
     file.seek(0)
-    lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "it said nothing")
+    return last_of(file.read().decode("utf-8", "replace"))
+
+
+def last_of(text: str) -> str:
+    """The last line of what a tool wrote that says something, without colours."""
+    lines = [printable(COLOUR.sub("", line)) for line in text.splitlines()]
+    return next((line for line in reversed(lines) if line), "it said nothing")[:200]
 
 
 def failed(tool: str, file: IO[bytes]) -> ExportError:
     """The error for a tool that wrote nothing but messages."""
-    return ExportError(f"{tool} cannot convert this generator: {last_line(file)[:200]}")
+    return ExportError(f"{tool} cannot convert this generator: {last_line(file)}")

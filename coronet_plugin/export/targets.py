@@ -8,40 +8,70 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from coronet_plugin.errors import ExportError, OptionError
+from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.export.ports import SINGLE, Ports
+from coronet_plugin.versions import version_of
 
-Runner = Callable[[np.ndarray], np.ndarray]
-"""Runs an exported file: (N, C, H, W) float32 in [-1, 1] to the same kind of array."""
+EAGER = "torch"
+"""The name of eager PyTorch, beside those of the targets: the generator as a module, no export."""
+ArrayModel = Callable[..., Any]
+"""A generator, as a file in its runtime: (N, C, H, W) float32 in [-1, 1] to the same kind of array. With
+several inputs it takes an array for each, in order; with several outputs it gives a tuple of arrays."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a target's module converts.
+    """A generator as a target's module converts it.
 
-    ``generator``: on the CPU, in evaluation mode, prepared for the target. ``example``: (1, C, H, W) float32
-    in [-1, 1]. ``dtype``: ``fp32`` or ``fp16``. ``dynamic``: batch, height and width are free, the latter two
-    in multiples of ``multiple``.
+    ``generator``: on the CPU, in evaluation mode, prepared for the target; it returns a tensor or a tuple of
+    tensors. ``example``: (1, C, H, W) float32 in [-1, 1], or a tuple of all its inputs. ``dtype``: ``fp32``
+    or ``fp16``. ``dynamic``: batch, height and width are free, the latter two in multiples of ``multiple``.
+    ``ports``: names of what goes in and comes out.
     """
 
     generator: nn.Module
-    example: Tensor
+    example: Tensor | tuple[Tensor, ...]
     dtype: str = "fp32"
     dynamic: bool = False
     multiple: int = 1
+    ports: Ports = SINGLE
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """All inputs of the example."""
+        return self.example if isinstance(self.example, tuple) else (self.example,)
+
+
+def in_a_row(outputs: Iterable[np.ndarray]) -> Any:
+    """The result of an :data:`ArrayModel`: the only one of ``outputs``, or a tuple of all."""
+    found = tuple(outputs)
+    return found if len(found) > 1 else found[0]
+
+
+def one_at_a_time(run: Callable[..., Sequence[np.ndarray]]) -> ArrayModel:
+    """The model of a file that takes one picture, and what belongs to it, at a time."""
+
+    def over_the_batch(*values: np.ndarray) -> Any:
+        count = len(values[0])
+        if count == 1:
+            return in_a_row(run(*values))
+        parts = [run(*(np.ascontiguousarray(v[i : i + 1]) for v in values)) for i in range(count)]
+        return in_a_row(map(np.concatenate, zip(*parts)))
+
+    return over_the_batch
 
 
 @dataclass(frozen=True)
 class Target:
-    """A runtime. ``module`` defines ``convert(job, path) -> facts`` and ``load(path, threads) -> Runner``.
+    """A runtime. ``module`` has ``convert(job, path) -> facts`` and ``load(path, threads) -> ArrayModel``.
 
     ``purpose``: where its files run. ``suffixes``: of the files of one export, the one to load first.
     ``converts_with`` and ``runs_with``: distributions needed, by import name. ``extra``: what installs them.
@@ -73,16 +103,20 @@ class Target:
     @property
     def missing(self) -> list[str]:
         """Distributions that are not installed here."""
-        return [package for name, package in self.packages.items() if not _is_installed(name)]
+        return [package for name, package in self.packages.items() if not is_installed(name)]
 
     def versions(self) -> dict[str, str]:
         """Versions of the distributions that are installed here."""
-        return {package: _version(package) for name, package in self.packages.items() if _is_installed(name)}
+        return {
+            package: version_of(package) or "unknown version"
+            for name, package in self.packages.items()
+            if is_installed(name)
+        }
 
     @property
     def missing_for_int8(self) -> list[str]:
         """Distributions that int8 needs besides, and that are not installed here."""
-        return [package for name, package in self.int8_with.items() if not _is_installed(name)]
+        return [package for name, package in self.int8_with.items() if not is_installed(name)]
 
     def require(self, dtype: str = "") -> None:
         """Raises OptionError, with what to install, when a package is missing, for ``dtype`` if given."""
@@ -112,11 +146,11 @@ class Target:
             raise
         except Exception as error:  # each tool has its own
             raise ExportError(
-                f"{self.name} ({_versions_text(self)}) cannot convert this generator: {one_line(error)}"
+                f"{self.name} ({_versions_text(self)}) cannot convert this generator: {describe(error)}"
             ) from error
         return facts
 
-    def load(self, path: Path, threads: int = 1) -> Runner:
+    def load(self, path: Path, threads: int = 1) -> ArrayModel:
         """A function that runs the exported file ``path`` on ``threads`` CPU threads.
 
         Raises:
@@ -125,14 +159,14 @@ class Target:
         """
         self.require()
         try:
-            runner: Runner = self._module().load(path, threads)
+            loaded: ArrayModel = self._module().load(path, threads)
         except (OptionError, ExportError):
             raise
         except Exception as error:
             raise ExportError(
-                f"{self.name} ({_versions_text(self)}) cannot load {path}: {one_line(error)}"
+                f"{self.name} ({_versions_text(self)}) cannot load {path}: {describe(error)}"
             ) from error
-        return runner
+        return loaded
 
     def why_not_run(self) -> str:
         """Why its files cannot be run on this machine, or nothing."""
@@ -156,24 +190,11 @@ class Target:
         return importlib.import_module(f"coronet_plugin.export.{self.module}")
 
 
-def one_line(error: Exception, limit: int = 200) -> str:
-    """An error's message without line breaks, cut after ``limit`` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[:limit] + " ..."
-
-
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # the package around it
         return False
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown version"
 
 
 def _versions_text(target: Target) -> str:

@@ -1,1 +1,12 @@
-"""Families of generators: how each is built, fed, recognised by its weights and written down."""
+"""Families of generators, and the networks of those that the package has.
+
+To teach the package a family, register it (docs/families.md); a module of this folder that does is imported
+here.
+"""
+
+from __future__ import annotations
+
+from coronet_plugin.generators import resnet, unet  # noqa: F401  (they register themselves)
+from coronet_plugin.generators.registry import Family, Standalone, family
+
+__all__ = ["Family", "Standalone", "family"]

@@ -1,28 +1,30 @@
-"""The four generators of pytorch-CycleGAN-and-pix2pix: two ResNets and two U-Nets.
+"""What upstream's generators share: their config, their norm layers, and building one by a host's options.
 
-Written anew, with the same state_dict keys and shapes, so that weights move both ways.
-Used by the bundled host and by whoever loads a compressed generator with the package
-alone; needs nothing but torch. ``forward`` never reads a width, so channels may be
-removed later by replacing parameters.
+Written anew, with the state_dict keys and shapes of pytorch-CycleGAN-and-pix2pix, so that weights move both
+ways. Used by the bundled host and by whoever loads a compressed generator with the package alone; needs
+nothing but torch. ``forward`` never reads a width, so channels may be removed later by replacing parameters.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.registry import Family, family_named
 
 NormLayer = Callable[[int], nn.Module]
 
-RESNET_BLOCKS = {"resnet_9blocks": 9, "resnet_6blocks": 6}
-"""Number of residual blocks by ``--netG``."""
-UNET_DOWNS = {"unet_128": 7, "unet_256": 8}
-"""Number of halvings by ``--netG``; height and width must be multiples of 2 to this power."""
-PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": None}
+IMAGE_CHANNELS = 4096
+"""Channels of an image at most."""
+NUMBERS = 2**31
+"""Weights of a layer at most: 8 GB."""
+NORM_TEXTS = {"batch": "nn.BatchNorm2d", "instance": "nn.InstanceNorm2d", "none": "nn.Identity"}
+"""The norm layers as a file with the generator's source names them."""
 
 
 def get_norm_layer(norm_type: str = "instance") -> NormLayer:
@@ -52,166 +54,68 @@ def needs_bias(norm_layer: NormLayer) -> bool:
     return getattr(norm_layer, "func", norm_layer) is nn.InstanceNorm2d
 
 
+@dataclass(frozen=True)
+class StockConfig:
+    """Options of upstream's generators. ``ngf``: channels of the outermost feature map."""
+
+    input_nc: int
+    output_nc: int
+    ngf: int
+    norm: str
+    use_dropout: bool
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a generator that nobody has."""
+        for name in ("input_nc", "output_nc", "ngf"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"architecture.{name}: expected at least 1, not {getattr(self, name)}")
+        if max(self.input_nc, self.output_nc) > IMAGE_CHANNELS:
+            raise OptionError(f"architecture: more than {IMAGE_CHANNELS} image channels")
+        if 8 * 8 * 16 * self.ngf**2 > NUMBERS:  # 8 ngf x 8 ngf x 4 x 4, as the middle of a U-Net has several
+            raise OptionError(f"architecture.ngf: {self.ngf} would need more than {NUMBERS} weights")
+        get_norm_layer(self.norm)
+
+
+class StockFamily(Family):
+    """Generators of upstream, by its options."""
+
+    config = StockConfig
+
+    def describe(self, config: StockConfig) -> str:
+        """Say the config in a line: ``ngf 64, 3 to 3 channels, instance norm, no dropout``."""
+        dropout = "with dropout" if config.use_dropout else "no dropout"
+        norm = f"{config.norm} norm".replace("none", "no")
+        return f"ngf {config.ngf}, {config.input_nc} to {config.output_nc} channels, {norm}, {dropout}"
+
+
 def build_generator(
     input_nc: int, output_nc: int, ngf: int, netG: str, norm: str = "batch", use_dropout: bool = False
 ) -> nn.Module:
-    """A generator by its ``--netG`` name: (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1].
+    """Build a generator by its ``--netG`` name from options that hosts have; a family takes those it knows.
 
-    ``ngf``: channels of the outermost feature map. Weights are torch's defaults.
+    Stock ones take (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1]. Weights are torch's defaults.
 
     Raises:
         OptionError: ``netG`` or ``norm`` is unknown.
     """
-    norm_layer = get_norm_layer(norm)
-    if netG in RESNET_BLOCKS:
-        return ResnetGenerator(input_nc, output_nc, ngf, norm_layer, use_dropout, RESNET_BLOCKS[netG])
-    if netG in UNET_DOWNS:
-        return UnetGenerator(input_nc, output_nc, UNET_DOWNS[netG], ngf, norm_layer, use_dropout)
-    known = ", ".join([*RESNET_BLOCKS, *UNET_DOWNS])
-    raise OptionError(f"--netG {netG} is not known; choose one of {known}")
+    found = family_named(netG)
+    options = {"input_nc": input_nc, "output_nc": output_nc, "ngf": ngf, "norm": norm}
+    texts = {name: str(value) for name, value in {**options, "use_dropout": use_dropout}.items()}
+    return found.build(found.from_options(texts))
 
 
-class ResnetGenerator(nn.Module):
-    """Two halvings, ``n_blocks`` residual blocks, two doublings.
-
-    (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1]; H and W multiples of 4 come out as they went in.
-    """
-
-    def __init__(
-        self,
-        input_nc: int,
-        output_nc: int,
-        ngf: int = 64,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        use_dropout: bool = False,
-        n_blocks: int = 6,
-        padding_type: str = "reflect",
-    ) -> None:
-        super().__init__()
-        bias = needs_bias(norm_layer)
-
-        def activated(conv: nn.Module, channels: int) -> list[nn.Module]:
-            return [conv, norm_layer(channels), nn.ReLU(True)]
-
-        widths = (ngf, ngf * 2, ngf * 4)
-        layers = [nn.ReflectionPad2d(3), *activated(nn.Conv2d(input_nc, ngf, 7, bias=bias), ngf)]
-        for narrow, wide in zip(widths, widths[1:]):
-            layers += activated(nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=bias), wide)
-        layers += [
-            ResnetBlock(widths[-1], padding_type, norm_layer, use_dropout, bias) for _ in range(n_blocks)
-        ]
-        for wide, narrow in zip(widths[:0:-1], widths[-2::-1]):
-            up = nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=1, output_padding=1, bias=bias)
-            layers += activated(up, narrow)
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7), nn.Tanh()]
-        self.model = nn.Sequential(*layers)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.model(input)
+def kernels_of(state: Mapping[str, Any]) -> list[Tensor]:
+    """The weights of the 2-D convolutions in a state_dict, in its order."""
+    return [value for value in state.values() if isinstance(value, Tensor) and value.ndim == 4]
 
 
-class ResnetBlock(nn.Module):
-    """``x`` plus two 3x3 convolutions of it; shape (N, dim, H, W) stays.
-
-    With dropout the layers of ``conv_block`` after it move one place up, which is why
-    files made with and without dropout have different keys.
-    """
-
-    def __init__(
-        self, dim: int, padding_type: str, norm_layer: NormLayer, use_dropout: bool, use_bias: bool
-    ) -> None:
-        super().__init__()
-        if padding_type not in PADDINGS:
-            raise OptionError(f"padding {padding_type!r} is not known; choose one of {', '.join(PADDINGS)}")
-        pad = PADDINGS[padding_type]
-
-        def convolution() -> list[nn.Module]:
-            padding = [] if pad is None else [pad(1)]
-            conv = nn.Conv2d(dim, dim, 3, padding=1 if pad is None else 0, bias=use_bias)
-            return [*padding, conv, norm_layer(dim)]
-
-        between = [nn.ReLU(True), *([nn.Dropout(0.5)] if use_dropout else [])]
-        self.conv_block = nn.Sequential(*convolution(), *between, *convolution())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_block(x)
+def norm_of(state: Mapping[str, Any], first: str) -> str:
+    """The norm of a stock generator by its tensors; ``first``: name of the first convolution."""
+    if any(key.endswith(".weight") and value.ndim == 1 for key, value in state.items()):
+        return "batch"
+    return "instance" if f"{first}.bias" in state else "none"
 
 
-class UnetGenerator(nn.Module):
-    """``num_downs`` halvings to the bottleneck and as many doublings, with a skip at every level.
-
-    (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1]; H and W must be multiples of ``2 ** num_downs``.
-    """
-
-    def __init__(
-        self,
-        input_nc: int,
-        output_nc: int,
-        num_downs: int,
-        ngf: int = 64,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        use_dropout: bool = False,
-    ) -> None:
-        super().__init__()
-        widest = ngf * 8
-        block = UnetSkipConnectionBlock(widest, widest, innermost=True, norm_layer=norm_layer)
-        for _ in range(num_downs - 5):
-            block = UnetSkipConnectionBlock(
-                widest, widest, submodule=block, norm_layer=norm_layer, use_dropout=use_dropout
-            )
-        for outer, inner in ((ngf * 4, widest), (ngf * 2, ngf * 4), (ngf, ngf * 2)):
-            block = UnetSkipConnectionBlock(outer, inner, submodule=block, norm_layer=norm_layer)
-        self.model = UnetSkipConnectionBlock(
-            output_nc, ngf, input_nc=input_nc, submodule=block, outermost=True, norm_layer=norm_layer
-        )
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.model(input)
-
-
-class UnetSkipConnectionBlock(nn.Module):
-    """One level of a U-Net: halve, go through ``submodule``, double, append to the input.
-
-    (N, input_nc, H, W) to (N, input_nc + outer_nc, H, W), or to (N, outer_nc, H, W) if ``outermost``.
-    """
-
-    def __init__(
-        self,
-        outer_nc: int,
-        inner_nc: int,
-        input_nc: int | None = None,
-        submodule: nn.Module | None = None,
-        outermost: bool = False,
-        innermost: bool = False,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        use_dropout: bool = False,
-    ) -> None:
-        super().__init__()
-        self.outermost = outermost
-        bias = needs_bias(norm_layer)
-        from_below = inner_nc if innermost else inner_nc * 2  # the level below appends its input
-
-        down: list[nn.Module] = [
-            nn.Conv2d(outer_nc if input_nc is None else input_nc, inner_nc, 4, 2, 1, bias=bias)
-        ]
-        up: list[nn.Module] = [
-            nn.ReLU(True),
-            nn.ConvTranspose2d(from_below, outer_nc, 4, 2, 1, bias=bias or outermost),
-        ]
-        if outermost:
-            up.append(nn.Tanh())
-        else:
-            down.insert(0, nn.LeakyReLU(0.2, True))
-            up.append(norm_layer(outer_nc))
-            if not innermost:
-                down.append(norm_layer(inner_nc))
-        if use_dropout and not (outermost or innermost):
-            up.append(nn.Dropout(0.5))
-        self.model = nn.Sequential(*down, *([] if submodule is None else [submodule]), *up)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.outermost:
-            return self.model(x)
-        # The first layer activates x in place, so what the skip carries is activated;
-        # trained weights depend on it.
-        return torch.cat([x, self.model(x)], 1)
+def convolution_widths(generator: nn.Module) -> list[int]:
+    """Channels that each convolution gives, in the order of the modules."""
+    return [m.out_channels for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]

@@ -9,27 +9,34 @@ from typing import TYPE_CHECKING
 
 from coronet_plugin.command import Command, height_width, keywords, positive
 from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.generators.registry import FAMILIES
 
 if TYPE_CHECKING:
     from coronet_plugin.inspection.facts import Inspection
+
+
+ARCHITECTURE = ("ngf", "input_nc", "output_nc", "norm", "use_dropout")
+"""Entries of a family's config that are options here."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="resnet_9blocks, resnet_6blocks, unet_256 or unet_128; a weight file (.pth); name or folder of "
-        "a trained run; or a generator of your own as path/to/file.py:Name or package.module:Name, which is "
+        help=f"a family of generators ({', '.join(FAMILIES)}); a weight file (.pth); name or folder of a "
+        "trained run; or a generator of your own as path/to/file.py:Name or package.module:Name, which is "
         "imported and called",
     )
+    add_family_option(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="draw them to this .svg or .png file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all facts as data")
     parser.add_argument("--full", action="store_true", help="write out the names of all layers")
     parser.add_argument(
         "--size", type=height_width, help="input to count for: 256, or 256x512 (default: as trained, or 256)"
     )
-    _network_options(parser.add_argument_group("for the name of a stock generator (defaults as upstream)"))
-    own = parser.add_argument_group("for a generator of your own")
+    _network_options(parser.add_argument_group("for the name of a family (defaults as it has them)"))
+    own = parser.add_argument_group("for a generator or a family of your own")
     own.add_argument("--kwargs", type=keywords, metavar="JSON", help="""arguments, as '{"ngf": 32}'""")
     own.add_argument("--channels", type=positive, help="of its input (default: as its first convolution)")
     run = parser.add_argument_group("for a run")
@@ -38,18 +45,18 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _network_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--ngf", type=positive, help="channels of the first layer (default: 64)")
-    group.add_argument("--input_nc", type=positive, help="channels of the input image (default: 3)")
-    group.add_argument("--output_nc", type=positive, help="channels of the output image (default: 3)")
-    group.add_argument("--norm", help="instance (default of ResNets), batch (default of U-Nets) or none")
+    group.add_argument("--ngf", type=positive, help="channels of the first layer")
+    group.add_argument("--input_nc", type=positive, help="channels of the input image")
+    group.add_argument("--output_nc", type=positive, help="channels of the output image")
+    group.add_argument("--norm", help="instance, batch or none")
     dropout = group.add_mutually_exclusive_group()
-    dropout.add_argument("--use_dropout", action="store_true", default=None, help="default of U-Nets")
-    dropout.add_argument("--no_dropout", action="store_false", dest="use_dropout", help="default of ResNets")
+    dropout.add_argument("--use_dropout", action="store_true", default=None)
+    dropout.add_argument("--no_dropout", action="store_false", dest="use_dropout")
 
 
 def _run(options: argparse.Namespace) -> int:
     from coronet_plugin.inspection.figure import check_output
-    from coronet_plugin.inspection.source import ARCHITECTURE, Choices, inspect_model
+    from coronet_plugin.inspection.source import Choices, inspect_model
     from coronet_plugin.inspection.table import text
 
     if options.output is not None:

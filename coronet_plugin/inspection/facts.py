@@ -1,8 +1,8 @@
-"""What is to be seen of a generator's channel sets: widths, sharing, costs, reasons.
+"""Facts about a generator's channel sets: widths, sharing, costs, reasons.
 
 The facts are gathered from a :class:`~coronet_plugin.channels.plan.ChannelPlan`, and from
 the spec of a slimmed generator. Nothing here prints, draws or reads files; for that
-see ``inspection_table.py``, ``inspection_figure.py`` and ``inspection_source.py``.
+see ``table.py``, ``figure.py`` and ``source.py``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from coronet_plugin import find_channels
 from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.find import find_channels
 from coronet_plugin.channels.plan import ChannelPlan, ChannelSet
 from coronet_plugin.checkpoint.spec import COMPACT, Spec
 from coronet_plugin.errors import PlanError
@@ -107,7 +107,7 @@ def inspect_plan(
 ) -> Inspection:
     """The facts of ``plan``, with only the units ``alive`` (bool, ``(units,)``) left; all by default."""
     alive = np.ones(plan.units, dtype=bool) if alive is None else alive
-    layers = layer_facts(plan, np.append(alive, True))
+    layers = layer_facts(plan, alive)
     inputs = example if isinstance(example, tuple) else (example,)
     dense, now = plan.cost(), plan.cost(alive)
     shares = [share for layer in layers for share in layer.shares]
@@ -126,7 +126,7 @@ def inspect_plan(
 
 
 def inspect_spec(spec: Spec, title: str, about: str = "") -> Inspection:
-    """What the spec alone tells: widths, reasons and the whole costs, not who makes or reads a set."""
+    """The facts that the spec alone tells: widths, reasons, the whole costs; not who makes or reads a set."""
     return Inspection(
         title=title,
         about=about,

@@ -230,7 +230,7 @@ def _bar(axes: Axes, position: int, parts: Sequence[tuple[str, int]], colours: A
 
 
 def _outline(axes: Axes, position: int, height: int) -> None:
-    """What was there at full size."""
+    """The outline of what was there at full size."""
     from matplotlib.colors import to_rgba
 
     axes.bar(position, height, 0.74, facecolor=to_rgba(GREY, 0.14), edgecolor=to_rgba(GREY, 0.5), lw=0.6)

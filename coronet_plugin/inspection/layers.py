@@ -6,7 +6,6 @@ proportion, so that whatever is shown by set adds up to what is shown by layer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,18 +62,15 @@ def _calls(plan: ChannelPlan) -> dict[str, list[LayerCall]]:
     return found
 
 
-def layer_facts(plan: ChannelPlan, keep: np.ndarray) -> tuple[LayerFacts, ...]:
-    """All weighted layers in the order they run, for living units ``keep`` (bool, ``(units + 1,)``).
-
-    The last entry of ``keep`` is for what is pinned, and true.
-    """
-    return tuple(LayerFacts(name, _shares(plan, calls, keep)) for name, calls in _calls(plan).items())
+def layer_facts(plan: ChannelPlan, alive: np.ndarray) -> tuple[LayerFacts, ...]:
+    """All weighted layers in the order they run, when the units ``alive`` (bool, ``(units,)``) remain."""
+    return tuple(LayerFacts(name, _shares(plan, calls, alive)) for name, calls in _calls(plan).items())
 
 
-def _shares(plan: ChannelPlan, calls: Sequence[LayerCall], keep: np.ndarray) -> tuple[Share, ...]:
+def _shares(plan: ChannelPlan, calls: Sequence[LayerCall], alive: np.ndarray) -> tuple[Share, ...]:
     units = output_units(plan, calls)
-    macs = sum(math.prod(call.weight_shape) * call.positions for call in calls)
-    macs_kept = sum(math.prod(_kept_shape(plan, call, keep)) * call.positions for call in calls)
+    macs, macs_kept = (sum(plan.macs_of(call, left)[0] for call in calls) for left in (None, alive))
+    keep = np.append(alive, True)  # the last entry answers for PINNED
     names, channels, kept = zip(*_split(plan.sets, calls[0].module, units, keep))
     costs = _in_proportion(macs, channels), _in_proportion(macs_kept, kept)
     return tuple(map(Share, names, channels, kept, *costs))
@@ -98,14 +94,6 @@ def output_units(plan: ChannelPlan, calls: Sequence[LayerCall]) -> np.ndarray:
         groups = axes[call.axis_in].reshape(call.groups, -1)[:, 0]
         return np.repeat(groups, width // call.groups)
     return np.full(width, PINNED)
-
-
-def _kept_shape(plan: ChannelPlan, call: LayerCall, keep: np.ndarray) -> tuple[int, ...]:
-    axes = plan.slices.get(call.weight or "", {})
-    return tuple(
-        int(np.count_nonzero(keep[axes[axis]])) if axis in axes else length
-        for axis, length in enumerate(call.weight_shape)
-    )
 
 
 def _split(

@@ -1,1 +1,1 @@
-"""What a generator costs on this machine: time, memory, and where they go."""
+"""Measurements on this machine: the time and memory a generator takes, and where they go."""

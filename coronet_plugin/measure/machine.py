@@ -1,4 +1,4 @@
-"""The machine figures were taken on, in words."""
+"""The machine that figures were taken on, as plain data. No names of people or machines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,18 +21,30 @@ INSTRUCTIONS = {
     "dot product": {"dot", "asimddp"},
     "I8MM": {"i8mm"},
 }
-"""What decides how int8 is calculated, by the names that torch and Linux have for it."""
+"""Instructions that decide how int8 is calculated, by the names that torch and Linux have for it."""
+
+
+def describe_machine() -> dict[str, Any]:
+    """System, processor and what it can, how many cores this process may use, GPUs by their kind."""
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "cpu": processor(),
+        "instruction_set": instruction_set(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
 
 
 def processor() -> str:
-    """Name and number of CPUs."""
-    lines = _cpuinfo().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} CPUs"
+    """The processor's name."""
+    names = [line for line in _cpuinfo().splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
 
 
 def instruction_set() -> str:
-    """What of :data:`INSTRUCTIONS` this CPU has, such as ``x86_64: AVX2, AVX-512, AVX-512 VNNI``."""
+    """Those of :data:`INSTRUCTIONS` that this CPU has, such as ``x86_64: AVX2, AVX-512, AVX-512 VNNI``."""
     found = _abilities()
     names = [name for name, keys in INSTRUCTIONS.items() if not keys.isdisjoint(found)]
     return f"{platform.machine()}: {', '.join(names) or 'not known'}"
@@ -45,7 +58,7 @@ def _abilities() -> Collection[str]:
 
 
 def _cpuinfo() -> str:
-    """What Linux says about the CPUs; nothing elsewhere."""
+    """Linux's description of the CPUs; nothing elsewhere."""
     return CPUINFO.read_text(encoding="utf-8", errors="replace") if CPUINFO.is_file() else ""
 
 

@@ -86,13 +86,22 @@ def main(path: str, threads: str) -> int:
 
 
 def _rise(generator: nn.Module, example: Tensor) -> int:
+    before = resident_bytes()
+    FORGET_PEAK.write_text("5")
+    generator(example)
+    return _bytes("VmHWM") - before
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in use; what is free already is given back to the system first.
+
+    Raises:
+        OSError: the system is not Linux.
+    """
     gc.collect()
     if hasattr(_C_LIBRARY, "malloc_trim"):
         _C_LIBRARY.malloc_trim(0)
-    FORGET_PEAK.write_text("5")
-    before = _bytes("VmRSS")
-    generator(example)
-    return _bytes("VmHWM") - before
+    return _bytes("VmRSS")
 
 
 def _bytes(key: str) -> int:

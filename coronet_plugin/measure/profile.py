@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from coronet_plugin.channels.find import trace
+from coronet_plugin.measure.onnx import open_session
+from coronet_plugin.measure.timing import Stopwatch, torch_threads
 
 
 @dataclass(frozen=True)
@@ -51,55 +54,30 @@ def layer_times(generator: nn.Module, example: Tensor, repeats: int = 10) -> lis
 
     ``example``: (N, C, H, W). The thread setting is left as it was.
     """
-    samples: dict[str, list[float]] = defaultdict(list)
-    macs: dict[str, int] = {}
-    started: dict[str, float] = {}
     leaves = {name: m for name, m in generator.named_modules() if name and not list(m.children())}
-
-    def before(name: str) -> Any:
-        return lambda module, inputs: started.__setitem__(name, time.thread_time())
-
-    def after(name: str) -> Any:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            samples[name].append((time.thread_time() - started[name]) * 1e3)
-            macs[name] = macs_of(module, inputs[0], output)
-
-        return note
-
-    hooks = [m.register_forward_pre_hook(before(name)) for name, m in leaves.items()]
-    hooks += [m.register_forward_hook(after(name)) for name, m in leaves.items()]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    watches: dict[str, Stopwatch] = defaultdict(Stopwatch)
+    hooks = []
+    for name, module in leaves.items():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: watches[name].start()))
+        hooks.append(module.register_forward_hook(lambda *_, name=name: watches[name].stop()))
     try:
-        for _ in range(repeats + 1):
-            generator(example)
+        with torch_threads(1):
+            for _ in range(repeats + 1):
+                generator(example)
     finally:
-        torch.set_num_threads(threads)
         for hook in hooks:
             hook.remove()
-    calls = {name: len(times) // (repeats + 1) for name, times in samples.items()}
-    return [
-        LayerTime(
-            name,
-            type(leaves[name]).__name__,
-            macs[name] * calls[name],
-            calls[name] * float(np.median(times[1:])),
-        )
-        for name, times in samples.items()
-    ]
-
-
-def macs_of(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """True multiply-adds of one call for one image: one per weight and input or output position."""
-    if isinstance(module, nn.ConvTranspose2d):
-        return module.weight.numel() * x.shape[2] * x.shape[3]
-    if isinstance(module, nn.Conv2d):
-        return module.weight.numel() * y.shape[2] * y.shape[3]
-    return module.weight.numel() * x[0].numel() // x.shape[-1] if isinstance(module, nn.Linear) else 0
+    macs = trace(generator, (example,)).macs_by_layer()
+    found = []
+    for name, watch in watches.items():
+        each = len(watch.cpu) // (repeats + 1)  # calls in one run of the generator
+        ms = each * watch.times(warmup=each).cpu.median_ms
+        found.append(LayerTime(name, type(leaves[name]).__name__, macs.get(name, 0), ms))
+    return found
 
 
 def losses(dense: Sequence[LayerTime], slim: Sequence[LayerTime]) -> list[Loss]:
-    """What keeps ``slim`` from being faster by its reduction of MACs, worst first; layers of equal names."""
+    """Layers, matched by name, that keep ``slim`` from being faster by its reduction of MACs; worst first."""
     reduction = sum(layer.macs for layer in dense) / max(1, sum(layer.macs for layer in slim))
     before = {layer.name: layer for layer in dense}
     found = [
@@ -133,15 +111,8 @@ def onnxruntime_times(path: Path, values: np.ndarray, repeats: int = 10) -> dict
     Sums over nodes of the least of ``repeats`` calls with ``values`` (N, C, H, W): its profiler knows wall
     time alone, and the least is what other programs disturb least.
     """
-    import onnxruntime
-
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, profile=Path(folder) / "profile")
         for _ in range(repeats):
             session.run(None, {session.get_inputs()[0].name: values})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -1,49 +1,59 @@
-"""What every search offers to :class:`~coronet_plugin.compression.Compression`."""
+"""What every method offers to :class:`~coronet_plugin.compression.Compression`: events, and a choice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
-from coronet_plugin.budget.goal import Goal
+from coronet_plugin.budget.goal import Share
 from coronet_plugin.channels.plan import ChannelPlan
+from coronet_plugin.methods.events import Events
 
 
-class Subject(NamedTuple):
-    """What is compressed: a generator, inputs to run it on, and its channels."""
+class Task(NamedTuple):
+    """What a method is asked to do.
+
+    ``generator``, to be changed in place; ``inputs`` to run it on; the ``plan`` of its channels; what may be
+    left (``goal``) after how many optimizer ``steps``.
+    """
 
     generator: nn.Module
     inputs: tuple[Any, ...]
     plan: ChannelPlan
+    goal: Share
+    steps: int
 
 
-class Search:
-    """Plain training: nothing happens until the cut. Other searches build on it.
+class Method(Events):
+    """Plain training: nothing happens until the cut. Other methods build on it.
 
-    ``steps``: optimizer steps until the cut, at least one; 0 cuts before the training begins.
+    A method is registered by :func:`~coronet_plugin.methods.registry.method`; the fields of its ``Config``, a
+    frozen dataclass made of :func:`~coronet_plugin.settings.setting`, become options.
     """
 
-    lossless = False
+    schedule: ClassVar[str] = "cubic"
+    """How the cost falls if nothing else is asked."""
+    steady: ClassVar[bool] = False
+    """Whether its latents can all shrink alike, the schedule ``steady``."""
+    generates: ClassVar[bool] = False
+    """Whether the generator's weights come from a hypernetwork."""
+    lossless: ClassVar[bool] = False
     """Whether units that are not alive can be removed at any time without a change."""
 
-    def __init__(self, subject: Subject, goal: Goal, steps: int) -> None:
-        self.generator, self.inputs, self.plan = subject
-        self.goal = goal
-        self.steps = steps
-        goal.members.append(self)
+    @dataclass(frozen=True)
+    class Config:
+        """Nothing to choose."""
 
-    def attach(self, optimizer: torch.optim.Optimizer, group: int) -> None:
-        """``optimizer`` holds the generator's weights in its parameter group number ``group``."""
+    def __init__(self, task: Task, config: Any) -> None:
+        self.generator, self.inputs, self.plan, self.goal, self.steps = task
+        self.config = config
 
-    def take_gradients(self) -> None:
-        """Called before each of the optimizer's steps: the gradients are there."""
-
-    def advance(self, step: int) -> None:
-        """Called after the optimizer's step number ``step`` (from 1)."""
+    def companions(self) -> list[Events]:
+        """Who takes part in the training because of this method, beyond the cut too."""
+        return []
 
     def score(self) -> np.ndarray:
         """Worth of every unit, ``(units,)``; minus infinity for what is given up."""
@@ -53,32 +63,19 @@ class Search:
         """Units that still work, ``(units,)``."""
         return np.ones(self.plan.units, dtype=bool)
 
+    def gates(self) -> np.ndarray:
+        """What the readers of every unit are multiplied by, ``(units,)``."""
+        return np.ones(self.plan.units)
+
     def chosen(self) -> np.ndarray:
         """Units that stay at the cut, ``(units,)``; by default the best-scored that fit."""
-        return self.goal.choose(self)
-
-    def follow_(self, plan: ChannelPlan) -> None:
-        """The generator's parameters were replaced by what ``plan`` says of them."""
-
-    def release_(self) -> None:
-        """The search is over: let go of memory."""
+        return self.goal.choose()
 
     def write_weights_(self) -> None:
-        """Make the generator compute what the search says, after something else changed either."""
+        """Make the generator compute what the method says, after something else changed either."""
 
     def adopt_weights_(self) -> None:
         """Begin with the weights the generator has, to the last bit."""
 
     def synchronise_(self) -> None:
         """Give every process of a distributed training what the first has."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a bit-equal continuation needs, besides the generator and its optimizer."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state``.
-
-        Raises:
-            CheckpointError: it is of another search.
-        """

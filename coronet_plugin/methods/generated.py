@@ -1,4 +1,4 @@
-"""The published search: all weights come from a hypernetwork, and latents are shrunk.
+"""Generate weights: a hypernetwork writes a generator's convolution weights and is trained in their place.
 
 The generator's convolution weights are ordinary parameters whose *values* come from the
 hypernetwork: just before the optimizer steps, their gradients are taken over and sent through the
@@ -13,131 +13,122 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
-from coronet_plugin.budget.goal import STEADY, Goal
+from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.distributed import broadcast_
-from coronet_plugin.errors import CheckpointError
-from coronet_plugin.methods.base import Search, Subject
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.methods.hypernetwork import Hypernetwork
-from coronet_plugin.methods.proximal import DEAD_BELOW, shrink_
+from coronet_plugin.settings import setting
 
 
-class GeneratedSearch(Search):
-    """Search by the published hypernetwork or its folded form (docs/method.md eqs. (1) to (5))."""
+def embedding_setting() -> Any:
+    """The setting ``embedding`` of all methods that have it."""
+    return setting(8, "embedding size of the hypernetwork")
 
-    def __init__(self, subject: Subject, goal: Goal, steps: int, form: str, embedding: int) -> None:
-        super().__init__(subject, goal, steps)
-        self.hypernetwork: Hypernetwork | None = Hypernetwork(self.plan, form, embedding)
-        self._last_score = np.ones(self.plan.units)
-        self.shrinkage = 0.0
-        """How much the last proximal step took off every latent: lambda times learning rate."""
-        parameters = dict(self.generator.named_parameters())
-        self._weights = [parameters[name] for name in self.plan.kernels()]
+
+def check_embedding(size: int) -> None:
+    """Raises OptionError for an embedding size below one."""
+    if size < 1:
+        raise OptionError(f"--coronet_embedding must be at least 1, not {size}")
+
+
+class GeneratedWeights:
+    """A generator's convolution weights, written by a hypernetwork that an optimizer of its own trains.
+
+    Raises:
+        OptionError: the generator has no convolution that is trained.
+    """
+
+    def __init__(self, generator: nn.Module, plan: ChannelPlan, form: str, embedding: int) -> None:
+        self.generator = generator
+        frozen = [name for name, parameter in generator.named_parameters() if not parameter.requires_grad]
+        self.hypernetwork = Hypernetwork(plan, form, embedding, frozen)
+        if not self.hypernetwork.names:
+            raise OptionError(f"{form} generates weights of convolutions that are trained; here is none")
         self._optimizer: torch.optim.Optimizer | None = None
+        self.follow_(plan)
+
+    def follow_(self, plan: ChannelPlan) -> None:
+        """The generator's parameters were replaced by what ``plan`` says of them."""
+        parameters = dict(self.generator.named_parameters())
+        self.weights = [parameters[name] for name in self.hypernetwork.names]
+        self.hypernetwork.follow_(plan, self._optimizer.state if self._optimizer is not None else {})
 
     @property
-    def _network(self) -> Hypernetwork:
-        """The hypernetwork of a search that has not been released."""
-        assert self.hypernetwork is not None
-        return self.hypernetwork
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The hypernetwork's own, once it is attached."""
+        assert self._optimizer is not None
+        return self._optimizer
 
     def attach(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         """The hypernetwork gets an optimizer of the same class and settings."""
         self._host, self._group = optimizer, group  # by index: loading a state makes new group objects
         groups: list[dict[str, Any]] = [
-            {"params": list(self._network.kernels.parameters())},
-            {"params": list(self._network.latents.parameters()), "weight_decay": 0.0},
+            {"params": list(self.hypernetwork.kernels.parameters())},
+            {"params": list(self.hypernetwork.latents.parameters()), "weight_decay": 0.0},
         ]
         self._optimizer = _companion(optimizer, optimizer.param_groups[group], groups)
-        self.synchronise_()
 
     @torch.enable_grad()
     def take_gradients(self) -> None:
         """Send the gradients of generated weights on to the hypernetwork."""
-        z = self._network.z()
+        z = self.hypernetwork.z()
         leaf = z.detach().requires_grad_()
-        for index, weight in enumerate(self._weights):
+        for index, weight in enumerate(self.weights):
             if weight.grad is not None:
-                self._network.weight(index, leaf).backward(weight.grad)
+                self.hypernetwork.weight(index, leaf).backward(weight.grad)
                 weight.grad = None  # the host's optimizer leaves parameters without gradient alone
         if leaf.grad is not None:
             z.backward(leaf.grad)
 
-    def advance(self, step: int) -> None:
-        assert self._optimizer is not None
-        for group in self._optimizer.param_groups:
+    def step(self) -> None:
+        """The hypernetwork's step, at the learning rate of the generator's optimizer."""
+        for group in self.optimizer.param_groups:
             group["lr"] = self._host.param_groups[self._group]["lr"]
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._shrink(step)
-        self.write_weights_()
-
-    def _shrink(self, step: int) -> None:
-        """One proximal step: as large as the way left over the steps left (docs/method.md eq. (5)),
-        or as the schedule needs."""
-        left = self.steps - step + 1
-        if left < 1:
-            return
-        if self.goal.schedule == STEADY:
-            self.shrinkage = self.goal.threshold() / left
-        else:
-            self.shrinkage = self.goal.threshold(step / self.steps)
-        floors = [int(self.goal.protected(self)[s.slice].sum()) for s in self.plan.prunable]
-        shrink_(list(self._network.latents), self.shrinkage, floors)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def write_weights_(self) -> None:
+    def write_(self) -> None:
         """Write the generated weights into the generator. In place."""
         self._follow_device()
-        z = self._network.z()
-        for index, weight in enumerate(self._weights):
-            weight.copy_(self._network.weight(index, z))
+        z = self.hypernetwork.z()
+        for index, weight in enumerate(self.weights):
+            weight.copy_(self.hypernetwork.weight(index, z))
 
     @torch.no_grad()
-    def adopt_weights_(self) -> None:
+    def adopt_(self) -> None:
+        """Generate what the generator has, to the last bit."""
         self._follow_device()
-        self._network.adopt_([weight.detach() for weight in self._weights])
+        self.hypernetwork.adopt_([weight.detach() for weight in self.weights])
 
     def synchronise_(self) -> None:
+        """Give every process the hypernetwork of the first."""
         self._follow_device()
-        broadcast_(self._network.parameters())
-        self.write_weights_()
+        broadcast_(self.hypernetwork.parameters())
 
     def _follow_device(self) -> None:
-        self._network.to(self._weights[0].device)  # a host may have moved the generator
-
-    def score(self) -> np.ndarray:
-        """Size of every unit's latent, ``(units,)``."""
-        if self.hypernetwork is None:
-            return self._last_score
-        return self._network.z().detach()[1:].abs().double().cpu().numpy()
-
-    def alive(self) -> np.ndarray:
-        """Units whose latents are above the threshold, at least a set's floor."""
-        return (self.score() >= DEAD_BELOW) | self.goal.protected(self)
-
-    def release_(self) -> None:
-        self._last_score = self.score()
-        self.hypernetwork = self._optimizer = None
+        self.hypernetwork.to(self.weights[0].device)  # a host may have moved the generator
 
     def state_dict(self) -> dict[str, Any]:
+        """Hypernetwork and optimizer; empty before it is attached."""
         if self._optimizer is None:
             return {}
-        return {"hypernetwork": self._network.state_dict(), "optimizer": self._optimizer.state_dict()}
+        return {"hypernetwork": self.hypernetwork.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises CheckpointError when ``state`` is of another hypernetwork."""
         try:
-            self._network.load_state_dict(state["hypernetwork"])
+            self.hypernetwork.load_state_dict(state["hypernetwork"])
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(
-                "the saved search used another hypernetwork; continue with the same "
-                "--coronet_hypernetwork and --coronet_embedding as the first run"
+                "the saved search used another hypernetwork; continue with the same --coronet_method and "
+                "--coronet_embedding as the first run"
             ) from error
         if self._optimizer is not None:
             self._optimizer.load_state_dict(state["optimizer"])
-        self.write_weights_()
 
 
 def _companion(

@@ -13,6 +13,8 @@ public code for initial values; CoroNetGAN (Kumar et al., 2024, arXiv
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,23 +100,26 @@ class Hypernetwork(nn.Module):
     """Latent vectors of a plan and one kernel network for each of its convolutions.
 
     ``latents``: one vector per prunable channel set, ``N(0, 1)`` at the start (DHP's
-    code). Pinned channels have the constant latent one. Keys of ``kernels`` are
-    weight names of the generator, in the order of the forward pass.
+    code). Pinned channels have the constant latent one. ``names`` are those of the
+    generator's weights, in the order of the forward pass; ``frozen`` ones are left out.
     """
 
-    def __init__(self, plan: ChannelPlan, form: str = "published", embedding: int = 8) -> None:
+    def __init__(
+        self, plan: ChannelPlan, form: str = "published", embedding: int = 8, frozen: Collection[str] = ()
+    ) -> None:
         super().__init__()
         options = {"embedding": embedding} if form == "published" else {}
-        self.names = list(plan.kernels())
+        generated = {name: call for name, call in plan.kernels().items() if name not in frozen}
+        self.names = list(generated)
         self.latents = nn.ParameterList(nn.Parameter(torch.randn(s.units)) for s in plan.prunable)
         self.kernels = nn.ModuleList()
-        self._calls = list(plan.kernels().values())
-        for call in self._calls:
+        self.calls = list(generated.values())
+        for call in self.calls:
             shape = call.weight_shape
             taps = math.prod(shape[2:])
             kernel = KERNELS[form](shape[call.axis_in], shape[call.axis_out], taps, **options)
             self.kernels.append(kernel)
-        for index, (name, call) in enumerate(plan.kernels().items()):
+        for index, (name, call) in enumerate(generated.items()):
             for side, axis in (("in", call.axis_in), ("out", call.axis_out)):
                 units = plan.slices.get(name, {}).get(axis)
                 if units is None:
@@ -129,12 +134,33 @@ class Hypernetwork(nn.Module):
 
     def weight(self, index: int, z: Tensor) -> Tensor:
         """Weight of convolution ``index`` in its own shape, from all latents ``z``."""
-        call = self._calls[index]
+        call = self.calls[index]
         z_in, z_out = z[getattr(self, f"z_in_{index}")], z[getattr(self, f"z_out_{index}")]
         flat = self.kernels[index](z_in, z_out)  # (n, m, t)
         if call.axis_in == 1:
             flat = flat.transpose(0, 1)
-        return flat.reshape(call.weight_shape)
+        return flat.reshape(*flat.shape[:2], *call.weight_shape[2:])
+
+    @torch.no_grad()
+    def follow_(self, plan: ChannelPlan, state: Mapping[Tensor, dict[str, Any]]) -> None:
+        """Keep only what makes the weights of ``plan``, in the kernels and in their optimizer's ``state``.
+
+        Latents stay, those of channels that are gone have no part in anything.
+        """
+        for index, (name, kernel, call) in enumerate(zip(self.names, self.kernels, self.calls)):
+            for place, (side, axis) in enumerate((("in", call.axis_in), ("out", call.axis_out))):
+                entries: Tensor = getattr(self, f"z_{side}_{index}")
+                units = plan.slices.get(name, {}).get(axis)
+                if units is None or len(units) == len(entries):
+                    continue
+                kept = np.flatnonzero(np.isin(entries.cpu().numpy(), units + 1))
+                selected = torch.from_numpy(kept).to(entries.device)
+                setattr(self, f"z_{side}_{index}", entries[selected])
+                for parameter in kernel.parameters():
+                    for key, value in state.get(parameter, {}).items():
+                        if isinstance(value, Tensor) and value.shape == parameter.shape:
+                            state[parameter][key] = value.index_select(place, selected)
+                    parameter.data = parameter.index_select(place, selected)
 
     @torch.no_grad()
     def adopt_(self, weights: list[Tensor]) -> None:
@@ -145,7 +171,7 @@ class Hypernetwork(nn.Module):
         """
         strength = torch.zeros(1 + sum(len(latent) for latent in self.latents), device=weights[0].device)
         for index, weight in enumerate(weights):
-            filters = weight.abs().sum([axis for axis in range(4) if axis != self._calls[index].axis_out])
+            filters = weight.abs().sum([axis for axis in range(4) if axis != self.calls[index].axis_out])
             strength.index_add_(0, getattr(self, f"z_out_{index}"), (filters / filters.mean()).float())
         start = 1
         for latent in self.latents:
@@ -154,7 +180,7 @@ class Hypernetwork(nn.Module):
             start += len(latent)
         z = self.z()
         for index, (weight, kernel) in enumerate(zip(weights, self.kernels)):
-            flat = weight.transpose(0, 1) if self._calls[index].axis_in == 1 else weight
+            flat = weight.transpose(0, 1) if self.calls[index].axis_in == 1 else weight
             z_in, z_out = z[getattr(self, f"z_in_{index}")], z[getattr(self, f"z_out_{index}")]
             assert isinstance(kernel, (PublishedKernel, FoldedKernel))
             kernel.adopt_(flat.flatten(2), z_in, z_out)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from torch import nn
 from coronet_plugin.checkpoint.spec import Spec, spec_path
 from coronet_plugin.errors import CheckpointError, DataError, OptionError
 from coronet_plugin.files import settle
-
-_DEFAULT_NOTE = re.compile(r"\s*\t\[default: (?P<default>.*)\]\s*$")
-_NOT_OPTIONS = frozenset({"isTrain", "device", "suffix"})  # attributes; the suffix is in the name already
+from coronet_plugin.runs.opener import read_generator, takes_one_image
+from coronet_plugin.runs.options import Options, read_options
+from coronet_plugin.runs.tested import Tested
+from coronet_plugin.runs.tested import read as read_tested
 
 
 @dataclass(frozen=True)
@@ -43,47 +44,6 @@ class LogEntry:
     epoch: int
     seconds: float | None
     losses: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of a run as text, and the defaults of those that were changed."""
-
-    values: Mapping[str, str]
-    changed: Mapping[str, str]
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """Raises OptionError when the option file lacks ``key`` and there is no default."""
-        if key in self.values:
-            return self.values[key]
-        if default is None:
-            raise OptionError(f"the option file does not say --{key}; was it written by train.py?")
-        return default
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        text = self.text(key, None if default is None else str(default))
-        try:
-            return int(text)
-        except ValueError as error:
-            raise OptionError(f"--{key} is {text!r} in the option file, expected a whole number") from error
-
-    def flag(self, key: str) -> bool:
-        return self.values.get(key, "False") == "True"
-
-    @property
-    def crop_size(self) -> int:
-        """Side of the training crops in pixels, by its name of today or until 2019."""
-        return self.integer("crop_size", self.integer("fineSize", 256))
-
-    def command(self) -> str:
-        """A ``train.py`` command line that says what differs from the defaults."""
-        words = ["python", "train.py"]
-        for key in self.changed:
-            value = self.values[key]
-            if key in _NOT_OPTIONS or value in ("False", "None"):
-                continue
-            words += [f"--{key}"] if value == "True" else [f"--{key}", value]
-        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -148,34 +108,22 @@ class Run:
         crop = self.options.crop_size
         return (self.channels(generator)[0], crop, crop)
 
+    @cached_property
+    def tested(self) -> Tested | None:
+        """What made the test pictures; None without a note beside them. Raises DataError if it is damaged."""
+        return read_tested(self.images_dir.parent) if self.images_dir else None
+
+    def pictures(self, visual: str) -> list[Path]:
+        """The files ``*_<visual>.png`` of the test, sorted; none of an earlier one, as far as is known."""
+        return pictures_in(self.images_dir, visual, self.tested) if self.images_dir else []
+
     def can_rebuild(self, generator: str) -> bool:
-        """False for a slimmed generator of the user's own class, which only their code can build."""
-        return generator not in self.specs or "netG" in self.specs[generator].architecture
+        """Whether it is of a registered family and takes one image, as what measures runs needs."""
+        return generator not in self.specs or takes_one_image(self.specs[generator].architecture)
 
     def load_generator(self, generator: str) -> nn.Module:
         """The trained generator on the CPU, slim or dense, in evaluation mode."""
-        path = self.weights[generator]
-        if generator in self.specs:
-            from coronet_plugin.checkpoint.storage import load_generator
-
-            return load_generator(path).eval()
-        return self._load_dense(path, self.channels(generator)).eval()
-
-    def _load_dense(self, path: Path, channels: tuple[int, int]) -> nn.Module:
-        from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
-        from coronet_plugin.generators.stock import build_generator
-
-        options = self.options
-        net = build_generator(
-            input_nc=channels[0],
-            output_nc=channels[1],
-            ngf=options.integer("ngf", 64),
-            netG=options.text("netG"),
-            norm=options.text("norm", "instance"),
-            use_dropout=not options.flag("no_dropout"),
-        )
-        net.load_state_dict(adapt_state_dict(read_state_dict(path), net))
-        return net
+        return read_generator(generator, self.weights[generator]).generator.eval()
 
 
 def find_run(
@@ -201,7 +149,7 @@ def find_run(
     weights = {path.stem[len(f"{epoch}_net_") :]: path for path in sorted(folder.glob(f"{epoch}_net_G*.pth"))}
     if not weights:
         raise CheckpointError(f"{folder} has no {epoch}_net_G*.pth; let train.py save, or take another epoch")
-    images = Path(results_dir) / name / f"{phase}_{epoch}" / "images"
+    images = results_of(Path(results_dir) / name, phase, epoch) / "images"
     return Run(
         name=name,
         folder=folder,
@@ -213,42 +161,44 @@ def find_run(
     )
 
 
-def find_weights(target: str, checkpoints_dir: Path | str, epoch: str = "latest") -> dict[str, Path]:
+def results_of(folder: Path, phase: str, epoch: str) -> Path:
+    """The folder that test.py made in ``folder`` of the weights of ``epoch``; it need not be there.
+
+    Weights ``iter_100``, by ``--load_iter 100``, become results such as ``test_latest_iter100``.
+    """
+    iteration = re.fullmatch(r"iter_(\d+)", epoch)
+    found = sorted(folder.glob(f"{phase}_*_iter{iteration[1]}"), reverse=True) if iteration else []
+    return found[0] if found else folder / f"{phase}_{epoch}"
+
+
+def pictures_in(folder: Path, visual: str, made_by: Tested | None) -> list[Path]:
+    """The files ``*_<visual>.png`` in ``folder``, sorted, of the test ``made_by``; all if it is None."""
+    ending = f"_{visual}.png"
+    found = sorted(folder.glob(f"*{ending}"))
+    return [path for path in found if made_by is None or path.name[: -len(ending)] in made_by.names]
+
+
+def find_weights(
+    target: str, checkpoints_dir: Path | str, epoch: str = "latest", network: str = ""
+) -> dict[str, Path]:
     """Weight files by generator: of a weight file (.pth), or of a run by its name or folder.
+
+    ``network``: the only generator to find; by default all.
 
     Raises:
         CheckpointError: there is no such run, or it has no weights of ``epoch``.
+        OptionError: it has no generator ``network``.
     """
     if target.endswith(".pth"):
-        return {Path(target).stem.rpartition("_net_")[2]: Path(target)}
-    folder = Path(checkpoints_dir) / target
-    if target and not folder.is_dir() and Path(target).is_dir():
-        folder = Path(target).resolve()
-    return dict(find_run(folder.name, folder.parent, epoch=epoch).weights)
-
-
-def read_options(folder: Path) -> Options:
-    """The options of the run in ``folder``; none if it is no run."""
-    for path in (folder / "train_opt.txt", folder / "opt.txt"):
-        if path.is_file():
-            return parse_options(path.read_text(encoding="utf-8"))
-    return Options({}, {})
-
-
-def parse_options(text: str) -> Options:
-    """Read ``train_opt.txt``: lines ``key: value``, then a tab and ``[default: x]`` if it was changed."""
-    values: dict[str, str] = {}
-    changed: dict[str, str] = {}
-    for line in text.splitlines():
-        key, colon, rest = line.partition(":")
-        key = key.strip()
-        if not colon or not key.isidentifier():  # the dashed header and footer
-            continue
-        note = _DEFAULT_NOTE.search(rest)
-        values[key] = (rest[: note.start()] if note else rest).strip()
-        if note:
-            changed[key] = note["default"]
-    return Options(values, changed)
+        weights = {Path(target).stem.rpartition("_net_")[2]: Path(target)}
+    else:
+        folder = Path(checkpoints_dir) / target
+        if target and not folder.is_dir() and Path(target).is_dir():
+            folder = Path(target).resolve()
+        weights = dict(find_run(folder.name, folder.parent, epoch=epoch).weights)
+    if network and network not in weights:
+        raise OptionError(f"--network {network}: {target} has {', '.join(weights)}")
+    return {network: weights[network]} if network else weights
 
 
 def read_log(path: Path) -> tuple[LogEntry, ...]:

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from coronet_plugin.command import Command
-from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.extension import add_family_option
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "weights", metavar="RUN_OR_WEIGHTS", help="name or folder of a run, or a weight file (.pth)"
     )
+    add_family_option(parser)
     parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: all)")
     parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
     parser.add_argument(
@@ -33,11 +34,7 @@ def _run(options: argparse.Namespace) -> int:
     from coronet_plugin.runs.run import find_weights
     from coronet_plugin.standalone.export import export_upstream
 
-    weights = find_weights(options.weights, options.checkpoints_dir, options.epoch)
-    if options.network:
-        if options.network not in weights:
-            raise OptionError(f"--network {options.network}: {options.weights} has {', '.join(weights)}")
-        weights = {options.network: weights[options.network]}
+    weights = find_weights(options.weights, options.checkpoints_dir, options.epoch, options.network)
     files, notes = export_upstream(weights, options.output)
     for file in files:
         print(file)

@@ -24,7 +24,7 @@ from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.checkpoint.storage import save_tensors, write_atomically
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.runs.opener import StoredGenerator, read_generator
-from coronet_plugin.standalone.text import file_text, sides, upstream_model_text
+from coronet_plugin.standalone.text import file_text, upstream_model_text
 
 
 def export_upstream(weights: Mapping[str, Path], folder: Path) -> tuple[list[Path], list[str]]:
@@ -58,11 +58,12 @@ def _make(exports: Sequence[StoredGenerator], folder: Path) -> list[Path]:
     """Write all files into ``folder`` and verify them; the order is that in which to place them."""
     made = []
     for exported in exports:
+        side = exported.multiple * -(-32 // exported.multiple)  # a size of at least 32 that it takes
         stem = "slim_" + re.sub(r"\W", "_", exported.name, flags=re.ASCII)
         weights, code = folder / f"{stem}.pth", folder / f"{stem}.py"
         save_tensors(exported.generator.state_dict(), weights)
         code.write_text(file_text(exported, stem), encoding="utf-8")
-        verify_file(code, exported.generator, max(32, sides(exported.architecture["netG"])))
+        verify_file(code, exported.generator, exported.example((side, side)))
         made += [weights, code]
     model = folder / "slim_test_model.py"
     model.write_text(upstream_model_text(made[1].stem), encoding="utf-8")
@@ -70,10 +71,10 @@ def _make(exports: Sequence[StoredGenerator], folder: Path) -> list[Path]:
 
 
 # -- the proof ---------------------------------------------------------------
-def verify_file(path: Path, generator: nn.Module, side: int) -> None:
+def verify_file(path: Path, generator: nn.Module, example: tuple[Tensor, ...]) -> None:
     """Import the file ``path`` and check that its ``load()`` computes what ``generator`` does, bit by bit.
 
-    Tried on random input (1, C, side, side) in evaluation and train mode, dropout equally seeded.
+    Tried on ``example`` in evaluation and train mode, dropout equally seeded.
 
     Raises:
         CheckpointError: it does not, or does not run.
@@ -87,7 +88,7 @@ def verify_file(path: Path, generator: nn.Module, side: int) -> None:
     if list(rebuilt.state_dict()) != list(original.state_dict()):
         raise _not_written(path, "has other tensors than the generator")
     for training in (False, True):
-        outputs = [_output(net.train(training), side) for net in (rebuilt, original)]
+        outputs = [_output(net.train(training), example) for net in (rebuilt, original)]
         if not torch.allclose(outputs[0], outputs[1], rtol=0, atol=0, equal_nan=True):
             raise _not_written(path, "does not compute what the generator does")
 
@@ -97,11 +98,10 @@ def _not_written(path: Path, what: str) -> CheckpointError:
 
 
 @torch.no_grad()
-def _output(net: nn.Module, side: int) -> Tensor:
-    first = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
+def _output(net: nn.Module, example: tuple[Tensor, ...]) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return net(torch.rand(1, first.in_channels, side, side) * 2 - 1)
+        return net(*example)
 
 
 def _imported(path: Path) -> ModuleType:

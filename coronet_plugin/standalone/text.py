@@ -1,28 +1,30 @@
 """The text of an exported file: what it says of the generator, its widths as data, its code.
 
-Code is copied from :mod:`coronet_plugin.standalone.parts`; nothing here computes.
+Code is copied from the generator's family and from :mod:`coronet_plugin.standalone.parts`; nothing here
+computes.
 """
 
 from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from coronet_plugin._version import __version__
 from coronet_plugin.channels.cost import human
-from coronet_plugin.generators.stock import RESNET_BLOCKS, UNET_DOWNS, build_generator
+from coronet_plugin.errors import OptionError
+from coronet_plugin.generators.registry import Standalone
 from coronet_plugin.standalone import parts
 
 if TYPE_CHECKING:
     from coronet_plugin.runs.opener import StoredGenerator
 
-LAYERS = {"batch": "nn.BatchNorm2d", "instance": "nn.InstanceNorm2d", "none": "nn.Identity"}
 IMPORTS = """\
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright (c) 2026, the coronet-plugin developers
@@ -47,19 +49,18 @@ def build() -> nn.Module:
 
 
 def file_text(exported: StoredGenerator, stem: str) -> str:
-    """The whole file ``stem.py``, which loads ``stem.pth``."""
-    if exported.architecture["netG"] in RESNET_BLOCKS:
-        classes: list[Any] = [parts.ResnetGenerator, parts.ResnetBlock]
-        call = "ResnetGenerator(INPUT_NC, OUTPUT_NC, STEM, DOWN, BLOCKS, UP, NORM, DROPOUT)"
-    else:
-        classes = [parts.UnetGenerator, parts.UnetLevel]
-        call = "UnetGenerator(INPUT_NC, OUTPUT_NC, DOWN, UP, NORM, DROPOUT)"
+    """The whole file ``stem.py``, which loads ``stem.pth``.
+
+    Raises:
+        OptionError: the generator's family has no source to copy.
+    """
+    source = _source(exported)
     functions: list[Any] = [parts.load, parts.pillow, parts.read_picture, parts.write_picture, parts.main]
-    code = [inspect.getsource(part) for part in classes]
-    code += [BUILD.format(call=call).lstrip("\n"), *(inspect.getsource(part) for part in functions)]
+    code = [inspect.getsource(part) for part in source.classes]
+    code += [BUILD.format(call=source.call).lstrip("\n"), *(inspect.getsource(part) for part in functions)]
     return "\n\n".join(
         [
-            f'"""{_about(exported, stem)}"""\n\n{IMPORTS}\n{_data(exported)}\n',
+            f'"""{_about(exported, stem)}"""\n\n{_foreign(source)}{IMPORTS}\n{_data(exported, source)}\n',
             *code,
             'if __name__ == "__main__":\n    main()\n',
         ]
@@ -72,36 +73,48 @@ def upstream_model_text(stem: str) -> str:
     return text.replace('SLIM = "slim_G.py"', f'SLIM = "{stem}.py"')
 
 
+def _source(exported: StoredGenerator) -> Standalone:
+    exported.family.check_one_image()
+    source = exported.family.standalone(exported.config)
+    if source is None:
+        raise OptionError(
+            f"{exported.name} is of the family {exported.family.name}, which has no source that works "
+            "without the package (Family.standalone, docs/families.md); coronet export writes it for others"
+        )
+    return source
+
+
+def _foreign(source: Standalone) -> str:
+    """A comment on classes that are not this package's, and so not under its licence."""
+    foreign = [part for part in source.classes if not part.__module__.startswith("coronet_plugin.")]
+    if not foreign:
+        return ""
+    names = ", ".join(part.__name__ for part in foreign)
+    modules = ", ".join(sorted({part.__module__ for part in foreign}))
+    return f"# {names}: copied from {modules}, under the licence of that; the rest:\n"
+
+
 # -- widths as data --------------------------------------------------------
-def widths(generator: nn.Module, netG: str) -> dict[str, int | tuple[int, ...]]:
-    """Channels after every convolution, by the names that exported files give them."""
-    out = [m.out_channels for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-    if netG in RESNET_BLOCKS:
-        down, blocks, up = out[1:3], out[3:-3:2], out[-3:-1]
-        return {"STEM": out[0], "DOWN": tuple(down), "BLOCKS": tuple(blocks), "UP": tuple(up)}
-    levels = UNET_DOWNS[netG]
-    return {"DOWN": tuple(out[:levels]), "UP": tuple(out[levels:-1][::-1])}
-
-
-def _data(exported: StoredGenerator) -> str:
-    architecture, here = exported.architecture, exported.generator
-    netG, norm = architecture["netG"], architecture.get("norm", "batch")
+def _data(exported: StoredGenerator, source: Standalone) -> str:
     with torch.device("meta"):
-        full = widths(build_generator(**architecture), netG)
+        full = source.widths(exported.family.build(exported.config))
+    widths = source.widths(exported.generator)
     lines = [
-        f"INPUT_NC = {int(architecture['input_nc'])}",
-        f"OUTPUT_NC = {int(architecture['output_nc'])}",
+        f"INPUT_NC = {exported.channels}",
+        f"OUTPUT_NC = {_output_channels(exported)}",
         f"TRAINED_ON = {exported.size}  # height and width",
-        f"SIDES = {sides(netG)}  # height and width must be multiples of it",
-        f"NORM = {LAYERS[norm]}",
-        f"DROPOUT = {_dropout(architecture)}",
+        f"SIDES = {exported.multiple}  # height and width must be multiples of it",
+        f"BIT_DEPTH = {exported.bit_depth}  # bits that values have in pictures of 16 bits a channel",
+        *(f"{name} = {text}" for name, text in source.settings.items()),
         "",
-        "# Channels: after the first convolution, each halving, inside each block, after each doubling."
-        if netG in RESNET_BLOCKS
-        else "# Channels at each level, outermost first: after halving, and what comes back up to it.",
-        *(f"{key} = {value}{_full(value, full[key])}" for key, value in widths(here, netG).items()),
+        f"# {source.comment}",
+        *(f"{name} = {value}{_full(value, full[name])}" for name, value in widths.items()),
     ]
     return "\n".join(lines)
+
+
+def _output_channels(exported: StoredGenerator) -> int:
+    return int(getattr(exported.config, "output_nc", 3))
 
 
 def _full(here: int | tuple[int, ...], full: int | tuple[int, ...]) -> str:
@@ -113,25 +126,12 @@ def _full(here: int | tuple[int, ...], full: int | tuple[int, ...]) -> str:
     return f"  # of {full}"
 
 
-def sides(netG: str) -> int:
-    """What height and width of the input must be multiples of."""
-    return 4 if netG in RESNET_BLOCKS else 2 ** UNET_DOWNS[netG]
-
-
-def _dropout(architecture: Mapping[str, Any]) -> str:
-    use, netG = bool(architecture.get("use_dropout")), architecture["netG"]
-    if netG in RESNET_BLOCKS:
-        return str(use)
-    levels = tuple(range(4, UNET_DOWNS[netG] - 1)) if use else ()
-    return f"{levels}  # levels that have it"
-
-
 # -- what the file says of itself ------------------------------------------
 ABOUT = """\
-Generator {name}, {state}: {netG} with {norm} and {dropout}.
+Generator {name}, {state}: {family}, {config}.
 
-Input:  (N, {input_nc}, H, W) in [-1, 1]; H and W multiples of {sides}. Trained on {height}x{width}.
-Output: (N, {output_nc}, H, W) in [-1, 1].
+Input:  (N, {inputs}, H, W) in [-1, 1]; H and W multiples of {sides}. Trained on {height}x{width}.
+Output: (N, {outputs}, H, W) in [{low:g}, {high:g}].
 
 {costs}
 
@@ -157,23 +157,24 @@ models/ holds this file, {stem}.pth and slim_test_model.py:
 
 
 def _about(exported: StoredGenerator, stem: str) -> str:
-    architecture = exported.architecture
     height, width = exported.size
+    low, high = exported.family.output_range
     return ABOUT.format(
         name=exported.name,
         state="slim" if exported.slim != exported.dense else "at full size",
-        netG=architecture["netG"],
-        norm=f"{architecture.get('norm', 'batch')} norm".replace("none", "no"),
-        dropout="dropout" if architecture.get("use_dropout") else "no dropout",
-        input_nc=architecture["input_nc"],
-        output_nc=architecture["output_nc"],
-        sides=sides(architecture["netG"]),
+        family=exported.family.name,
+        config=exported.family.describe(exported.config),
+        inputs=exported.channels,
+        outputs=_output_channels(exported),
+        low=low,
+        high=high,
+        sides=exported.multiple,
         height=height,
         width=width,
         costs=_costs(exported),
         origin=_origin(exported),
         stem=stem,
-        mode=_mode(architecture),
+        mode=_mode(exported.generator),
     )
 
 
@@ -190,12 +191,12 @@ def _costs(exported: StoredGenerator) -> str:
     return "\n".join(f"    {label:<24} {here:>10} {full:>10}" for label, here, full in rows)
 
 
-def _mode(architecture: Mapping[str, Any]) -> str:
+def _mode(generator: nn.Module) -> str:
     """A paragraph on train and evaluation mode, which are the same for some generators."""
-    effects = []
-    if architecture.get("norm", "batch") == "batch":
+    effects, layers = [], list(generator.modules())
+    if any(isinstance(layer, _BatchNorm) for layer in layers):
         effects.append("batch norm takes the statistics of its input")
-    if architecture.get("use_dropout"):
+    if any(isinstance(layer, _DropoutNd) for layer in layers):
         effects.append("dropout is active")
     if not effects:
         return "Train mode, in which upstream tests, and evaluation mode are the same for it.\n"

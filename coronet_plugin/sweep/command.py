@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from coronet_plugin.command import Command, positive
+from coronet_plugin.command import Command, positive, say
 from coronet_plugin.comparison.command import add_quality_options, extractor_of
+from coronet_plugin.generators.extension import import_families
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    from coronet_plugin.sweep.plan import CHOICES
+    from coronet_plugin.sweep.plan import CHOICES, axis, method_named
 
     parser.usage = "coronet sweep [OPTIONS] --output FOLDER -- OPTIONS OF TRAIN.PY"
     parser.add_argument(
         "--methods",
         nargs="+",
         default=["dense", "uniform", "coronet"],
-        choices=CHOICES,
+        type=method_named,
         metavar="METHOD",
-        help=f"of {', '.join(CHOICES)} (default: dense uniform coronet)",
+        help=f"of {', '.join(CHOICES)}; with +implicit behind it (dense+implicit, uniform+implicit): with "
+        "multipliers of its steps (default: dense uniform coronet)",
+    )
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        default=[],
+        type=axis,
+        metavar="SETTING=VALUES",
+        help="settings with the values to try, such as embedding=4,8 or lr_factor=1,2.5: any --coronet_ "
+        "option; one of a method varies for that method alone",
     )
     parser.add_argument(
         "--budgets", nargs="+", default=["0.1"], help="as --coronet_budget takes them (default: 0.1)"
@@ -36,22 +46,32 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_test", type=positive, default=10**6, help="test pictures to translate (default: all)"
     )
+    parser.add_argument("--phase", default="test", help="pictures to judge by (default: %(default)s)")
+    parser.add_argument(
+        "--epoch", default="latest", help="weights to judge, such as latest_average (default: %(default)s)"
+    )
     add_quality_options(parser)
     parser.add_argument("options", nargs="*", metavar="OPTION", help="after --: what all trainings share")
 
 
 def _run(options: argparse.Namespace) -> int:
-    from coronet_plugin.comparison.measure import Settings as Measuring
+    from coronet_plugin.budget.budget import Budget
+    from coronet_plugin.comparison.measure import Measuring
     from coronet_plugin.drawing import new_figure
     from coronet_plugin.evaluation.perceptual import load_lpips
     from coronet_plugin.sweep import table
     from coronet_plugin.sweep.figures import figures
-    from coronet_plugin.sweep.plan import Plan, settings
+    from coronet_plugin.sweep.plan import Plan, given, trials
     from coronet_plugin.sweep.work import Work, begin, is_done, read_record
 
     new_figure(1, 1)  # what is missing to draw with is said now, not after the trainings
-    plan = Plan.of(options.output, options.script, options.options, options.num_test)
-    wanted = settings(options.methods, options.budgets, options.seeds)
+    import_families(*given(options.options, "coronet_family")[1:])
+    plan = Plan.of(
+        options.output, options.script, options.options, options.num_test, options.phase, options.epoch
+    )
+    for budget in options.budgets:  # and so is a slip
+        Budget.parse(budget, (given(plan.options, "coronet_budget_kind") or ["macs"])[-1])
+    wanted = trials(options.methods, options.budgets, options.seeds, dict(options.vary))
     extractor, missing = extractor_of(options)
     measuring = Measuring(
         protocol=options.protocol,
@@ -61,27 +81,27 @@ def _run(options: argparse.Namespace) -> int:
         cache_dir=options.cache_dir,
     )
     for line in missing:
-        _say(line)
+        say(line)
     if not plan.takes_seed and len(options.seeds) > 1:
-        _say("this host has no --seed: the seeds are repetitions")
+        say("this host has no --seed: the seeds are repetitions")
     begin(plan)
-    work = Work(plan, lambda setting: figures(plan, setting, measuring), _say)
+    work = Work(plan, lambda trial: figures(plan, trial, measuring), say)
     failures = work.all(wanted, options.jobs)
-    done = {setting: read_record(plan, setting) for setting in wanted if is_done(plan, setting)}
+    done = {
+        trial: {"figures": read_record(plan, trial)["figures"][plan.look]}
+        for trial in wanted
+        if is_done(plan, trial)
+    }
     table.write(done, plan.folder)
     if done:
         print((plan.folder / "sweep.md").read_text(encoding="utf-8"))
-    _say(f"{len(done)} of {len(wanted)} runs are done, {len(failures)} failed: {plan.folder}")
-    for setting, why in failures.items():
-        _say(f"{setting.name} failed: {why}")
+    say(f"{len(done)} of {len(wanted)} runs are done, {len(failures)} failed: {plan.folder}")
+    for trial, why in failures.items():
+        say(f"{trial.name} failed: {why}")
     if work.stop.requested:
-        _say("stopped; the same command goes on")
+        say("stopped; the same command goes on")
         return work.stop.code
     return 1 if failures else 0
-
-
-def _say(line: str) -> None:
-    print(f"coronet: {line}", file=sys.stderr, flush=True)
 
 
 COMMANDS = (

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from coronet_plugin.channels.cost import cost_of
-from coronet_plugin.channels.find import example_input
-from coronet_plugin.comparison.measure import Settings as Measuring
-from coronet_plugin.comparison.measure import evaluated
+from coronet_plugin.channels.find import cost_of, example_input
+from coronet_plugin.comparison.measure import Measuring, evaluate_all
 from coronet_plugin.evaluation.record import Evaluation, as_plain
 from coronet_plugin.runs.run import Run, find_run
-from coronet_plugin.sweep.plan import Plan, Setting
+from coronet_plugin.sweep.plan import Plan, Trial
 
 
-def figures(plan: Plan, setting: Setting, measuring: Measuring) -> dict[str, Any]:
+def figures(plan: Plan, trial: Trial, measuring: Measuring) -> dict[str, Any]:
     """Figures by generator; what was not measured is None.
 
     Raises UserError where weights or pictures cannot be read.
     """
-    run = find_run(setting.name, plan.checkpoints, plan.results)
-    quality = evaluated([run], measuring)
+    run = find_run(trial.name, plan.checkpoints, plan.results, plan.phase, plan.epoch)
+    quality = evaluate_all([run], measuring)
     return {name: _cost(run, name) | _quality(quality.get((run.name, name))) for name in run.weights}
 
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
 from coronet_plugin.files import write_atomically, write_text
-from coronet_plugin.sweep.plan import DENSE, Setting
+from coronet_plugin.sweep.plan import Trial, is_dense
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Records = Mapping[Setting, Mapping[str, Any]]
+Records = Mapping[Trial, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Group:
 def groups(records: Records) -> list[Group]:
     """By generator, falling cost, then method; figures that not every seed has are left out."""
     together: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
-    for setting, record in records.items():
+    for trial, record in records.items():
         for generator, found in record["figures"].items():
-            together.setdefault((generator, setting.method, setting.budget), {})[setting.seed] = found
+            together.setdefault((generator, trial.row, trial.budget), {})[trial.seed] = found
     made = [_group(*key, by_seed) for key, by_seed in together.items()]
     return sorted(made, key=lambda g: (g.generator, -round(g.mean("macs_share"), 2), g.method))
 
@@ -97,8 +97,8 @@ def write(records: Records, folder: Path) -> None:
     if not records:
         return
     rows = [
-        {**vars(setting), "name": setting.name, "generator": generator, **found}
-        for setting, record in records.items()
+        {**vars(trial), "name": trial.name, "generator": generator, **found}
+        for trial, record in records.items()
         for generator, found in record["figures"].items()
     ]
     write_text(folder / "sweep.json", json.dumps(rows, indent=1) + "\n")
@@ -153,7 +153,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> list[str]:
     cells = [group.method, group.budget, str(len(group.seeds))]
-    rivals = [row for row in rows if row.budget == group.budget and row.method != DENSE]
+    rivals = [row for row in rows if row.budget == group.budget and not is_dense(row.method)]
     for column in columns:
         if column.key not in group.values:
             cells.append("")
@@ -166,7 +166,7 @@ def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> li
 def _is_best(group: Group, rivals: Sequence[Group], column: Column) -> bool:
     """Whether a quality is the best of several at the same budget."""
     means = [row.mean(column.key) for row in rivals if column.key in row.values]
-    if column.key.endswith("_share") or group.method == DENSE or len(set(means)) < 2:
+    if column.key.endswith("_share") or is_dense(group.method) or len(set(means)) < 2:
         return False
     best = max if column.higher_is_better else min
     return group.mean(column.key) == best(means)

@@ -1,8 +1,8 @@
 """Do what a sweep still lacks: train, test, measure, several runs at a time; stop and go on at any point.
 
-What is done is on disk: ``runs/NAME.json`` says that a run is trained, and holds its figures once it is
-tested and measured. Whoever works on a run holds a lock that its children inherit, so that a training
-which outlived a killed sweep is not begun a second time beside itself.
+What is done is on disk: ``runs/NAME.json`` says that a run is trained, and holds its figures, by phase and
+epoch, once it is tested and measured. Whoever works on a run holds a lock that its children inherit, so
+that a training which outlived a killed sweep is not begun a second time beside itself.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import IO, Any
 from coronet_plugin.errors import DataError, UserError
 from coronet_plugin.files import write_text
 from coronet_plugin.interruption import Interruption
-from coronet_plugin.sweep.plan import Plan, Setting
+from coronet_plugin.sweep.plan import Plan, Trial
 
 POLL_SECONDS = 0.2
 Figures = dict[str, Any]
-Measure = Callable[[Setting], Figures]
+Measure = Callable[[Trial], Figures]
 
 
 class Failed(UserError):
@@ -49,30 +49,30 @@ class Work:
     stop: Interruption = field(default_factory=Interruption)
     _measuring: Lock = field(default_factory=Lock)
 
-    def all(self, settings: Sequence[Setting], jobs: int = 1) -> dict[Setting, str]:
-        """Do what is left of ``settings``, ``jobs`` at a time; gives what failed, and why.
+    def all(self, trials: Sequence[Trial], jobs: int = 1) -> dict[Trial, str]:
+        """Do what is left of ``trials``, ``jobs`` at a time; gives what failed, and why.
 
         When Ctrl-C or SIGTERM came, ``stop.requested`` says so; trainings have then saved what they did.
         """
-        failures: dict[Setting, str] = {}
+        failures: dict[Trial, str] = {}
 
-        def one(setting: Setting) -> None:
+        def one(trial: Trial) -> None:
             try:
                 with contextlib.suppress(Stopped):
-                    self.run(setting)
+                    self.run(trial)
             except (UserError, OSError) as error:
-                failures[setting] = str(error)
-                self.say(f"{setting.name} failed: {error}")
+                failures[trial] = str(error)
+                self.say(f"{trial.name} failed: {error}")
 
         with self.stop, ThreadPoolExecutor(jobs) as pool:
-            waiting = {pool.submit(one, setting) for setting in settings}
+            waiting = {pool.submit(one, trial) for trial in trials}
             while waiting:  # in short waits, between which signals are noted
                 done, waiting = wait(waiting, POLL_SECONDS)
                 for future in done:
                     future.result()
         return failures
 
-    def run(self, setting: Setting) -> None:
+    def run(self, trial: Trial) -> None:
         """Whatever a run still lacks.
 
         Raises:
@@ -81,30 +81,31 @@ class Work:
         """
         if self.stop.requested:
             raise Stopped
-        record = read_record(self.plan, setting)
-        if is_done(self.plan, setting):
-            self.say(f"{setting.name}: done before")
+        record = read_record(self.plan, trial)
+        if is_done(self.plan, trial):
+            self.say(f"{trial.name}: done before")
             return
-        with self._owned(setting) as lock:
+        with self._owned(trial) as lock:
             if "trained" not in record:
                 began = time.monotonic()
-                words = self.plan.train(setting, sys.executable)
-                self.say(f"{setting.name}: training{' goes on' if '--continue_train' in words else ''}")
-                self._call(words, setting, lock)
-                if not self.plan.state(setting).is_file():
+                words = self.plan.train(trial, sys.executable)
+                self.say(f"{trial.name}: training{' goes on' if '--continue_train' in words else ''}")
+                self._call(words, trial, lock)
+                if not self.plan.state(trial).is_file():
                     raise Failed("its training saved nothing: give --save_epoch_freq 1 after --")
                 record = {"trained": ["python", *words[1:]], "seconds": time.monotonic() - began}
-                write_record(self.plan, setting, record)
-            self.say(f"{setting.name}: testing")
-            self._call(self.plan.test(setting, sys.executable), setting, lock)
+                write_record(self.plan, trial, record)
+            self.say(f"{trial.name}: testing")
+            self._call(self.plan.test(trial, sys.executable), trial, lock)
             with self._measuring:
-                self.say(f"{setting.name}: measuring")
-                figures = self.measure(setting)
-            write_record(self.plan, setting, {**record, "figures": figures})
+                self.say(f"{trial.name}: measuring")
+                figures = self.measure(trial)
+            known = {**record.get("figures", {}), self.plan.look: figures}
+            write_record(self.plan, trial, {**record, "figures": known})
 
-    def _call(self, words: list[str], setting: Setting, lock: IO[str]) -> None:
+    def _call(self, words: list[str], trial: Trial, lock: IO[str]) -> None:
         """Run a program in the host's folder; its words go to ``logs/NAME.log``."""
-        path = self.plan.folder / "logs" / f"{setting.name}.log"
+        path = self.plan.folder / "logs" / f"{trial.name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(words)}\n")
@@ -135,9 +136,9 @@ class Work:
                 child.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
 
     @contextlib.contextmanager
-    def _owned(self, setting: Setting) -> Iterator[IO[str]]:
+    def _owned(self, trial: Trial) -> Iterator[IO[str]]:
         """The lock of a run, held by this process and its children. Raises Failed if others have it."""
-        path = self.plan.folder / "runs" / f"{setting.name}.lock"
+        path = self.plan.folder / "runs" / f"{trial.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
             try:
@@ -148,7 +149,7 @@ class Work:
                 pass
             except OSError as error:
                 raise Failed(
-                    f"another process is working on {setting.name}; wait for it or end it"
+                    f"another process is working on {trial.name}; wait for it or end it"
                 ) from error
             yield file
 
@@ -170,24 +171,25 @@ def begin(plan: Plan) -> None:
     write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 
-def read_record(plan: Plan, setting: Setting) -> dict[str, Any]:
+def read_record(plan: Plan, trial: Trial) -> dict[str, Any]:
     """What is known to be done of a run; empty if nothing is."""
     try:
-        found = json.loads((plan.folder / "runs" / f"{setting.name}.json").read_text(encoding="utf-8"))
+        found = json.loads((plan.folder / "runs" / f"{trial.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return dict(found)
 
 
-def write_record(plan: Plan, setting: Setting, record: dict[str, Any]) -> None:
+def write_record(plan: Plan, trial: Trial, record: dict[str, Any]) -> None:
     """Keep what is done of a run."""
-    write_text(plan.folder / "runs" / f"{setting.name}.json", json.dumps(record, indent=1) + "\n")
+    write_text(plan.folder / "runs" / f"{trial.name}.json", json.dumps(record, indent=1) + "\n")
 
 
-def is_done(plan: Plan, setting: Setting) -> bool:
+def is_done(plan: Plan, trial: Trial) -> bool:
     """Whether a run has figures, and the test results that they are about."""
-    images = plan.results / setting.name / "test_latest" / "images"
-    return "figures" in read_record(plan, setting) and any(images.glob("*.png"))
+    return plan.look in read_record(plan, trial).get("figures", {}) and any(
+        plan.pictures(trial).glob("*.png")
+    )
 
 
 def last_line(path: Path) -> str:

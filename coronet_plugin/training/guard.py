@@ -1,12 +1,13 @@
-"""What is watched while a model trains: signals, numbers that are not finite, generators that collapse.
+"""Watch over a model while it trains: signals, numbers that are not finite, generators that collapse.
 
 The guard stands beside a host's model and is asked after every step and before every save. With
-``--coronet_on_nan rollback`` it takes the model back to its last save.
+``--coronet_on_nan rollback`` it has the model go back to its last save.
 """
 
 from __future__ import annotations
 
-import copy
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from coronet_plugin.distributed import say, world_size
@@ -14,19 +15,19 @@ from coronet_plugin.errors import NumericsError
 from coronet_plugin.interruption import Interruption
 from coronet_plugin.training import host, numerics
 from coronet_plugin.training.collapse import CollapseWatch
+from coronet_plugin.training.host import HostModel
+from coronet_plugin.training.place import Place
 
 ROLLBACKS = 3
 """How often in a row, without a good step in between that was saved, a run goes back before it stops."""
 
 
 class Guard:
-    """Watches ``model`` for as long as it trains."""
+    """Watches ``model``, which is at ``place``, while it trains; ``go_back`` takes it to its last save."""
 
-    def __init__(self, model: Any, on_nan: str) -> None:
-        self.model = model
-        self.rolling_back = False
-        """Whether the model is just being built anew; it goes on with what the host knows then."""
-        self._on_nan = on_nan
+    def __init__(self, model: HostModel, place: Place, on_nan: str, go_back: Callable[[], None]) -> None:
+        self.model, self.place = model, place
+        self._on_nan, self._go_back = on_nan, go_back
         self._saved = ""
         """What the last completed save holds, in words."""
         self._rollbacks = 0
@@ -55,11 +56,11 @@ class Guard:
         for name, watch in self._watches.items():
             if watch.found:
                 say(
-                    f"coronet: warning: net{name} makes {watch.found} ({self._where()}), it has collapsed; "
+                    f"coronet: warning: net{name} makes {watch.found} ({self.place}), it has collapsed; "
                     "more --coronet_search_epochs, a larger --coronet_budget or a smaller --lr may prevent it"
                 )
                 watch.found = None
-        if numerics.due(self.model, self.model._steps_this_epoch):
+        if numerics.due(self.model, self.place.steps_this_epoch):
             problem = numerics.bad_loss(self.model)
             self._act_on(problem)
             self._good = problem is None
@@ -71,30 +72,24 @@ class Guard:
         Raises:
             NumericsError: as :meth:`after_step`.
         """
-        problem = numerics.bad_weights(self._networks())
+        problem = numerics.bad_weights(host.networks(self.model))
         self._act_on(problem)
         return problem is None
 
     def saved(self) -> None:
         """The latest checkpoint is now of this step."""
-        self._saved = self._where()
+        self._saved = str(self.place)
         if self._good:
             self._rollbacks = 0
-
-    def _where(self) -> str:
-        return f"step {self.model._steps_this_epoch} of epoch {self.model._epochs_done + 1}"
-
-    def _networks(self) -> dict[str, Any]:
-        return {name: host.unwrap(getattr(self.model, "net" + name)) for name in self.model.model_names}
 
     # -- numbers ---------------------------------------------------------
     def _act_on(self, problem: str | None) -> None:
         if problem is None:
             return
-        weights = numerics.bad_weights(self._networks())
+        weights = numerics.bad_weights(host.networks(self.model))
         if weights != problem:
             problem += f"; {weights or 'all weights are finite'}"
-        problem = f"{self._where()}: {problem}"
+        problem = f"{self.place}: {problem}"
         if not self._saved:
             raise NumericsError(f"{problem}; nothing was saved before; lower --lr")
         kept = f"the checkpoint of {self._saved} is kept"
@@ -103,30 +98,13 @@ class Guard:
         if self._rollbacks == ROLLBACKS:
             raise NumericsError(f"{problem}; {kept}; going back {ROLLBACKS} times did not help; lower --lr")
         say(f"coronet: {problem}; going back to {self._saved}")
-        self._roll_back()
+        self._rollbacks += 1
+        self._go_back()
 
-    def _roll_back(self) -> None:
-        """Let the model become what the last save holds, and go on with other batches and random numbers.
-
-        Networks may have had more channels then, so the model is built anew, in place: the host holds on
-        to it. The epoch and the learning rate stay those the host is in.
-        """
-        model, self._rollbacks = self.model, self._rollbacks + 1
-        place = {name: getattr(model, name) for name in ("opt", "_epochs_done", "_steps_this_epoch")}
-        schedules = [(s.state_dict(), [g["lr"] for g in s.optimizer.param_groups]) for s in model.schedulers]
-        for name in (*(f"loss_{loss}" for loss in model.loss_names), *model.visual_names):
-            vars(model).pop(name, None)
-        again = copy.copy(model.opt)
-        again.continue_train = self.rolling_back = True
-        with host.same_random_numbers():
-            host.construct_(model, again)
-            model.setup(again)
-        self.rolling_back = False
-        vars(model).update(place)
-        for scheduler, (state, rates) in zip(model.schedulers, schedules):
-            scheduler.load_state_dict(state)
-            for group, rate in zip(scheduler.optimizer.param_groups, rates):
-                group["lr"] = rate
+    def stop(self) -> None:
+        """Listen to signals no longer."""
+        if self._signals is not None:
+            self._signals.__exit__()
 
     # -- signals ---------------------------------------------------------
     def _leave_if_asked(self) -> None:
@@ -136,7 +114,12 @@ class Guard:
         """
         if self._signals is None and world_size() == 1:
             self._signals = Interruption().__enter__()
-        elif self._signals is not None and self._signals.requested:
+            weakref.finalize(self.model, self._signals.__exit__)
+        if self._signals is None:
+            return
+        if self._signals.requested:
             self.model.save_networks("latest")
             say("coronet: stopped and saved; to go on, give the same command with --continue_train")
             raise SystemExit(self._signals.code)
+        if self.place.is_last_step(host.total_epochs(self.model.opt)):
+            self.stop()  # what the host does after its last step is its own again

@@ -1,7 +1,6 @@
-"""All that is known of hosts: upstream checkouts and the bundled one.
+"""Know hosts, upstream checkouts and the bundled one; nothing else in the package does.
 
-Nothing else in the package imports or inspects the host. Differences between
-versions are found by looking (does the option exist, is there a wrapper), not
+Differences between versions are found by looking (does the option exist, is there a wrapper), not
 by version numbers. Host modules are imported when a function runs, because
 outside a checkout there is no ``models`` package.
 """
@@ -12,9 +11,12 @@ import contextlib
 import importlib
 import inspect
 import math
+import os
+import pkgutil
 import random
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,12 +24,50 @@ from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from coronet_plugin.channels.find import example_input
 from coronet_plugin.channels.propagation import Runner, call
+from coronet_plugin.checkpoint.upstream import recognise_generator
 from coronet_plugin.distributed import world_size
-from coronet_plugin.errors import OptionError, UserError
-from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.errors import DataError, OptionError
+from coronet_plugin.generators.registry import Family, check_size
+from coronet_plugin.pictures.files import pictures_below
+from coronet_plugin.pictures.padding import padded_side
+from coronet_plugin.runs.options import Options
+from coronet_plugin.wrappers import unwrap
 
 GENERATOR_PREFIX = "G"
+_TESTS = "it only tests, and there is nothing to compress"
+NO_BASES = {"coronet": "it would wrap itself", "test": _TESTS, "slim_test": _TESTS, "base": "it is no model"}
+"""Model types that can be no base, and why."""
+
+
+class HostModel(Protocol):
+    """What every host's model has; networks are attributes ``net`` and a name, losses ``loss_`` and a name.
+
+    ``optimizers`` and ``schedulers`` are lists, of the same order; ``device`` is where it trains.
+    """
+
+    opt: Any
+    isTrain: bool
+    save_dir: str
+    model_names: list[str]
+    loss_names: list[str]
+    visual_names: list[str]
+    optimizers: list[Any]
+    schedulers: list[Any]
+    device: Any
+
+    def set_input(self, input: Any) -> None:
+        """Take a batch of the data loader."""
+
+    def forward(self) -> None:
+        """Translate the batch."""
+
+    def optimize_parameters(self) -> None:
+        """Make one training step with the batch."""
+
+    def save_networks(self, epoch: Any) -> None:
+        """Write every network under the name of ``epoch``."""
 
 
 def option(opt: Any, *names: str, default: Any = None) -> Any:
@@ -44,34 +84,29 @@ def base_class(name: str) -> type[Any]:
     Raises:
         OptionError: there is no such model, or it is the coronet model itself.
     """
-    if name == "coronet":
-        raise OptionError(
-            "--coronet_base coronet would wrap itself; name the model to compress: pix2pix, ..."
-        )
-    if not name.isidentifier():
-        raise OptionError(f"--coronet_base {name!r} is no name of a model; it is one such as pix2pix")
     models = importlib.import_module("models")
+    there = _bases(models)
+    if name in NO_BASES:
+        raise OptionError(f"--coronet_base {name}: {NO_BASES[name]}; there are {there}")
+    if not name.isidentifier():
+        raise OptionError(f"--coronet_base {name!r} is no name of a model; there are {there}")
     try:
-        found = models.find_model_using_name(name)
+        return models.find_model_using_name(name)  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
         if error.name != f"models.{name}_model":
             raise
-        raise OptionError(
-            f"--coronet_base {name}: this checkout has no models/{name}_model.py; "
-            "name a model that --model accepts, such as pix2pix or cycle_gan"
-        ) from error
-    except OptionError as error:  # the bundled host, which names the option it asks
-        raise OptionError(str(error).replace("--model", "--coronet_base", 1)) from error
-    return found
+        raise OptionError(f"--coronet_base {name} is not known; there are {there}") from error
+    except OptionError as error:  # the bundled host's own
+        if (Path(models.__path__[0]) / f"{name}_model.py").is_file():
+            raise OptionError(str(error).replace("--model", "--coronet_base", 1)) from error
+        raise OptionError(f"--coronet_base {name} is not known; there are {there}") from error
 
 
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel and torch.compile wrappers."""
-    while True:
-        inner = getattr(network, "module", None) or getattr(network, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return network
-        network = inner
+def _bases(models: Any) -> str:
+    """Names of the host's model types that can be a base."""
+    files = {module.name for module in pkgutil.iter_modules(models.__path__)}
+    names = {file[: -len("_model")] for file in files if file.endswith("_model")}
+    return ", ".join(sorted(names - NO_BASES.keys()))
 
 
 def generators(model: Any, names: str = "") -> dict[str, nn.Module]:
@@ -106,40 +141,60 @@ def forget_statistics_(network: nn.Module) -> None:
 
 
 def optimizer_of(model: Any, network: nn.Module) -> Any:
-    """The optimizer among ``model.optimizers`` that holds ``network``'s parameters."""
-    wanted = {id(parameter) for parameter in network.parameters()}
+    """The optimizer among ``model.optimizers`` that holds ``network``'s parameters but the frozen."""
+    wanted = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
     for optimizer in model.optimizers:
         if any(id(p) in wanted for group in optimizer.param_groups for p in group["params"]):
             return optimizer
     raise OptionError("none of the model's optimizers trains the generator; name the networks it does train")
 
 
-def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:
-    """What a spec says of ``network``: arguments of ``build_generator``, or just its class.
+def scale_learning_rates_(optimizers: Iterable[Any], factor: float) -> None:
+    """Multiply the learning rates of ``optimizers``, each once, before the host makes their schedules."""
+    for optimizer in {id(optimizer): optimizer for optimizer in optimizers}.values():
+        for group in optimizer.param_groups:
+            for rate in {"lr", "initial_lr"} & set(group):
+                group[rate] = group[rate] * factor
 
-    The arguments are given only if they really build a generator with the same
+
+def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:
+    """Find what a spec says of ``network``: a registered family with its config, or just its class.
+
+    The family is given only if it really builds a generator of the same class and
     tensors, so that an edited checkout's generator is never taken for a stock one.
     """
-    own = {"class": type(network).__name__}
-    convolutions = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-    if not convolutions:
-        return own
-    arguments = {
-        "netG": option(opt, "netG", "which_model_netG"),
-        "input_nc": convolutions[0].in_channels,
-        "output_nc": convolutions[-1].out_channels,
-        "ngf": option(opt, "ngf"),
-        "norm": option(opt, "norm", "normG"),
-        "use_dropout": not option(opt, "no_dropout", default=False),
-    }
-    try:
-        with torch.device("meta"):
-            stock = build_generator(**arguments)
-    except UserError:
-        return own
-    same_class = type(stock).__name__ == type(network).__name__
-    same = same_class and _shapes(stock) == _shapes(network)
-    return arguments if same else own
+    found = _recognise(network, opt)
+    return {"class": type(network).__name__} if found is None else found[0].architecture(found[1])
+
+
+def example(network: nn.Module, opt: Any) -> Any:
+    """What ``network`` is run on once: the example of its family, or an image if it is of none.
+
+    Of crops, or of the next larger size that it takes where pictures come in sizes of their own.
+
+    Raises:
+        DataError: it is trained on crops it cannot take.
+    """
+    found, side = _recognise(network, opt), crop_size(opt)
+    if found is None:
+        return example_input(network, side)
+    if str(option(opt, "preprocess", "resize_or_crop")).endswith("crop"):
+        check_size(found[0].name, (side, side))
+    if not found[0].rounds_up:
+        side = padded_side(side, found[0].side_multiple(found[1]))
+    device = next(network.parameters()).device
+    return tuple(x.to(device) for x in found[0].example(found[1], (side, side)))
+
+
+def _recognise(network: nn.Module, opt: Any) -> tuple[Family, Any] | None:
+    options = Options({name: str(value) for name, value in vars(opt).items()}, {})
+    found = recognise_generator(network.state_dict(), options.of_generators())
+    if found is None:
+        return None
+    with torch.device("meta"):
+        built = found[0].build(found[1])
+    same_class = type(built).__name__ == type(network).__name__
+    return found if same_class and _shapes(built) == _shapes(network) else None
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -164,8 +219,7 @@ def steps_per_epoch(opt: Any) -> int:
     Hosts never pass it, so the data set is built once more to be counted. Several
     processes share an epoch.
     """
-    data = importlib.import_module("data")
-    kind = data.find_dataset_using_name(opt.dataset_mode)
+    kind = _data_set(opt)
     with same_random_numbers():
         if "opt" in inspect.signature(kind.__init__).parameters:
             dataset = kind(opt)
@@ -175,6 +229,40 @@ def steps_per_epoch(opt: Any) -> int:
     images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
     batch = int(option(opt, "batch_size", "batchSize", default=1)) * world_size()
     return max(1, math.ceil(images / batch))
+
+
+def remarks(opt: Any) -> list[str]:
+    """What is odd about the pictures of the data set, where the host does not say it itself."""
+    if option(opt, "dataset_mode") != "aligned" or hasattr(_data_set(opt), "remarks"):
+        return []
+    from coronet_plugin.pictures.survey import square_pairs
+
+    return square_pairs(pictures_below(os.path.join(opt.dataroot, opt.phase)))
+
+
+def _data_set(opt: Any) -> type[Any]:
+    data = importlib.import_module("data")
+    return data.find_dataset_using_name(opt.dataset_mode)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def one_line_of_norms(training: bool) -> Iterator[None]:
+    """Say in one line that a norm layer was given a single value, which has no variance.
+
+    Raises DataError in place of what torch raises.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1" not in str(error):
+            raise
+        what = " ".join(str(error).split())
+        remedy = (
+            "choose a --batch_size that leaves no single image for the last batch, or larger images"
+            if training
+            else "test.py gives one image at a time: use --eval, or larger images"
+        )
+        raise DataError(f"a norm layer was given one value per channel ({what}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -187,6 +275,11 @@ def same_random_numbers() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
+
+
+def networks(model: HostModel) -> dict[str, nn.Module]:
+    """All networks of ``model``, unwrapped, by name."""
+    return {name: unwrap(getattr(model, "net" + name)) for name in model.model_names}
 
 
 def constructor(base_model: type) -> str:
@@ -229,18 +322,23 @@ def without_loading(model: Any, opt: Any) -> Iterator[None]:
             opt.continue_train = continued
 
 
-def rewrap_(model: Any, name: str) -> None:
-    """Put a generator whose parameters were replaced into a new DistributedDataParallel, if it is in one."""
+def rewrap_(model: Any, name: str, generator: nn.Module) -> None:
+    """Let ``generator``, which was resized or is another one, be ``name`` of ``model``, wrapped as before."""
     wrapper = getattr(model, "net" + name)
+    wrapped = generator
     if isinstance(wrapper, DistributedDataParallel):
-        fresh = DistributedDataParallel(
-            wrapper.module,
+        wrapped = DistributedDataParallel(
+            generator,
             device_ids=wrapper.device_ids,
             output_device=wrapper.output_device,
             broadcast_buffers=wrapper.broadcast_buffers,
             find_unused_parameters=wrapper.find_unused_parameters,
         )
-        setattr(model, "net" + name, fresh)
+    elif unwrap(wrapper) is generator:
+        return  # it was resized in place
+    elif isinstance(wrapper, nn.DataParallel):
+        wrapped = nn.DataParallel(generator, wrapper.device_ids, wrapper.output_device, wrapper.dim)
+    setattr(model, "net" + name, wrapped)
 
 
 def image_pools(model: Any) -> dict[str, Any]:
@@ -261,12 +359,19 @@ def progress(model: Any) -> dict[str, Any]:
     return dict(getattr(model, "progress", {}))
 
 
+def notes_tests(model: Any) -> bool:
+    """Whether the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
+    return bool(getattr(model, "notes_tests", False))
+
+
+def results_folder(opt: Any) -> Path | None:
+    """Where the host's ``test.py`` has put the page of its results; None if that is not there."""
+    epoch, iteration = option(opt, "epoch", "which_epoch"), option(opt, "load_iter", default=0)
+    folder = Path(option(opt, "results_dir", default=""), opt.name, f"{option(opt, 'phase')}_{epoch}")
+    places = (folder.with_name(f"{folder.name}_iter{iteration}"), folder)  # the former from 2020 on
+    return next((place for place in places if place.is_dir()), None)
+
+
 def observed(model: Any) -> list[torch.Tensor]:
     """What the bundled host's models noted this epoch for ``--lr_policy plateau``; to be changed in place."""
     return getattr(model, "observed", [])
-
-
-def construct_(model: Any, opt: Any) -> None:
-    """Build ``model`` anew from ``opt``, in place, as its host once did."""
-    base = importlib.import_module("models.base_model").BaseModel
-    getattr(model, constructor(base))(opt)

@@ -10,32 +10,46 @@ is in :mod:`coronet_plugin.training.host`.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
+from coronet_plugin.budget.budget import Budget
+from coronet_plugin.budget.goal import Share
 from coronet_plugin.channels.cost import human
-from coronet_plugin.channels.find import example_input
-from coronet_plugin.checkpoint.spec import Spec, spec_path, widths_of
-from coronet_plugin.checkpoint.storage import load_into, save_generator, save_tensors
-from coronet_plugin.compression import Compression, share_budget
+from coronet_plugin.channels.find import FROZEN
+from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, widths_of
+from coronet_plugin.checkpoint.storage import load_into, save_tensors
+from coronet_plugin.compression import Compression, shared_goal
 from coronet_plugin.distributed import is_main, say
-from coronet_plugin.errors import CheckpointError, shown_in_one_line
+from coronet_plugin.errors import CheckpointError
 from coronet_plugin.files import settle, together
+from coronet_plugin.methods import Events
+from coronet_plugin.methods.implicit import Rates, StepMultipliers
+from coronet_plugin.methods.registry import method_of
+from coronet_plugin.runs import tested
 from coronet_plugin.training import host, provenance
 from coronet_plugin.training import state as training_state
+from coronet_plugin.training.average import AVERAGE, Average
 from coronet_plugin.training.guard import Guard
-from coronet_plugin.training.options import REMEMBERED, Settings, add_options, recall, remember
-from coronet_plugin.training.qat import LateRounding
+from coronet_plugin.training.options import (
+    REMEMBERED,
+    TrainingOptions,
+    add_coronet_options,
+    recall,
+    remember,
+)
+from coronet_plugin.training.place import Place
+from coronet_plugin.training.qat import Rounding
 from coronet_plugin.training.start import start_from
 from coronet_plugin.training.watch import Watch
 
 
 class CompressedModel:
-    """Mixed in front of a host's model class; see the module's text."""
+    """Mixed in front of a host's model class, :class:`~coronet_plugin.training.host.HostModel`."""
 
     compressions: dict[str, Compression]
     # what every host's model class has
@@ -45,6 +59,10 @@ class CompressedModel:
     model_names: list[str]
     loss_names: list[str]
     visual_names: list[str]
+    optimizers: list[Any]
+    schedulers: list[Any]
+    device: Any
+    image_paths: list[str]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -52,108 +70,161 @@ class CompressedModel:
             self._begin(args[0])
 
     def initialize(self, opt: Any) -> None:
-        """What hosts of 2018 call instead of passing options to the constructor."""
+        """Take the options, as hosts of 2018 give them instead of passing them to the constructor."""
         super().initialize(opt)  # type: ignore[misc]
         self._begin(opt)
 
     def _begin(self, opt: Any) -> None:
-        self._settings = Settings.of(opt)
-        self._epochs_done = 0
-        self._steps_this_epoch = 0
-        self._guard = vars(self).get("_guard") or Guard(self, self._settings.on_nan)
-        self._rounding = LateRounding(self, self._settings.qat_epochs)
+        self._options = TrainingOptions.of(opt)
+        self.place = Place()
+        self.guard = Guard(self, self.place, self._options.on_nan, self._go_back)  # type: ignore[arg-type]
+        self._is_slim = self._tested = False
         self.compressions = {}
-        networks = host.generators(self, self._settings.networks)
+        networks = host.generators(self, self._options.networks)
         self._compressed = tuple(networks)
         for network in networks.values():
             host.forget_statistics_(network)
+        for remark in host.remarks(opt):
+            say(f"coronet: note: {remark}")
         if self.isTrain:
             self._compress(networks)
 
-    def _compress(self, networks: dict[str, torch.nn.Module]) -> None:
-        settings = self._settings
-        self._steps_per_epoch = host.steps_per_epoch(self.opt)
-        steps = max(1, round(settings.search_epochs * self._steps_per_epoch))
+    def _compress(self, networks: dict[str, nn.Module]) -> None:
+        options = self._options
+        self.place.steps_per_epoch = host.steps_per_epoch(self.opt)
+        optimizers = {name: host.optimizer_of(self, network) for name, network in networks.items()}
+        host.scale_learning_rates_(optimizers.values(), options.lr_factor)
+        examples = {name: self._example(name, network) for name, network in networks.items()}
+        shares = self._shares(networks, examples) if options.shared_budget else {}
         for name, network in networks.items():
             compression = Compression(
                 network,
-                self._example(name, network),
-                search_steps=steps,
-                budget=1.0 if settings.shared_budget else settings.budget,
-                kind=settings.kind,
-                runtime=settings.runtime,
-                round_to=settings.round_to,
-                widths=widths_of(settings.widths_from, name) if settings.widths_from else None,
-                schedule=settings.schedule,
+                examples[name],
+                search_steps=self._steps(options.search_epochs or 0.0),
+                budget=options.budget,
+                kind=options.budget_kind,
+                runtime=options.latency_runtime,
+                goal=shares.get(name),
+                round_to=options.round_to,
+                widths=widths_of(options.widths_from, name) if options.widths_from else None,
+                schedule=options.schedule or "",
                 gradual=True,
-                method=settings.method,
-                hypernetwork=settings.hypernetwork,
-                embedding=settings.embedding,
+                method=options.config,
+                companions=self._companions(name),
+                prune_frozen=options.prune_frozen,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
-            self.compressions[name] = compression.attach(host.optimizer_of(self, network))
-            dense = compression.plan.cost()
-            say(
-                f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
-                f"literature's convention) and {human(dense.parameters)} parameters in "
-                f"{len(compression.plan.prunable)} channel sets; {settings.goal} "
-                f"after {compression.search.steps} steps"
-            )
-        self._guard.watch(networks)
-        if settings.shared_budget:
-            share_budget(list(self.compressions.values()), settings.budget, settings.kind, settings.round_to)
+            self.compressions[name] = compression
+            if not self.opt.continue_train:
+                self._announce(name)
+        for name, compression in self.compressions.items():
+            compression.attach(optimizers[name])
+        self.guard.watch(networks)
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
         self._slim_if_finished()
         self._report()
 
-    def _example(self, name: str, network: torch.nn.Module) -> Any:
-        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or one image."""
+    def _announce(self, name: str) -> None:
+        """Say what a generator costs, and what is ahead of it or behind it."""
+        compression = self.compressions[name]
+        dense, slim, steps = compression.dense, compression.cost(), compression.steps
+        frozen = sum(s.pinned == FROZEN for s in compression.plan.sets)
+        if compression.phase == COMPACT:
+            goal = f"it is slim since step {compression.method.steps}, "
+            goal += f"with {slim.macs / dense.macs:.2%} of its MACs"
+        else:
+            goal = f"{self._options.goal} after {compression.method.steps} steps"
+            goal += f", {steps} of which are made" if steps else ""
+        say(
+            f"coronet: net{name} has {human(dense.macs)} MACs ({human(dense.macs_literature)} in the "
+            f"literature's convention) and {human(dense.parameters)} parameters in "
+            f"{len(compression.plan.prunable)} channel sets"
+            f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {goal}"
+        )
+
+    def _steps(self, epochs: float) -> int:
+        return max(1, round(epochs * self.place.steps_per_epoch))
+
+    def _shares(self, networks: dict[str, nn.Module], examples: dict[str, Any]) -> dict[str, Share]:
+        """Each generator's part of one budget."""
+        options = self._options
+        goal = shared_goal(
+            list(networks.values()),
+            list(examples.values()),
+            options.budget,
+            options.budget_kind,
+            options.latency_runtime,
+            options.schedule or method_of(options.config).schedule,
+            options.round_to,
+            options.prune_frozen,
+            [host.runner(self, name) for name in networks],
+        )
+        return dict(zip(networks, goal.shares))
+
+    def _companions(self, name: str) -> Sequence[Events]:
+        """Who takes part in the training of generator ``name`` besides the method."""
+        options = self._options
+        found: list[Events] = []
+        if options.multipliers:
+            steps = self._steps(options.search_epochs or 0.0)
+            found.append(StepMultipliers(steps, Rates(options.multipliers)))
+        if options.average:
+            found.append(Average(options.average))
+        if options.qat:
+            steps = self._steps(options.qat)
+            found.append(Rounding(self._steps(host.total_epochs(self.opt)) - steps + 1, steps, name))
+        return found
+
+    def _example(self, name: str, network: nn.Module) -> Any:
+        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
         own = getattr(self, "coronet_example", None)
-        return own(name) if own else example_input(network, host.crop_size(self.opt))
+        return own(name) if own else host.example(network, self.opt)
 
     # -- training --------------------------------------------------------
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
-        """One training step of the base model, then hypernetwork and proximal step."""
-        self._rounding.before_step()
-        result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
-        self._steps_this_epoch += 1
+        """Make one training step of the base model, then that of the methods."""
+        with host.one_line_of_norms(training=True):
+            result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
+        self.place.next_step()
         for name, compression in self.compressions.items():
             compression.step()
             if compression.resized:
-                host.rewrap_(self, name)
+                host.rewrap_(self, name, compression.generator)
         self._slim_if_finished()
         self._report()
-        self._guard.after_step()
+        self.guard.after_step()
         return result
 
     def _slim_if_finished(self) -> None:
-        """Once all generators are ready, and all at once: a shared budget is met by all together."""
-        if not self.compressions or not all(c.finished for c in self.compressions.values()):
+        """Cut once all generators are ready, and all at once: a shared budget is met by all together."""
+        unready = any(c.phase == SEARCH and not c.finished for c in self.compressions.values())
+        if unready or self._is_slim or not self.compressions:
             return
         for name, compression in self.compressions.items():
             compression.slim()
-            host.rewrap_(self, name)
-            dense, slim = compression.plan.cost(), compression.cost()
+            host.rewrap_(self, name, compression.generator)
+            if self.opt.continue_train and not compression.steps:
+                continue  # it was so before the run was continued, which is said when its state is read
+            dense, slim = compression.dense, compression.cost()
             say(
                 f"coronet: net{name} is slim after {compression.steps} steps: {human(slim.macs)} of "
                 f"{human(dense.macs)} MACs ({slim.macs / dense.macs:.2%}), {human(slim.parameters)} of "
                 f"{human(dense.parameters)} parameters ({slim.parameters / dense.parameters:.2%}); "
                 "training goes on with the small generator"
             )
-        self._guard.searched()
+        self._is_slim = True
+        self.guard.searched()
 
     def _report(self) -> None:
         """Keep the budget's curves up to date: fractions of MACs and of channels that are left."""
         for name, compression in self.compressions.items():
-            setattr(self, f"loss_macs_{name}", compression.cost().macs / compression.plan.cost().macs)
+            setattr(self, f"loss_macs_{name}", compression.cost().macs / compression.dense.macs)
             setattr(self, f"loss_width_{name}", compression.width)
 
     def update_learning_rate(self, *args: Any, **kwargs: Any) -> Any:
-        """Called by hosts between epochs, by some also before the first step."""
-        if self._steps_this_epoch:
-            self._epochs_done += 1
-            self._steps_this_epoch = 0
+        """Note the end of an epoch; hosts call this between epochs, some also before the first step."""
+        self.place.next_epoch()
         return super().update_learning_rate(*args, **kwargs)  # type: ignore[misc]
 
     # -- saving and loading ----------------------------------------------
@@ -163,25 +234,30 @@ class CompressedModel:
         A continued run goes on exactly. Some hosts initialise networks again in here.
         """
         resuming = self.isTrain and opt.continue_train
-        state = self._read_state(opt) if resuming else None
+        path = self._state_path(self._epoch_name(opt))
+        state = training_state.read(path) if resuming else None
+        if state is not None:
+            with training_state.explain_misfit(path):
+                self.take_up_(state, path)
+            for name in self.compressions:
+                self._announce(name)
+            self._continue_after(int(state["epochs_done"]), opt)
         with host.without_loading(self, opt):
             result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
         if resuming or not self.isTrain:
             self.load_networks(self._epoch_name(opt))
-        elif self._settings.init_from:
-            start_from(self, self._settings.init_from)
+        elif self._options.init_from:
+            start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
         if state is not None:
-            with training_state.sound(self._state_path(self._epoch_name(opt))):
-                training_state.restore_(self, state)
-            if not self._guard.rolling_back:
-                self._guard.saved()
+            with training_state.explain_misfit(path):
+                training_state.restore_(self, self.place, state)  # type: ignore[arg-type]
+            self.guard.saved()
         for compression in self.compressions.values():
             compression.refresh_()
         self._report()
-        if self.isTrain and not self._guard.rolling_back:
-            provenance.begin(opt)
         if self.isTrain:
-            self._watch = Watch(self, self._compressed, opt.coronet_watch, opt.coronet_compare_to)
+            provenance.begin(opt)
+            self._watch = Watch(self, self._compressed, self._options.watch, self._options.compare_to)
         return result
 
     def get_current_losses(self) -> Any:
@@ -199,26 +275,62 @@ class CompressedModel:
             visuals = super().get_current_visuals()  # type: ignore[misc]
         finally:
             self.visual_names = wanted
-        return self._watch.added(self, visuals) if self.isTrain else visuals
+        if self.isTrain:
+            return self._watch.added(self, visuals)
+        self._note_test()
+        return visuals
 
-    def _read_state(self, opt: Any) -> dict[str, Any]:
-        path = self._state_path(self._epoch_name(opt))
-        state = training_state.read(path)
-        with training_state.sound(path):
-            self._take_up(state, path, opt)
-        return state
+    def _note_test(self) -> None:
+        """Beside the results of a host's test.py, of which picture it is about to write the next ones."""
+        folder = None if host.notes_tests(self) else host.results_folder(self.opt)
+        if folder is None:
+            return
+        if not self._tested:
+            tested.write(folder, self.opt, ())
+        self._tested = True
+        tested.add(folder, self.image_paths)
 
-    def _take_up(self, state: dict[str, Any], path: Path, opt: Any) -> None:
+    def take_up_(self, state: Mapping[str, Any], path: Path) -> None:
+        """Give the generators the widths and the methods the state that were saved."""
         for name, compression in self.compressions.items():
             if name not in state["compressions"]:
                 raise CheckpointError(
                     f"{path} knows no network {name}; continue with the same --coronet_base"
                 )
             compression.load_state_dict(state["compressions"][name])
-        self._epochs_done = int(state["epochs_done"])
-        if opt.epoch_count == 1 and self._epochs_done and not self._guard.rolling_back:
-            opt.epoch_count = self._epochs_done + 1
+            host.rewrap_(self, name, compression.generator)
+        self._is_slim = all(c.phase == COMPACT for c in self.compressions.values())
+
+    def _continue_after(self, epochs: int, opt: Any) -> None:
+        self.place.epochs_done = epochs
+        if opt.epoch_count == 1 and epochs:
+            opt.epoch_count = epochs + 1
             say(f"coronet: continuing with epoch {opt.epoch_count}")
+
+    def _go_back(self) -> None:
+        """Become what the last save holds, and go on with other batches and random numbers.
+
+        The epoch and the learning rates stay those the host is in.
+        """
+        path = self._state_path("latest")
+        state = training_state.read(path)
+        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        for name in (*(f"loss_{loss}" for loss in self.loss_names), *self.visual_names):
+            if hasattr(self, name):
+                delattr(self, name)
+        with training_state.explain_misfit(path), host.same_random_numbers():
+            self.take_up_(state, path)
+            self.load_networks("latest")
+            training_state.restore_optimizers_(self, state)  # type: ignore[arg-type]
+            training_state.restore_pools_(self, state)  # type: ignore[arg-type]
+        for optimizer, before in zip(self.optimizers, rates):
+            for group, rate in zip(optimizer.param_groups, before):
+                group["lr"] = rate
+        for compression in self.compressions.values():
+            compression.refresh_()
+        if not self._is_slim:
+            self.guard.watch({name: c.generator for name, c in self.compressions.items()})
+        self._report()
 
     @staticmethod
     def _epoch_name(opt: Any) -> str:
@@ -231,33 +343,39 @@ class CompressedModel:
         The state that continues a run exactly (latents, optimizers, random state)
         is written beside ``latest`` only: the search's is many times the networks' size.
         """
-        if not is_main() or not self._guard.allows_saving():
+        if not is_main() or not self.guard.allows_saving():
             return
         with together():
-            for name in self.model_names:
-                network = host.unwrap(getattr(self, "net" + name))
+            for name, network in host.networks(self).items():  # type: ignore[arg-type]
                 path = self._path(f"{epoch}_net_{name}.pth")
                 if name in self.compressions:
-                    with self._rounding.in_files(name) as facts:
-                        spec = self.compressions[name].spec(remember(self.opt))
-                        save_generator(network, path, dataclasses.replace(spec, quantization=facts))
+                    self.compressions[name].save(path, remember(self.opt))
                 else:
                     save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
             if str(epoch) == "latest":
-                save_tensors(training_state.collect(self), self._state_path("latest"))
+                state = training_state.collect(self, self.place, self.compressions)  # type: ignore[arg-type]
+                save_tensors(state, self._state_path("latest"))
         if str(epoch) == "latest":
-            self._guard.saved()
+            self.guard.saved()
 
     def load_networks(self, epoch: Any) -> None:
-        """Load every network; a compact generator is made small first."""
+        """Load every network; a compact generator is made small first.
+
+        Networks that are not compressed have no averaged weights: of those the others are loaded.
+        """
         settle(self.save_dir)
-        for name in self.model_names:
-            network = host.unwrap(getattr(self, "net" + name))
-            path = self._path(f"{epoch}_net_{name}.pth")
+        for name, network in host.networks(self).items():  # type: ignore[arg-type]
+            path = self._weights_path(str(epoch), name)
             resized = bool(self.compressions)  # while training, the training state has made it small
             beside = spec_path(path)
             spec = Spec.read(beside) if not resized and name in self._compressed and beside.exists() else None
             load_into(network, path, spec)
+
+    def _weights_path(self, epoch: str, name: str) -> Path:
+        path, ending = self._path(f"{epoch}_net_{name}.pth"), f"_{AVERAGE}"
+        if not path.exists() and epoch.endswith(ending) and any(path.parent.glob(f"{epoch}_net_*.pth")):
+            return self._path(f"{epoch[: -len(ending)]}_net_{name}.pth")
+        return path
 
     def _state_path(self, epoch: str) -> Path:
         return self._path(f"{epoch}_coronet_state.pth")
@@ -272,12 +390,12 @@ class CoronetOptions:
     @staticmethod
     def modify_commandline_options(parser: argparse.ArgumentParser, is_train: bool = True) -> Any:
         """Add the coronet options, then those of the base model class; returns the parser."""
-        shown_in_one_line()
-        add_options(parser)
+        add_coronet_options(parser)
         spec = None if is_train else recall(parser)
         if spec is not None:
             parser.set_defaults(coronet_base=str(spec.options.get("coronet_base", "cycle_gan")))
         known, _ = parser.parse_known_args()
+        Budget.parse(known.coronet_budget, known.coronet_budget_kind)  # a slip is said before data are read
         parser = host.base_class(known.coronet_base).modify_commandline_options(parser, is_train)
         if spec is not None and spec.options.get("coronet_base") == known.coronet_base:
             parser.set_defaults(**{k: v for k, v in spec.options.items() if k in REMEMBERED})

@@ -1,233 +1,245 @@
-"""The ``--coronet_*`` options of the model type, read once into a :class:`Settings`."""
+"""The ``--coronet_*`` options of the model type, read once into a :class:`TrainingOptions`.
+
+What concerns one method alone is a setting of that method (:mod:`coronet_plugin.methods`).
+"""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin.budget.budget import KINDS
+from coronet_plugin.budget.budget import KINDS, Budget
 from coronet_plugin.budget.goal import SCHEDULES, STEADY
 from coronet_plugin.budget.latency_table import RUNTIMES
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
-from coronet_plugin.methods import CORONET, EXACT, FORMS, METHODS
+from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.methods import registry
+from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
 from coronet_plugin.training import host
 from coronet_plugin.training.numerics import ON_NAN, STOP
 
 REMEMBERED = (
     *("netG", "ngf", "norm", "no_dropout", "input_nc", "output_nc", "direction", "dataset_mode"),
-    *("crop_size", "load_size", "preprocess"),
+    *("crop_size", "load_size", "preprocess", "bit_depth"),
     *("which_model_netG", "which_direction", "fineSize", "loadSize", "resize_or_crop"),  # until 2019
     *("normG", "no_antialias", "no_antialias_up"),  # CUT
 )
 """Host options kept in the spec, so that testing needs no option of the training again."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add every ``--coronet_*`` option; each help text gives unit, default and effect."""
-    group = parser.add_argument_group("coronet: compress the generators while they train")
-    group.add_argument(
-        "--coronet_base",
-        default="cycle_gan",
-        help="model type to compress, as --model takes it (default: %(default)s); "
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the user asked of the model type: every field is an option, ``config`` the method's own ones."""
+
+    base: str = setting(
+        "cycle_gan",
+        "model type to compress, as --model takes it (default: %(default)s); "
         "when testing, the default is the one the run was trained with",
     )
-    group.add_argument(
-        "--coronet_networks",
-        default="",
-        help="comma-separated networks to compress, such as G_A (default: all whose name begins with G)",
+    networks: str = setting(
+        "",
+        "comma-separated networks to compress, such as G_A (default: all whose name begins with G)",
     )
-    group.add_argument(
-        "--coronet_budget",
-        default="0.1",
-        help="what each generator may cost in the end: a fraction of the dense generator (0.1), a count "
-        "(2.6G, 350k), or a time (20ms), at --crop_size (default: %(default)s); 1.0 trains the base model "
-        "itself, bit for bit",
+    budget: str = setting(
+        "0.1",
+        "what each generator may cost in the end: a fraction of the dense generator (0.1, at most 1), a "
+        "count (2.6G, 350k, or a whole number from 1000), or a time (20ms), at --crop_size (default: "
+        "%(default)s); 1.0 trains the base model itself, bit for bit",
     )
-    group.add_argument(
-        "--coronet_budget_kind",
-        default="macs",
-        choices=KINDS,
-        help="what the budget is about: true multiply-adds, parameters, or the time of one image on "
+    budget_kind: str = setting(
+        "macs",
+        "what the budget is about: true multiply-adds, parameters, or the time of one image on "
         "one thread of this machine's CPU, measured once per layer (default: %(default)s)",
+        choices=KINDS,
     )
-    group.add_argument(
-        "--coronet_latency_runtime",
-        default="torch",
+    latency_runtime: str = setting(
+        "torch",
+        "what the time is measured in: PyTorch or ONNX Runtime (default: %(default)s)",
         choices=sorted(RUNTIMES),
-        help="what the time is measured in: PyTorch or ONNX Runtime (default: %(default)s)",
     )
-    group.add_argument(
-        "--coronet_shared_budget",
-        action="store_true",
-        help="one budget for what all generators cost together, for which their channels compete "
+    shared_budget: bool = setting(
+        False,
+        "one budget for what all generators cost together, for which their channels compete "
         "(default: one each)",
     )
-    group.add_argument(
-        "--coronet_round_to",
-        type=int,
-        default=1,
+    round_to: int = setting(
+        1,
+        "make every width a multiple of so many channels, within the budget (default: %(default)s)",
         metavar="CHANNELS",
-        help="make every width a multiple of so many channels, within the budget (default: %(default)s)",
     )
-    group.add_argument(
-        "--coronet_widths_from",
-        default="",
-        metavar="SPEC",
-        help="end with the widths of another run instead of a budget: its latest_net_G.json, or its folder "
+    widths_from: str = setting(
+        "",
+        "end with the widths of another run instead of a budget: its latest_net_G.json, or its folder "
         "(default: none)",
+        metavar="SPEC",
     )
-    group.add_argument(
-        "--coronet_search_epochs",
-        type=float,
-        default=None,
-        help="epochs until the budget is met, may be fractional; the exact form removes channels on the way, "
+    search_epochs: float | None = setting(
+        None,
+        "epochs until the budget is met, may be fractional; methods without loss remove channels on the way, "
         "the others at the end (default: half of all epochs)",
+        type=float,
     )
-    group.add_argument(
-        "--coronet_schedule",
-        default=None,
-        choices=[*SCHEDULES, STEADY],
-        help="how the cost falls during the search: 'cubic' (fast at first), 'linear' or 'exponential' (by "
+    schedule: str | None = setting(
+        None,
+        "how the cost falls during the search: 'cubic' (fast at first), 'linear' or 'exponential' (by "
         "equal factors); 'steady' shrinks generated weights' latents by equal amounts, however it falls "
-        "(default: cubic, steady for published and folded)",
+        "(default: the method's)",
+        type=str,
+        choices=[*SCHEDULES, STEADY],
     )
-    group.add_argument(
-        "--coronet_method",
-        default=CORONET,
-        choices=METHODS,
-        help="'coronet', or what to compare it with at the same budget: 'uniform' (narrow from the first "
-        "step), 'random' (chance decides which channels go), 'magnitude' (L1 norms, one cut at the search's "
-        "end; needs torch-pruning) (default: %(default)s)",
+    prune_frozen: bool = setting(
+        False,
+        "remove channels of frozen layers (requires_grad off), too; not with generated weights "
+        "(default: what a frozen layer makes or reads stays whole)",
     )
-    group.add_argument(
-        "--coronet_hypernetwork",
-        default=EXACT,
-        choices=FORMS,
-        help="form of the hypernetwork: 'exact' (no cost, no loss at the cut), 'published' (three layers, "
-        "about 11 numbers per weight) or 'folded' (the published map multiplied out, about 2 per weight) "
-        "(default: %(default)s)",
-    )
-    group.add_argument(
-        "--coronet_init_from",
-        default="",
-        metavar="PATH",
-        help="weights of a trained dense run to begin with instead of random ones: a file such as "
+    init_from: str = setting(
+        "",
+        "weights of a trained dense run to begin with instead of random ones: a file such as "
         "checkpoints/RUN/latest_net_G.pth or the run's folder; other networks' files beside it are taken "
         "too (default: none)",
+        metavar="PATH",
     )
-    group.add_argument(
-        "--coronet_qat",
-        type=float,
-        default=0.0,
-        metavar="EPOCHS",
-        help="train the small generators for int8 in the last so many epochs, may be fractional: weights and "
+    qat: float = setting(
+        0.0,
+        "train the small generators for int8 in the last so many epochs, may be fractional: weights and "
         "activations of convolutions are rounded as an int8 file rounds them (default: 0, not at all)",
+        metavar="EPOCHS",
     )
-    group.add_argument(
-        "--coronet_embedding",
-        type=int,
-        default=8,
-        help="embedding size of the published hypernetwork (default: %(default)s)",
+    multipliers: float = setting(
+        0.0,
+        "multiply the generators' steps during the search by numbers of this mean, as the method 'implicit' "
+        "does, with another method, such as 5.4 with 'uniform' (default: 0, not at all)",
+        metavar="MEAN",
     )
-    group.add_argument(
-        "--coronet_watch",
-        type=int,
-        default=2,
-        metavar="PICTURES",
-        help="show what becomes of so many fixed pictures, the first of the test data, wherever the host "
+    average: float = setting(
+        0.0,
+        "also keep an exponential moving average of the generators' weights, such as 0.999 (about the "
+        "last 1000 steps) or 0.99 for a short training; it is saved beside the weights, and used with "
+        "--epoch latest_average when testing (default: 0, none)",
+        metavar="DECAY",
+    )
+    lr_factor: float = setting(
+        1.0,
+        "multiply the learning rate of the generators, and of whatever else their optimizer trains, by "
+        "this; discriminators keep --lr, and schedules work as ever (default: %(default)s)",
+        metavar="FACTOR",
+    )
+    watch: int = setting(
+        2,
+        "show what becomes of so many fixed pictures, the first of the test data, wherever the host "
         "shows its images while training; 0 for none (default: %(default)s)",
+        metavar="PICTURES",
     )
-    group.add_argument(
-        "--coronet_compare_to",
-        default="",
-        metavar="RUN",
-        help="name of a trained dense run in --checkpoints_dir whose outputs of the same pictures are shown "
+    compare_to: str = setting(
+        "",
+        "name of a trained dense run in --checkpoints_dir whose outputs of the same pictures are shown "
         "beside them (default: none)",
+        metavar="RUN",
     )
-    group.add_argument(
-        "--coronet_on_nan",
-        default=STOP,
-        choices=ON_NAN,
-        help="what to do when a loss or a weight is no finite number: 'stop', or 'rollback' to the last save "
+    on_nan: str = setting(
+        STOP,
+        "what to do when a loss or a weight is no finite number: 'stop', or 'rollback' to the last save "
         "and go on with other batches, at most three times in a row; what was saved is kept either way "
         "(default: %(default)s)",
+        choices=ON_NAN,
     )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked of the model type."""
-
-    base: str
-    networks: str
-    budget: str
-    kind: str
-    runtime: str
-    shared_budget: bool
-    round_to: int
-    widths_from: str
-    search_epochs: float
-    schedule: str
-    method: str
-    hypernetwork: str
-    embedding: int
-    init_from: str
-    on_nan: str
-    qat_epochs: float
+    config: Any = field(default=None)
 
     @property
     def goal(self) -> str:
         """What the generators are to cost, in words."""
         if self.widths_from:
             return f"widths of {self.widths_from}"
-        return f"{'shared ' * self.shared_budget}budget {self.budget} ({self.kind})"
+        return f"{'shared ' * self.shared_budget}budget {self.budget} ({self.budget_kind})"
 
     @classmethod
-    def of(cls, opt: Any) -> Settings:
+    def of(cls, opt: Any) -> TrainingOptions:
         """Read and check the options.
 
         Raises:
             OptionError: a value is out of range, or the search would outlast the training.
+            BudgetError: the budget cannot be read.
         """
-        epochs = host.total_epochs(opt)
-        search = opt.coronet_search_epochs
-        search = epochs / 2 if search is None else search
-        if opt.isTrain and not 0 < search <= epochs:
+        values = values_of(opt, settings_of(cls))
+        if opt.isTrain:
+            Budget.parse(values["budget"], values["budget_kind"])
+            epochs = host.total_epochs(opt)
+            given = values["search_epochs"]
+            values["search_epochs"] = epochs / 2 if given is None else given
+            _check_lengths(epochs, values["search_epochs"], values["qat"])
+        if not 0 <= values["average"] < 1:
             raise OptionError(
-                f"--coronet_search_epochs {search:g} must be above 0 and at most the {epochs} epochs of the "
-                "training, or the generator never gets small"
+                f"--coronet_average {values['average']:g} must be at least 0 and below 1, such as 0.999"
             )
-        if opt.coronet_shared_budget and opt.coronet_widths_from:
+        if not 0 < values["lr_factor"] < math.inf:
+            raise OptionError(f"--coronet_lr_factor must be a number above 0, not {values['lr_factor']:g}")
+        if values["shared_budget"] and values["widths_from"]:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
-        if opt.isTrain and not 0 <= opt.coronet_qat <= epochs - search:
-            raise OptionError(
-                f"--coronet_qat {opt.coronet_qat:g} must be at least 0 and at most {epochs - search:g}, what "
-                "is left of the training after the search: only small generators are trained for int8"
-            )
-        if opt.coronet_embedding < 1:
-            raise OptionError(f"--coronet_embedding must be at least 1, not {opt.coronet_embedding}")
-        return cls(
-            base=opt.coronet_base,
-            networks=opt.coronet_networks,
-            budget=opt.coronet_budget,
-            kind=opt.coronet_budget_kind,
-            runtime=opt.coronet_latency_runtime,
-            shared_budget=opt.coronet_shared_budget,
-            round_to=opt.coronet_round_to,
-            widths_from=opt.coronet_widths_from,
-            search_epochs=search,
-            schedule=opt.coronet_schedule or "",
-            method=opt.coronet_method,
-            hypernetwork=opt.coronet_hypernetwork,
-            embedding=opt.coronet_embedding,
-            init_from=opt.coronet_init_from,
-            on_nan=opt.coronet_on_nan,
-            qat_epochs=opt.coronet_qat,
+        return cls(**values, config=_config(opt))
+
+
+def _check_lengths(epochs: int, search: float, qat: float) -> None:
+    if not 0 < search <= epochs:
+        raise OptionError(
+            f"--coronet_search_epochs {search:g} must be above 0 and at most the {epochs} epochs of the "
+            "training, or the generator never gets small"
+        )
+    if not 0 <= qat <= epochs - search:
+        raise OptionError(
+            f"--coronet_qat {qat:g} must be at least 0 and at most {epochs - search:g}, what "
+            "is left of the training after the search: only small generators are trained for int8"
+        )
+
+
+def _config(opt: Any) -> Any:
+    """The configuration of the method that the options name."""
+    method, former = opt.coronet_method, opt.coronet_hypernetwork
+    if former and method == registry.DEFAULT:
+        method = former
+    elif former and registry.find(former) is not registry.find(method):
+        raise OptionError(
+            f"--coronet_hypernetwork {former} and --coronet_method {method} name two methods; "
+            "leave --coronet_hypernetwork out, it is the former name of the other"
+        )
+    given = [name for name in registry.settings() if hasattr(opt, PREFIX + name)]
+    return registry.configure(method, **{name: getattr(opt, PREFIX + name) for name in given})
+
+
+def add_coronet_options(parser: argparse.ArgumentParser) -> None:
+    """Add every ``--coronet_*`` option; each help text gives unit, default and effect."""
+    group = parser.add_argument_group("coronet: compress the generators while they train")
+    add_options(group, settings_of(TrainingOptions))
+    add_family_option(group)
+    methods = "; ".join(f"'{name}': {registry.summary(name)}" for name in registry.names())
+    group.add_argument(
+        "--coronet_method",
+        default=registry.DEFAULT,
+        choices=registry.all_names(),
+        metavar="METHOD",
+        help=f"how channels are chosen, at the same budget: {methods} (default: "
+        f"{registry.find(registry.DEFAULT).name})",
+    )
+    group.add_argument(
+        "--coronet_hypernetwork",
+        default="",
+        choices=registry.all_names(),
+        metavar="METHOD",
+        help="former name of --coronet_method, for the methods that have or had a hypernetwork",
+    )
+    for each, owners in registry.settings().values():
+        group.add_argument(
+            each.option,
+            type=each.type,
+            default=argparse.SUPPRESS,
+            choices=each.choices,
+            metavar=each.metavar,
+            help=f"{each.help} (methods: {', '.join(owners)}; default: {each.default})",
         )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -24,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from coronet_plugin._version import __version__
 from coronet_plugin.distributed import is_main, say, world_size
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.files import write_text
+from coronet_plugin.measure.machine import describe_machine
 from coronet_plugin.training import host
+from coronet_plugin.versions import versions
 
 FILE = "provenance.json"
 FORMAT, VERSION = "coronet-provenance", 1
@@ -78,10 +78,10 @@ def entry(opt: Any, continued: bool = False) -> dict[str, Any]:
         "options": {key: _plain(value) for key, value in sorted(vars(opt).items())},
         "seed": host.option(opt, "seed"),
         "processes": world_size(),
-        "versions": versions(),
+        "versions": software(),
         "code": {"plugin": commit_of(package), "host": commit_of(host_folder())},
         "data": fingerprint(Path(root), phase) if root else None,
-        "machine": machine(),
+        "machine": describe_machine(),
     }
 
 
@@ -111,39 +111,15 @@ def _plain(value: Any) -> Any:
     return without_home(str(value))
 
 
-# -- software and machine ------------------------------------------------------
-def versions() -> dict[str, str | None]:
+# -- software ------------------------------------------------------
+def software() -> dict[str, str | None]:
     """Versions of what the numbers depend on."""
+    cudnn = torch.backends.cudnn
     return {
-        "coronet_plugin": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **versions("numpy"),
         "cuda": torch.version.cuda,
-        "cudnn": str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else None,
+        "cudnn": str(cudnn.version()) if cudnn.is_available() else None,
     }
-
-
-def machine() -> dict[str, Any]:
-    """The kind of machine: system, processor, how many cores this process may use, GPUs by their kind."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": gpus,
-    }
-
-
-def _cpu() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 # -- code ----------------------------------------------------------------------

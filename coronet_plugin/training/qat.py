@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.checkpoint.spec import COMPACT
 from coronet_plugin.distributed import say
 from coronet_plugin.errors import CheckpointError
-from coronet_plugin.training import host
-from coronet_plugin.training.fake_quantization import ACTIVATION_STEPS, on_weight_grid, output_axis
+from coronet_plugin.fake_quantization import ACTIVATION_STEPS, on_weight_grid, output_axis
+from coronet_plugin.methods import Events
 
 AVERAGING = 0.01
 """How much of a new batch's extremes goes into the ranges."""
@@ -90,44 +89,72 @@ CLASSES: dict[type, type] = {nn.Conv2d: _RoundedConv2d, nn.ConvTranspose2d: _Rou
 ENDS = ("input", "output")
 
 
-class Rounding:
+class Rounding(Events):
     """Quantization-aware training of one slim generator, which is changed in place; see the module's text.
 
-    All layers whose class is ``Conv2d`` or ``ConvTranspose2d`` itself are rounded. ``steps``: how many there
-    will be; ranges are frozen after :data:`FREEZE` of them.
+    All layers whose class is ``Conv2d`` or ``ConvTranspose2d`` itself are rounded, from optimizer step number
+    ``first`` on, once the generator is slim; ranges are frozen after :data:`FREEZE` of the ``steps``.
+    ``network``: what it is called.
     """
 
-    def __init__(self, generator: nn.Module, steps: int) -> None:
-        self.generator, self.steps, self.done = generator, steps, 0
-        self.layers = {name: m for name, m in generator.named_modules() if type(m) in CLASSES}
+    name = "rounding"
+
+    def __init__(self, first: int, steps: int, network: str = "G") -> None:
+        self.first, self.steps, self.network = first, steps, network
+        self.done = 0
+        self.layers: dict[str, Any] = {}
+        self._is_slim = False
+        self._behind: Mapping[str, Tensor] = {}
+        """Weights behind the rounded ones that were loaded and not taken up yet."""
+
+    def finish(self) -> None:
+        self._is_slim = True
+
+    def before_step(self, step: int) -> None:
+        if not self.layers and self._is_slim and step >= self.first:
+            self._begin()
+        self._take_up_weights()
+        self.done = step - self.first + 1
+        for each in self._ranges().values():
+            each.frozen = self.done > FREEZE * self.steps
+
+    def _begin(self) -> None:
+        self.layers = {name: m for name, m in self.generator.named_modules() if type(m) in CLASSES}
         for layer in self.layers.values():
             device = next(layer.parameters()).device
-            layer.ranges = (Range(device), Range(device))  # type: ignore[assignment]
+            layer.ranges = (Range(device), Range(device))
             layer.__class__ = CLASSES[type(layer)]
+        say(
+            f"coronet: net{self.network} is trained for int8 from here on: {len(self.layers)} "
+            f"convolutions are rounded for {self.steps} steps"
+        )
 
-    def advance(self, number: int) -> None:
-        """Tell the number of the step that comes, from 1 on."""
-        self.done = number
-        for each in self._ranges().values():
-            each.frozen = number > FREEZE * self.steps
+    def _stop(self) -> None:
+        """Make the layers plain again; weights stay as they are."""
+        for layer in self.layers.values():
+            layer.__class__ = next(plain for plain, new in CLASSES.items() if new is type(layer))
+            del layer.ranges
+        self.layers, self._behind = {}, {}
 
+    @torch.no_grad()
     def release_(self) -> nn.Module:
         """Make the generator plain again, with rounded weights, and return it."""
         for layer in self.layers.values():
-            with torch.no_grad():
-                layer.weight.copy_(on_weight_grid(layer.weight, output_axis(layer)))  # type: ignore[operator,arg-type]
-            layer.__class__ = next(plain for plain, new in CLASSES.items() if new is type(layer))
-            del layer.ranges
+            layer.weight.copy_(on_weight_grid(layer.weight, output_axis(layer)))
+        self._stop()
         return self.generator
 
     @contextlib.contextmanager
-    def in_files(self) -> Iterator[None]:
+    def in_files(self) -> Iterator[Mapping[str, Any]]:
         """While this lasts, the generator's parameters are the rounded weights."""
+        if not self.layers:
+            yield {}
+            return
         kept = {layer: layer.weight.data for layer in self.layers.values()}
         try:
             for layer, weight in kept.items():
                 layer.weight.data = on_weight_grid(weight, output_axis(layer))
-            yield
+            yield {"quantization": self.facts()}
         finally:
             for layer, weight in kept.items():
                 layer.weight.data = weight
@@ -142,84 +169,38 @@ class Rounding:
         return {**words, "steps": self.done, "of": self.steps, "ranges": ranges}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a bit-equal continuation needs: the weights before rounding, and the ranges."""
-        return {
-            "weights": {name: layer.weight.detach().cpu() for name, layer in self.layers.items()},  # type: ignore[union-attr,operator]
-            "ranges": {
-                f"{n} {end}": [t.cpu() for t in each.state()] for (n, end), each in self._ranges().items()
-            },
-        }
+        """What a bit-equal continuation needs: weights before rounding, and ranges; at first nothing."""
+        if not self.layers:
+            return {}
+        weights = self._behind or {n: layer.weight.detach().cpu() for n, layer in self.layers.items()}
+        ranges = {f"{n} {end}": [t.cpu() for t in each.state()] for (n, end), each in self._ranges().items()}
+        return {"steps": self.steps, "done": self.done, "weights": dict(weights), "ranges": ranges}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises CheckpointError when ``state`` is of a generator with other layers."""
-        if set(state["weights"]) != set(self.layers):
-            raise CheckpointError("the saved quantization-aware training is of a generator with other layers")
-        for name, layer in self.layers.items():
-            layer.weight.copy_(state["weights"][name])  # type: ignore[operator,union-attr]
-        for (name, end), each in self._ranges().items():
-            for mine, saved in zip(each.state(), state["ranges"][f"{name} {end}"]):
-                mine.copy_(saved)
-
-    def _ranges(self) -> dict[tuple[str, str], Range]:
-        pairs = {name: layer.ranges for name, layer in self.layers.items()}
-        return {(n, end): each for n, both in pairs.items() for end, each in zip(ENDS, both)}  # type: ignore[arg-type]
-
-
-class LateRounding:
-    """Rounding of all compressed generators of a host's ``model`` in its last ``epochs`` epochs."""
-
-    def __init__(self, model: Any, epochs: float) -> None:
-        self.model, self.epochs = model, epochs
-        self.roundings: dict[str, Rounding] = {}
-
-    def before_step(self) -> None:
-        """Begin when it is time and the generators are slim; keep count."""
-        if not self.epochs:
-            return
-        model = self.model
-        steps = max(1, round(self.epochs * model._steps_per_epoch))
-        whole = host.total_epochs(model.opt) * model._steps_per_epoch
-        done = model._epochs_done * model._steps_per_epoch + model._steps_this_epoch - (whole - steps)
-        if done >= 0 and not self.roundings and all(c.phase == COMPACT for c in model.compressions.values()):
-            self._begin(steps)
-        for rounding in self.roundings.values():
-            rounding.advance(done + 1)
-
-    def _begin(self, steps: int) -> None:
-        for name in self.model.compressions:
-            network = host.unwrap(getattr(self.model, "net" + name))
-            self.roundings[name] = Rounding(network, steps)
-            say(
-                f"coronet: net{name} is trained for int8 from here on: {len(self.roundings[name].layers)} "
-                f"convolutions are rounded for {steps} steps"
-            )
-
-    @contextlib.contextmanager
-    def in_files(self, name: str) -> Iterator[dict[str, Any]]:
-        """While this lasts, generator ``name`` has the weights that files get; gives what its spec says."""
-        if name not in self.roundings:
-            yield {}
-            return
-        with self.roundings[name].in_files():
-            yield self.roundings[name].facts()
-
-    def state_dict(self) -> dict[str, Any]:
-        """By generator; empty before it begins."""
-        return {
-            name: {"steps": rounding.steps, "done": rounding.done, **rounding.state_dict()}
-            for name, rounding in self.roundings.items()
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``, in generators that are slim and loaded.
+        """Continue from ``state``; weights are taken up before the next step, when files have been loaded.
 
         Raises:
             CheckpointError: it is of a generator with other layers.
         """
-        self.roundings = {}
-        if state:
-            self._begin(int(next(iter(state.values()))["steps"]))
-        for name, rounding in self.roundings.items():
-            rounding.load_state_dict(state[name])
-            rounding.advance(int(state[name]["done"]))
+        self._stop()
+        if not state:
+            return
+        self.steps, self.done = int(state["steps"]), int(state["done"])
+        self._begin()
+        if set(state["weights"]) != set(self.layers):
+            raise CheckpointError("the saved quantization-aware training is of a generator with other layers")
+        self._behind = state["weights"]
+        for (name, end), each in self._ranges().items():
+            for mine, saved in zip(each.state(), state["ranges"][f"{name} {end}"]):
+                mine.copy_(saved)
+
+    @torch.no_grad()
+    def _take_up_weights(self) -> None:
+        for name, weight in self._behind.items():
+            self.layers[name].weight.copy_(weight)
+        self._behind = {}
+
+    def _ranges(self) -> dict[tuple[str, str], Range]:
+        pairs = {name: layer.ranges for name, layer in self.layers.items()}
+        return {(n, end): each for n, both in pairs.items() for end, each in zip(ENDS, both)}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
+from coronet_plugin.compression import Compression
 from coronet_plugin.distributed import say
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.training import host
+from coronet_plugin.training.host import HostModel
 
 _NETWORK_FILE = re.compile(r"(.+_net_)(.+)(\.pth)")
 
 
-def start_from(model: Any, path: str) -> None:
+def start_from(model: HostModel, compressions: Mapping[str, Compression], path: str) -> None:
     """Load dense weights into ``model``'s networks, in place; what is compressed computes just the same.
 
     ``path``: a weight file, or the folder of a run, whose latest weights are taken. Networks that
@@ -23,12 +26,11 @@ def start_from(model: Any, path: str) -> None:
     Raises:
         CheckpointError: a file of a compressed network is missing or does not fit.
     """
-    for name in model.model_names:
-        network = host.unwrap(getattr(model, "net" + name))
-        file = _file_of(Path(path), name, alone=len(model.compressions) == 1)
-        if name in model.compressions:
+    for name, network in host.networks(model).items():
+        file = _file_of(Path(path), name, alone=len(compressions) == 1)
+        if name in compressions:
             network.load_state_dict(_weights(file, network))
-            model.compressions[name].adopt_weights_()
+            compressions[name].adopt_weights_()
         elif file is None or not file.exists():
             continue
         else:

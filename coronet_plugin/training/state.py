@@ -1,4 +1,4 @@
-"""What a continued run needs beyond the networks, so that it equals an uninterrupted one.
+"""Keep what a continued run needs beyond the networks, so that it equals an uninterrupted one.
 
 Optimizers, schedulers, latents and hypernetworks, random state, image pools, the number of
 epochs done and, where the host's loop can say it, the place within an epoch: in one file of
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,28 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from coronet_plugin.checkpoint.tensors import read_tensors
+from coronet_plugin.compression import Compression
 from coronet_plugin.distributed import is_main
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.files import settle
 from coronet_plugin.training import host
+from coronet_plugin.training.host import HostModel
+from coronet_plugin.training.place import Place
 
 
-def collect(model: Any) -> dict[str, Any]:
-    """The training state of a host's model with compressed generators.
+def collect(model: HostModel, place: Place, compressions: Mapping[str, Compression]) -> dict[str, Any]:
+    """The training state of a host's ``model``, which is at ``place``, and of its compressed generators.
 
     A host that does not say where it is and saves before its hook between epochs does so after the
     epoch's last step.
     """
     progress = host.progress(model)
-    whole = not progress and model._steps_this_epoch >= model._steps_per_epoch
     return {
-        "compressions": {name: c.state_dict() for name, c in model.compressions.items()},
-        "epochs_done": model._epochs_done + int(whole),
-        "steps_this_epoch": model._steps_this_epoch,
+        "compressions": {name: c.state_dict() for name, c in compressions.items()},
+        "epochs_done": place.epochs_done + int(not progress and place.epoch_is_whole),
+        "steps_this_epoch": place.steps_this_epoch,
         "progress": progress,
         "observed": list(host.observed(model)),
-        "rounding": model._rounding.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in model.optimizers],
         "schedulers": [_schedule(scheduler) for scheduler in model.schedulers],
         "pools": {name: list(pool.images) for name, pool in host.image_pools(model).items()},
@@ -65,8 +66,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def sound(path: Path) -> Iterator[None]:
-    """While a state is put back, whatever it lacks or has in a wrong form is one clear error."""
+def explain_misfit(path: Path) -> Iterator[None]:
+    """While a state is put back, make of whatever it lacks or has in a wrong form one clear error."""
     try:
         yield
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
@@ -77,34 +78,43 @@ def sound(path: Path) -> Iterator[None]:
         ) from error
 
 
-def restore_(model: Any, state: dict[str, Any]) -> None:
+def restore_(model: HostModel, place: Place, state: Mapping[str, Any]) -> None:
     """Put a training state back into a model that was set up and loaded. In place."""
-    model._rounding.load_state_dict(state.get("rounding", {}))
-    for optimizer, saved in zip(model.optimizers, state["optimizers"]):
-        optimizer.load_state_dict(saved)
-        optimizer._opt_called = True  # it has stepped; else schedulers warn when an epoch was all but over
+    restore_optimizers_(model, state)
     for scheduler, saved in zip(model.schedulers, state["schedulers"]):
         if isinstance(scheduler, LambdaLR):
             for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr()):
                 group["lr"] = rate  # saved before or after the epoch's update, which hosts do differently
         else:
             scheduler.load_state_dict(saved)
-    for name, pool in host.image_pools(model).items():
-        pool.images = [image.to(model.device) for image in state["pools"].get(name, [])]
-        pool.num_imgs = len(pool.images)
+    restore_pools_(model, state)
     host.observed(model)[:] = [value.to(model.device) for value in state.get("observed", [])]
-    _place_(model, state)
+    _place_(model, place, state)
     if is_main():  # other processes must not draw the same numbers
         _set_random_state(state["random"])
 
 
-def _place_(model: Any, state: dict[str, Any]) -> None:
+def restore_optimizers_(model: HostModel, state: Mapping[str, Any]) -> None:
+    """Give the optimizers of ``model`` what they knew, and the learning rates of then. In place."""
+    for optimizer, saved in zip(model.optimizers, state["optimizers"]):
+        optimizer.load_state_dict(saved)
+        optimizer._opt_called = True  # it has stepped; else schedulers warn when an epoch was all but over
+
+
+def restore_pools_(model: HostModel, state: Mapping[str, Any]) -> None:
+    """Give ``model`` the generated images that its discriminators were shown. In place."""
+    for name, pool in host.image_pools(model).items():
+        pool.images = [image.to(model.device) for image in state["pools"].get(name, [])]
+        pool.num_imgs = len(pool.images)
+
+
+def _place_(model: HostModel, place: Place, state: Mapping[str, Any]) -> None:
     """Let a loop that said where it was go on there; any other begins the epoch anew."""
     if not hasattr(model, "progress"):
         return
     model.progress = state.get("progress", {})
     if model.progress.get("epoch") == host.option(model.opt, "epoch_count", default=1):
-        model._steps_this_epoch = int(state["steps_this_epoch"])
+        place.steps_this_epoch = int(state["steps_this_epoch"])
 
 
 def _schedule(scheduler: Any) -> dict[str, Any]:

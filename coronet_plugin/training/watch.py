@@ -1,4 +1,4 @@
-"""The same few pictures while a run trains: what its generators make of them, beside a dense run's.
+"""Show the same few pictures while a run trains: what its generators make of them, beside a dense run's.
 
 Added to the visuals of the base model, so that they go wherever the host shows those: visdom, its page, or
 what else it has. Training is not touched by it: weights, buffers, random numbers and the model's own
@@ -72,9 +72,8 @@ def _guarded(what: str, forget: dict[str, Tensor] | None = None) -> Iterator[Non
 
 @contextlib.contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    """No gradients; random numbers, buffers, modes and the model's attributes are put back at the end."""
-    networks = [host.unwrap(getattr(model, "net" + name)) for name in model.model_names]
-    attributes = dict(vars(model))
+    """Compute without gradients; random numbers, buffers and modes are put back at the end."""
+    networks = host.networks(model).values()
     buffers = [(buffer, buffer.clone()) for network in networks for buffer in network.buffers()]
     modes = [(module, module.training) for network in networks for module in network.modules()]
     devices = range(torch.cuda.device_count())
@@ -82,8 +81,6 @@ def _undisturbed(model: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            vars(model).clear()
-            vars(model).update(attributes)
             for buffer, value in buffers:
                 buffer.copy_(value)
             for module, mode in modes:
@@ -102,20 +99,23 @@ def _translated(generator: nn.Module, images: Tensor) -> Tensor:
 def _first_pictures(opt: Any, count: int) -> dict[str, Any]:
     """The first ``count`` samples of the test data, else of other phases, whole and not mirrored.
 
-    Raises DataError if there are none.
+    Raises DataError if there are none, and what the host raises for training pictures that it cannot use.
     """
+    failure: Exception = DataError(f"{opt.dataroot} has no pictures for {', '.join(PHASES)}")
     changed = copy.copy(opt)
     for crop, load in (("crop_size", "load_size"), ("fineSize", "loadSize")):
         if hasattr(opt, crop):
             setattr(changed, load, getattr(opt, crop))
     changed.no_flip = changed.serial_batches = True
     for changed.phase in PHASES:
-        with contextlib.suppress(Exception):  # each host says in its own way that there is no such folder
+        try:
             dataset = _dataset(changed)
             samples = [dataset[i] for i in range(min(count, len(dataset)))]
             if samples:
                 return dict(default_collate(samples))
-    raise DataError(f"{opt.dataroot} has no pictures for {', '.join(PHASES)}")
+        except Exception as error:  # each host says in its own way that there is no such folder
+            failure = error
+    raise failure
 
 
 def _dataset(opt: Any) -> Any:
@@ -143,9 +143,10 @@ def _inputs(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[s
         return look
 
     hooks = [host.unwrap(getattr(model, f"net{n}")).register_forward_pre_hook(note(n)) for n in names]
+    shadow = copy.copy(model)  # the same networks; what it is shown stays with it
     try:
-        model.set_input(samples)
-        model.forward()
+        shadow.set_input(samples)
+        shadow.forward()
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,22 +14,21 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from coronet_plugin.errors import ExportError, OptionError
-from coronet_plugin.export.pictures import Pictures
+from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.export.pictures import Samples
+from coronet_plugin.export.pytorch import as_array_model
 from coronet_plugin.export.quantization.quality import Quality, quality, truths_of
+from coronet_plugin.export.request import Request
 from coronet_plugin.export.sensitivity import layers_in_order, sensitivities
-from coronet_plugin.export.targets import Target, one_line
-from coronet_plugin.export.verify import torch_runner
-
-if TYPE_CHECKING:
-    from coronet_plugin.export.pipeline import Request
+from coronet_plugin.export.targets import Target
+from coronet_plugin.export.verify import bounds_of
 
 MAX_DROP = 0.01
 """What int8 may lose by default: SSIM of its pictures to those of fp32 is 1 less this, on average."""
@@ -98,7 +97,7 @@ TOOLS = {
 
 
 def quantize(
-    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Pictures
+    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Samples
 ) -> dict[str, Any]:
     """Write ``prepared`` in int8 to ``path``, with as few layers in floats as the allowed loss takes.
 
@@ -126,13 +125,14 @@ def quantize(
         bool(settings.get("full_range")),
     )
     truths = truths_of(held_out, prepared, example)
-    reference = torch_runner(prepared)
+    reference = as_array_model(prepared)
+    [bound] = bounds_of(prepared, (kept.values[:1],))
     with tempfile.TemporaryDirectory() as folder:
         write = _guarded(module.begin(job, Path(folder)), request.target)
 
         def try_without(floats: frozenset[str]) -> Quality:
             write(path, floats)
-            return quality(request.target.load(path), reference, held_out.values, truths)
+            return quality(request.target.load(path), reference, held_out.values, truths, bound)
 
         floats, found, before = fewest_in_floats(job, limit, try_without)
     return {
@@ -171,7 +171,7 @@ def check_drop(value: float) -> float:
     return value
 
 
-def split(pictures: Pictures) -> tuple[Pictures, Pictures]:
+def split(pictures: Samples) -> tuple[Samples, Samples]:
     """What to calibrate with, and what to measure the loss on: every fourth. A single picture is both."""
     count = len(pictures.values)
     held_out = [i for i in range(count) if i % HELD_OUT == HELD_OUT - 1] or [count - 1]
@@ -227,7 +227,7 @@ def _guarded(write: Write, target: Target) -> Write:
         except (OptionError, ExportError):
             raise
         except Exception as error:
-            raise ExportError(f"{target.name} cannot quantize this generator: {one_line(error)}") from error
+            raise ExportError(f"{target.name} cannot quantize this generator: {describe(error)}") from error
 
     return guarded
 

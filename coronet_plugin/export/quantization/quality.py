@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.export.pictures import Pictures, read_picture
-from coronet_plugin.export.targets import Runner
-from coronet_plugin.export.verify import as_pixels
+from coronet_plugin.export.pictures import Samples, read_picture
+from coronet_plugin.export.targets import ArrayModel
+from coronet_plugin.export.verify import TANH, Range, as_pixels, in_tanh_units, range_of
+from coronet_plugin.pictures.files import MODES
 
 PEAK = 2.0
 """Of outputs from -1 to 1."""
@@ -55,11 +56,20 @@ def _decibels(psnr: float | None) -> str:
 
 
 def quality(
-    run: Runner, reference: Runner, pictures: np.ndarray, truths: np.ndarray | None = None
+    run: ArrayModel,
+    reference: ArrayModel,
+    pictures: np.ndarray,
+    truths: np.ndarray | None = None,
+    bound: Range | None = TANH,
 ) -> Quality:
-    """Compare ``run`` and ``reference`` on ``pictures``, and both with ``truths`` (N, C, H, W) in [-1, 1]."""
+    """Compare ``run`` and ``reference`` on ``pictures``, and both with ``truths`` (N, C, H, W) in [-1, 1].
+
+    ``bound``: the range of the output, if known; in any case that of all that ``reference`` gives.
+    """
     given = [np.ascontiguousarray(picture[None]) for picture in pictures]
     found, expected = np.concatenate([run(x) for x in given]), np.concatenate([reference(x) for x in given])
+    limits = range_of([expected], bound)
+    found, expected = in_tanh_units(found, limits), in_tanh_units(expected, limits)
     ssim, psnr = likeness(found, expected)
     if truths is None:
         return Quality(len(pictures), ssim, psnr)
@@ -78,12 +88,13 @@ def likeness(first: np.ndarray, second: np.ndarray) -> tuple[float, float | None
     ) if error else None
 
 
-def truths_of(pictures: Pictures, generator: nn.Module, example: Tensor) -> np.ndarray | None:
+def truths_of(pictures: Samples, generator: nn.Module, example: Tensor) -> np.ndarray | None:
     """What ``generator`` should make of ``pictures``, (N, C, H, W) in [-1, 1]; None if that is not known."""
     if not pictures.truths:
         return None
     with torch.no_grad():
         channels, size = generator(example).shape[1], tuple(example.shape[2:])
-    if channels not in (1, 3):
+    if channels not in MODES:
         return None
-    return np.stack([read_picture(path, channels, size, half) for path, half in pictures.truths])  # type: ignore[arg-type]
+    depth = pictures.bit_depth
+    return np.stack([read_picture(path, channels, size, half, depth) for path, half in pictures.truths])  # type: ignore[arg-type]

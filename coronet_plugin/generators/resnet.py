@@ -1,0 +1,157 @@
+"""ResNets of upstream: two halvings, residual blocks at a quarter of the size, two doublings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from coronet_plugin.errors import OptionError
+from coronet_plugin.generators import by_widths
+from coronet_plugin.generators.registry import Standalone, family
+from coronet_plugin.generators.stock import (
+    NORM_TEXTS,
+    NormLayer,
+    StockConfig,
+    StockFamily,
+    convolution_widths,
+    get_norm_layer,
+    kernels_of,
+    needs_bias,
+    norm_of,
+)
+
+PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": None}
+BLOCK_KEY = re.compile(r"(.*\bconv_block)\.(\d+)\.(.+)")
+"""A tensor of a residual block: the block, the layer's place in it, the rest."""
+
+
+class ResnetGenerator(nn.Module):
+    """Two halvings, ``n_blocks`` residual blocks, two doublings.
+
+    (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1]; H and W multiples of 4 come out as they went in.
+    """
+
+    def __init__(
+        self,
+        input_nc: int,
+        output_nc: int,
+        ngf: int = 64,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        use_dropout: bool = False,
+        n_blocks: int = 6,
+        padding_type: str = "reflect",
+    ) -> None:
+        super().__init__()
+        bias = needs_bias(norm_layer)
+
+        def activated(conv: nn.Module, channels: int) -> list[nn.Module]:
+            return [conv, norm_layer(channels), nn.ReLU(True)]
+
+        widths = (ngf, ngf * 2, ngf * 4)
+        layers = [nn.ReflectionPad2d(3), *activated(nn.Conv2d(input_nc, ngf, 7, bias=bias), ngf)]
+        for narrow, wide in zip(widths, widths[1:]):
+            layers += activated(nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=bias), wide)
+        layers += [
+            ResnetBlock(widths[-1], padding_type, norm_layer, use_dropout, bias) for _ in range(n_blocks)
+        ]
+        for wide, narrow in zip(widths[:0:-1], widths[-2::-1]):
+            up = nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=1, output_padding=1, bias=bias)
+            layers += activated(up, narrow)
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.model(input)
+
+
+class ResnetBlock(nn.Module):
+    """``x`` plus two 3x3 convolutions of it; shape (N, dim, H, W) stays.
+
+    With dropout the layers of ``conv_block`` after it move one place up, which is why
+    files made with and without dropout have different keys.
+    """
+
+    def __init__(
+        self, dim: int, padding_type: str, norm_layer: NormLayer, use_dropout: bool, use_bias: bool
+    ) -> None:
+        super().__init__()
+        if padding_type not in PADDINGS:
+            raise OptionError(f"padding {padding_type!r} is not known; choose one of {', '.join(PADDINGS)}")
+        pad = PADDINGS[padding_type]
+
+        def convolution() -> list[nn.Module]:
+            padding = [] if pad is None else [pad(1)]
+            conv = nn.Conv2d(dim, dim, 3, padding=1 if pad is None else 0, bias=use_bias)
+            return [*padding, conv, norm_layer(dim)]
+
+        between = [nn.ReLU(True), *([nn.Dropout(0.5)] if use_dropout else [])]
+        self.conv_block = nn.Sequential(*convolution(), *between, *convolution())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)
+
+
+# -- the families --------------------------------------------------------------
+def _widths(generator: nn.Module) -> dict[str, int | tuple[int, ...]]:
+    out = convolution_widths(generator)
+    down, blocks, up = out[1:3], out[3:-3:2], out[-3:-1]
+    return {"STEM": out[0], "DOWN": tuple(down), "BLOCKS": tuple(blocks), "UP": tuple(up)}
+
+
+class ResnetFamily(StockFamily):
+    """ResNet: two halvings, residual blocks, two doublings."""
+
+    blocks: ClassVar[int]
+
+    rounds_up = True
+
+    def default_config(self) -> StockConfig:
+        return StockConfig(3, 3, 64, "instance", use_dropout=False)
+
+    def build(self, config: StockConfig) -> nn.Module:
+        norm = get_norm_layer(config.norm)
+        arguments = (config.input_nc, config.output_nc, config.ngf, norm, config.use_dropout, self.blocks)
+        return ResnetGenerator(*arguments)
+
+    def side_multiple(self, config: StockConfig) -> int:
+        return 4
+
+    def deduce(self, state: Mapping[str, Any]) -> StockConfig | None:
+        kernels, found = kernels_of(state), {match[1] for match in map(BLOCK_KEY.match, state) if match}
+        if len(found) != self.blocks or not kernels:
+            return None
+        inputs, outputs, ngf = kernels[0].shape[1], kernels[-1].shape[0], kernels[0].shape[0]
+        return StockConfig(inputs, outputs, ngf, norm_of(state, "model.1"), bool(has_dropout_slot(state)))
+
+    def standalone(self, config: StockConfig) -> Standalone:
+        return Standalone(
+            classes=(by_widths.ResnetGenerator, by_widths.ResnetBlock),
+            call="ResnetGenerator(INPUT_NC, OUTPUT_NC, STEM, DOWN, BLOCKS, UP, NORM, DROPOUT)",
+            settings={"NORM": NORM_TEXTS[config.norm], "DROPOUT": str(config.use_dropout)},
+            widths=_widths,
+            comment="Channels: after the first convolution, each halving, inside each block, each doubling.",
+        )
+
+
+@family("resnet_9blocks")
+class Resnet9Blocks(ResnetFamily):
+    """ResNet with 9 residual blocks, CycleGAN's generator for 256x256."""
+
+    blocks = 9
+
+
+@family("resnet_6blocks")
+class Resnet6Blocks(ResnetFamily):
+    """ResNet with 6 residual blocks, CycleGAN's generator for 128x128."""
+
+    blocks = 6
+
+
+def has_dropout_slot(state: Mapping[str, Any]) -> bool | None:
+    """Whether residual blocks were built with dropout; None where there are none, as in U-Nets."""
+    matches = [match for match in map(BLOCK_KEY.match, state) if match]
+    places = {int(match[2]) for match in matches if match[3].endswith("weight")} & {5, 6}
+    return None if not places else 5 not in places

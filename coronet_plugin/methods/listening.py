@@ -1,0 +1,124 @@
+"""Tell those who take part in a training what happens to its generator, by the hooks that this needs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.errors import OptionError
+from coronet_plugin.methods.events import Events, overrides
+
+
+class Listening:
+    """Calls events of ``parts`` while ``generator`` trains.
+
+    ``step``: number of optimizer steps made so far; ``scale``: what the host multiplies its losses by.
+
+    Raises:
+        OptionError: one of the ``parts`` wants features of a module that is not there.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        parts: Sequence[Events],
+        step: Callable[[], int],
+        scale: Callable[[], float],
+    ) -> None:
+        self._step, self._scale = step, scale
+        self._early = [part for part in parts if overrides(part, "before_step")]
+        self._losing = [part for part in parts if overrides(part, "extra_loss")]
+        self._features: dict[str, Tensor] = {}
+        self._began = self._first = False
+        self._handles: list[Any] = []
+        if self._early or self._losing:
+            self._handles.append(generator.register_forward_pre_hook(_Hook(self._before)))
+        for name in {name: None for part in self._losing for name in part.taps}:
+            self._handles.append(_module(generator, name).register_forward_hook(_Hook(self._keep(name))))
+        if self._losing:
+            self._handles.append(generator.register_forward_hook(_Hook(self._after)))
+
+    def next_step(self) -> None:
+        """The next run of the generator is the first of a step."""
+        self._began = self._first = False
+
+    def stop(self) -> None:
+        """Call no more events."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, generator: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._began or not generator.training or not torch.is_grad_enabled():
+            return
+        self._began = self._first = True
+        for part in self._early:
+            part.before_step(self._step() + 1)
+
+    def _keep(self, name: str) -> Callable[..., None]:
+        def keep(_: nn.Module, inputs: Any, output: Any) -> None:
+            if self._first and isinstance(output, Tensor):
+                self._features[name] = output
+
+        return keep
+
+    def _after(self, _: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Add the gradients of extra losses to those that come back through output and features."""
+        if not self._first:
+            return
+        self._first = False
+        features, self._features = self._features, {}
+        for part in self._losing:
+            tapped = {name: features[name] for name in part.taps if name in features}
+            leaves = {id(x): x.detach().requires_grad_() for x in tensors_in((output, *tapped.values()))}
+            given = copy.deepcopy(output, dict(leaves))
+            with torch.enable_grad():
+                loss = part.extra_loss(inputs, given, {name: leaves[id(x)] for name, x in tapped.items()})
+            if loss is None:
+                continue
+            (loss * self._scale()).backward()
+            for x in tensors_in((output, *tapped.values())):
+                extra = leaves[id(x)].grad
+                if extra is not None and x.requires_grad:
+                    x.register_hook(_adding(extra))
+                    leaves[id(x)].grad = None  # it may be an output and a feature
+
+
+def _adding(extra: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda gradient: gradient + extra.to(gradient.dtype)
+
+
+def _module(generator: nn.Module, name: str) -> nn.Module:
+    try:
+        return generator.get_submodule(name)
+    except AttributeError as error:
+        known = ", ".join([each for each, _ in generator.named_modules() if each][:6])
+        raise OptionError(
+            f"{type(generator).__name__} has no layer {name!r} to take features from; it has {known}, ..."
+        ) from error
+
+
+class _Hook:
+    """A hook of the generator itself: copies of the generator do not have it."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> None:
+        self.function(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_no_hook, ())
+
+
+def _no_hook() -> Callable[..., None]:
+    """What a copy of the generator has instead, in memory or in a file."""
+    return _nothing
+
+
+def _nothing(*_: Any) -> None:
+    pass

@@ -1,0 +1,21 @@
+"""What a generator may be wrapped in without becoming another: data parallelism and torch.compile."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel and torch.compile wrappers.
+
+    A user's generator may well have a layer called ``module``, so wrappers are known by their class.
+    """
+    while True:
+        if isinstance(network, (DataParallel, DistributedDataParallel)):
+            inner = network.module
+        else:
+            inner = getattr(network, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return network
+        network = inner

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("demo_script", ROOT / "scripts/demo.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def given(command: tuple[str, ...]) -> dict[str, str]:
+    """Options of a command line by name; flags have an empty value."""
+    words = list(command) + ["--"]
+    pairs = zip(words, words[1:])
+    return {word: "" if value.startswith("--") else value for word, value in pairs if word.startswith("--")}
+
+
+def test_trainings_differ_in_the_compression_alone(demo: ModuleType) -> None:
+    dense, compressed = (given(part.command) for part in demo.parts(demo.parse([]))[:2])
+    different = {key for key in dense.keys() | compressed.keys() if dense.get(key) != compressed.get(key)}
+    assert different - {"--model", "--name"} == {key for key in compressed if key.startswith("--coronet_")}
+    assert compressed["--coronet_base"] == dense["--model"] == "pix2pix"
+    assert compressed["--coronet_budget"] == "0.1"
+    epochs = int(dense["--n_epochs"]) + int(dense["--n_epochs_decay"])
+    assert 0 < float(compressed["--coronet_search_epochs"]) <= epochs / 2
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_epochs_are_those_asked_for(demo: ModuleType, epochs: int) -> None:
+    dense = given(demo.parts(demo.parse(["--epochs", str(epochs)]))[0].command)
+    assert int(dense["--n_epochs"]) + int(dense["--n_epochs_decay"]) == epochs
+
+
+def test_keep_repeats_what_was_changed(demo: ModuleType, tmp_path: Path) -> None:
+    def kept(*options: str) -> bool:
+        parsed = demo.parse(["--output", str(tmp_path), "--keep", *options])
+        return demo.is_kept(parsed, demo.parts(parsed)[0])
+
+    assert not kept()
+    parsed = demo.parse(["--output", str(tmp_path)])
+    part = demo.parts(parsed)[0]
+    record = demo.command_file(parsed, part)
+    record.parent.mkdir(parents=True)
+    record.write_text(part.shown() + "\n", encoding="utf-8")
+    assert kept()
+    assert not kept("--seed", "1")
+    assert not demo.is_kept(parsed, part)  # without --keep
+
+
+@pytest.mark.slow
+def test_the_whole_demo(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "scripts/demo.py", "--quick", "--output", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = Path(done.stdout.splitlines()[-1])
+    assert page == tmp_path / "comparison/index.html" and page.is_file()
+    numbers = json.loads((page.parent / "comparison.json").read_text(encoding="utf-8"))
+    runs = numbers["generators"]["G"]["runs"]
+    assert 0.05 < runs["demo_coronet"]["ratios"]["macs"] <= 0.1
+    assert runs["demo_dense"]["test_images"] == runs["demo_coronet"]["test_images"] == 6
+    assert "python train.py" in page.read_text(encoding="utf-8")

@@ -1,0 +1,94 @@
+"""The plan of the house: which room may use which, that no two modules need each other, one of each.
+
+Imports inside functions and for type checking alone count as well. What is loaded by name
+(:func:`importlib.import_module`), such as the targets of export, is not seen.
+"""
+
+from __future__ import annotations
+
+import graphlib
+from pathlib import Path
+
+import grimp
+import pytest
+
+import coronet_plugin
+
+PACKAGE = "coronet_plugin"
+FACADE = ""
+"""The package itself, from which users import and no module does."""
+LAYERS = (
+    # From top to bottom: what stands in a layer uses those below it, and not its neighbours.
+    {FACADE, "__main__", "model"},
+    {"cli"},
+    {"checkout", "sweep", "benchmark"},
+    {"comparison"},
+    {"inspection", "export"},
+    {"standalone"},
+    {"evaluation"},
+    {"training"},
+    {"compression"},
+    {"runs"},
+    {"pictures", "methods"},
+    {"checkpoint", "command"},
+    {"generators"},
+    {"budget"},
+    {"measure"},
+    {"channels"},
+    {"distributed", "drawing", "fake_quantization", "files", "interruption"},
+    {"settings", "sizes", "user_code", "versions", "wrappers"},
+    {"errors", "_version"},
+)
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """By module, all modules of the package that it imports."""
+    graph = grimp.build_graph(PACKAGE, cache_dir=None)
+    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+
+def room(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def test_every_room_has_its_place(imports):
+    placed = [name for layer in LAYERS for name in layer]
+    assert len(placed) == len(set(placed)) and {room(module) for module in imports} == set(placed)
+
+
+def test_no_arrow_points_back(imports):
+    depth = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    back = {
+        (module, used)
+        for module, found in imports.items()
+        for used in found
+        if room(used) != room(module) and depth[room(used)] <= depth[room(module)]
+    }
+    assert not back
+
+
+def test_there_is_no_circle_of_modules(imports):
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError, which names the modules
+
+
+ONE_OF_EACH = {
+    "InferenceSession(": "measure/onnx.py",
+    "torch.onnx.export(": "measure/onnx.py",
+    "Timer(": "measure/timing.py",
+    "process_time(": "measure/timing.py",
+    "VmHWM": "measure/memory.py",
+    "/proc/cpuinfo": "measure/machine.py",
+    "metadata.version(": "versions.py",
+    "counted.positions": "channels/plan.py",
+}
+"""Tools by what only they contain, and the one module that is theirs."""
+
+
+@pytest.mark.parametrize(("text", "home"), ONE_OF_EACH.items(), ids=ONE_OF_EACH.values())
+def test_there_is_one_of_each(text, home):
+    root = Path(coronet_plugin.__file__).parent
+    found = {
+        file.relative_to(root).as_posix() for file in root.rglob("*.py") if text in file.read_text("utf-8")
+    }
+    assert found == {home}
