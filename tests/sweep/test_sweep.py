@@ -159,7 +159,7 @@ def test_done_runs_are_skipped_and_one_failure_stops_nobody(host: Path, tmp_path
     assert (images / "a_fake_B.png").read_text() == "7"
     again = work(plan, said).all(wanted)
     assert list(again) == list(failures) and said.count("coronet_0.1_s0: done before") == 1
-    assert calls(plan, "coronet_0.1_s0") == ["0.1 None 0 False"]
+    assert calls(plan, "coronet_0.1_s0") == ["0.1 coronet 0 False"]
     assert calls(plan, "random_0.1_s0") == ["0.1 random 0 False", "0.1 random 0 True"]
 
 
@@ -218,7 +218,7 @@ def test_a_stopped_sweep_lets_its_training_save_and_goes_on_later(
     plan = Plan.of(tmp_path / "out", host, ["--slow", "1"], 10**6)
     assert read_record(plan, Trial("coronet", "0.1", 0)) == {}
     work(plan).run(Trial("coronet", "0.1", 0))
-    assert calls(plan, "coronet_0.1_s0") == ["0.1 None 0 False", "0.1 None 0 True"]
+    assert calls(plan, "coronet_0.1_s0") == ["0.1 coronet 0 False", "0.1 coronet 0 True"]
 
 
 def test_the_reason_of_a_failure_is_the_last_line(tmp_path: Path) -> None:
