@@ -14,7 +14,7 @@ HOST = [*REPORT, "tqdm>=4.60"]
 ONNXRUNTIME = ["onnx>=1.14", "onnxruntime>=1.16"]
 LIKENESS = METRICS  # every export is compared with torch
 ONNX = [*ONNXRUNTIME, "onnxscript>=0.1", *LIKENESS]
-CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "hypothesis>=6.80", "setuptools>=70.1"]
+CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "pytest-timeout>=2.2", "hypothesis>=6.80", "setuptools>=70.1"]
 CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0"]
 TEST = [*HOST, *ONNX, "torch-pruning>=1.5", *CHECKS]
 
