@@ -27,7 +27,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "weights",
         nargs="?",
         metavar="RUN_OR_WEIGHTS",
-        help="name or folder of a run, slim or dense, or a weight file (.pth)",
+        help="name or folder of a run, slim or dense, a packed folder, or a weight file",
     )
     add_family_option(parser)
     parser.add_argument("--list", action="store_true", help="show all targets and what is installed here")

@@ -12,7 +12,7 @@ from coronet_plugin.generators.extension import add_family_option
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "weights", metavar="RUN_OR_WEIGHTS", help="name or folder of a run, or a weight file (.pth)"
+        "weights", metavar="RUN_OR_WEIGHTS", help="name or folder of a run, a packed folder, or a weight file"
     )
     add_family_option(parser)
     parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: all)")
