@@ -82,11 +82,17 @@ def safetensors_of(state: Mapping[str, Any], path: str | Path) -> bytes:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     library = _library(path)
     try:
-        return dict(library.load_file(path, device="cpu"))
+        state = library.load_file(path, device="cpu")
+        return {name: state[name] for name in sorted(state, key=_place)}
     except Exception as error:  # the library's own kind, and those of the system
         raise CheckpointError(
             f"{path} cannot be read as tensors; it is damaged or no {SAFETENSORS} file ({_reason(error)})"
         ) from error
+
+
+def _place(name: str) -> list[tuple[int, str]]:
+    """Sorts names as layers stand in a network, an order that these files do not keep: by their numbers."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in name.split(".")]
 
 
 def _library(path: str | Path) -> ModuleType:
