@@ -15,6 +15,7 @@ from typing import NoReturn
 from coronet_plugin._version import __version__
 from coronet_plugin.benchmark import command as benchmark
 from coronet_plugin.checkout import command as checkout
+from coronet_plugin.command import say
 from coronet_plugin.comparison import command as comparison
 from coronet_plugin.errors import UserError, debugging, describe, printable
 from coronet_plugin.evaluation import command as evaluation
@@ -76,5 +77,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if options.debug or debugging():
             raise
-        print(f"coronet: {describe(error)}", file=sys.stderr)
+        say(describe(error))
         return 2

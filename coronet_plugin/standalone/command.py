@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from coronet_plugin.command import Command
+from coronet_plugin.command import Command, say
 from coronet_plugin.generators.extension import add_family_option
 
 
@@ -39,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
     for file in files:
         print(file)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(note, "note")
     return 0
 
 
