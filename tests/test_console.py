@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import sys
 
 import pytest
 
@@ -20,14 +20,13 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("COLUMNS", "40")
-    return stream
+    return Terminal()
 
 
 def test_lines_break_between_words(terminal: Terminal) -> None:
-    say(LINE)
+    with contextlib.redirect_stderr(terminal):
+        say(LINE)
     lines = terminal.getvalue().splitlines()
     assert len(lines) > 2 and " ".join(line.strip() for line in lines) == f"coronet: {LINE}"
     assert "  some/folder-with-a-very-long-name/that-is-to-be-copied.png" in lines  # whole, to be copied
@@ -35,7 +34,8 @@ def test_lines_break_between_words(terminal: Terminal) -> None:
 
 
 def test_errors_do_so_too(terminal: Terminal) -> None:
-    assert cli.main(["compare", "nothing", "--checkpoints_dir", "some/folder/of/mine"]) == 2
+    with contextlib.redirect_stderr(terminal):
+        assert cli.main(["compare", "nothing", "--checkpoints_dir", "some/folder/of/mine"]) == 2
     first, *rest = terminal.getvalue().splitlines()
     assert first.startswith("coronet: no run 'nothing'") and rest and all(line[:2] == "  " for line in rest)
 
