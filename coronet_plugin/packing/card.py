@@ -159,7 +159,7 @@ def _cost(one: Packed) -> Iterator[str]:
         yield f"| {label} | {before} | {after} | {_percent(slim[key], dense[key])} |"
     yield ""
     if one.spec.phase == SEARCH:
-        yield from ("The search was not over when this was packed: it is written at full size.", "")
+        yield from ("The search was not over when this was packed; the end of it would be smaller.", "")
 
 
 def _percent(part: int, whole: int) -> str:
@@ -207,8 +207,8 @@ def _loading(about: About, packed: Sequence[Packed]) -> Iterator[str]:
     yield f'generator = load_generator("{where}")'
     yield f"output = generator(image)  # (N, {channels}, H, W) in [-1, 1]"
     yield from ("```", "")
-    yield "| file | bytes | what it is |"
-    yield "|---|---|---|"
+    yield f"On a picture, without Python: `coronet translate {where} picture.png --output translated`."
+    yield from ("", "| file | bytes | what it is |", "|---|---|---|")
     for one in packed:
         for name, size in one.files.items():
             yield f"| `{name}` | {size:,} | {_file(one, name)} |"

@@ -82,7 +82,7 @@ def pack(run: Run, folder: Path, about: About, choices: Choices, network: str = 
         if attribution is not None:
             shutil.copyfile(attribution, made / ATTRIBUTION)
             about = dataclasses.replace(about, attribution=ATTRIBUTION)
-        write_text(made / CARD, card(_filled(about, run, folder), packed))
+        write_text(made / CARD, card(_filled(about, run, folder, choices.epoch), packed))
         names = sorted(path.name for path in made.iterdir())
     return [folder / name for name in names]
 
@@ -206,7 +206,7 @@ def _evaluation(run: Run, name: str, choices: Choices) -> Evaluation | None:
     return next((each for each in found if each.generator == name), None)
 
 
-def _filled(about: About, run: Run, folder: Path) -> About:
+def _filled(about: About, run: Run, folder: Path, epoch: str) -> About:
     root = Path(run.options.text("dataroot", ""))
     return dataclasses.replace(
         about,
@@ -214,7 +214,7 @@ def _filled(about: About, run: Run, folder: Path) -> About:
         title=about.title or run.name,
         dataset=about.dataset or root.name,
         tags=(*about.tags, run.base_model),
-        training=dict(_training(run)),
+        training={**dict(_training(run)), "weights": f"`{epoch}`"},
     )
 
 
