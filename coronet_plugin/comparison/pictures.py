@@ -102,6 +102,7 @@ def _in_words(runs: Sequence[Run], translation: Translation, shown: int, worst: 
     text = f"{shown} of {total}, never seen in training"
     if worst:
         against = "from the truth" if len(runs) == 1 else f"from those of {runs[0].name}"
+        text += f" (of {LOOKED_AT} compared)" if total > LOOKED_AT else ""
         text += f": the {worst} that differ most {against}, the largest difference first"
         text += f", then {shown - worst} others, spread evenly over their names" if shown > worst else ""
     return f"{text}. Click a picture to see its row large."
