@@ -209,7 +209,7 @@ def fit_to_machine_(options: argparse.Namespace) -> None:
 
 
 def planned(seconds: float, step: float, beginning: float, pictures: int) -> tuple[int, int]:
-    """Epochs, and pictures of each, that fit ``seconds`` if steps take ``step`` and programs ``beginning``."""
+    """Epochs, and pictures of each, that fit ``seconds``: of a ``step``, and of a program's ``beginning``."""
     steps = max(0.0, seconds - PROGRAMS * beginning) / (step * (1 + STEP_RATIO))
     epochs = max(EPOCHS, math.ceil(steps / pictures))
     return epochs, max(min(FEWEST, pictures), int(steps / epochs))
