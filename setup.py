@@ -51,6 +51,8 @@ setup(
         "litert": ["litert-torch>=0.8", "ai-edge-litert>=2.0", *LIKENESS],
         "safetensors": SAFETENSORS,  # weights in files of that kind, which coronet pack writes
         "notebook": NOTEBOOK,  # scripts/run_notebook.py
+        "translate": ["pillow>=9.1", *SAFETENSORS],  # coronet translate, with zoo/ too
+        "video": ["av>=12", "pillow>=9.1"],  # coronet translate, of videos
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },

@@ -25,6 +25,7 @@ from coronet_plugin.packing import command as packing
 from coronet_plugin.pictures import command as pictures
 from coronet_plugin.standalone import command as standalone
 from coronet_plugin.sweep import command as sweep
+from coronet_plugin.translation import command as translation
 
 MODULES = (
     comparison,
@@ -37,6 +38,7 @@ MODULES = (
     benchmark,
     packing,
     pictures,
+    translation,
 )
 """They import what they need to work only when they are run."""
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.training.testing import SlimTesting, recall_one
 from models import networks
 from models.base_model import BaseModel
 
 
-class TestModel(BaseModel):
-    """Loads ``<epoch>_net_G<model_suffix>.pth``; a CycleGAN's are ``_A`` and ``_B``."""
+class TestModel(SlimTesting, BaseModel):
+    """Loads ``<epoch>_net_G<model_suffix>.pth``, slim or dense; a CycleGAN's are ``_A`` and ``_B``."""
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
@@ -26,6 +27,7 @@ class TestModel(BaseModel):
         parser.add_argument(
             "--model_suffix", type=str, default="", help="ending of the generator's name, such as _A"
         )
+        recall_one(parser)
         return parser
 
     def __init__(self, opt: argparse.Namespace) -> None:

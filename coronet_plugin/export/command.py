@@ -133,7 +133,7 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
     target = target_named(options.to).with_rewrites([p for p in options.rewrite.split(",") if p])
     if stored is None:
         return Request(target, options.dtype, dynamic=options.dynamic)
-    about: dict[str, Any] = {"network": stored.name, "origin": stored.origin}
+    about: dict[str, Any] = {"network": stored.name, "origin": stored.origin, "trained_on": stored.size}
     about.update(architecture=stored.architecture, output_range=list(stored.family.output_range))
     about.update(cost=dict(stored.slim), cost_dense=dict(stored.dense))
     return Request(
