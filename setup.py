@@ -17,7 +17,7 @@ ONNX = [*ONNXRUNTIME, "onnxscript>=0.1", *LIKENESS]
 SAFETENSORS = ["safetensors>=0.4"]
 NOTEBOOK = ["nbclient>=0.8", "ipykernel>=6.20"]
 CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "pytest-timeout>=2.2", "hypothesis>=6.80", "setuptools>=70.1"]
-CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0"]
+CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0", "pyyaml>=6"]
 TEST = [*HOST, *ONNX, *SAFETENSORS, *NOTEBOOK, "torch-pruning>=1.5", *CHECKS]
 
 setup(

@@ -117,6 +117,13 @@ def test_header_is_what_hubs_read(packed: Path) -> None:
     assert [metric["type"] for metric in metrics] == ["ssim", "psnr", "l1"]
 
 
+def test_the_hubs_own_library_reads_it(packed: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    data = hub.ModelCard.load(packed / "README.md").data
+    assert data.license == "cc-by-sa-4.0" and data.pipeline_tag == "image-to-image"
+    assert [found.metric_type for found in data.eval_results] == ["ssim", "psnr", "l1"]
+
+
 def test_figures_are_those_of_the_network_and_of_its_pictures(root: Path, packed: Path) -> None:
     card = (packed / "README.md").read_text()
     example = torch.zeros(1, 3, SIZE, SIZE)
@@ -222,6 +229,13 @@ def test_a_folder_with_something_in_it(
     assert "also holds G.safetensors of another pack" in refused(capsys)
     assert pack(root, "slim", tmp_path / "mine.txt") == 2
     assert "is a file; name a folder" in refused(capsys)
+
+
+def test_a_run_by_its_folder(root: Path, tmp_path: Path) -> None:
+    assert (
+        cli.main(["pack", str(root / "checkpoints/slim"), "--output", str(tmp_path / "p"), "--no_onnx"]) == 0
+    )
+    assert load_generator(tmp_path / "p")
 
 
 @pytest.mark.parametrize(
