@@ -138,7 +138,8 @@ a { color: var(--accent); }
   .widths th, .widths td { font-size: .72rem; padding: .2rem .2rem; }
   .widths tbody th { white-space: normal; overflow-wrap: anywhere; }
   .widths .bar { width: 25%; min-width: 4rem; }
-  .curve { min-width: 26rem; }
+  .curve { min-width: 0; }
+  .made td { min-width: 6rem; }
   .example figcaption { white-space: normal; overflow-wrap: anywhere; line-height: 1.2; }
   dialog .example { grid-auto-flow: row; grid-template-columns: 1fr 1fr; }
 }
