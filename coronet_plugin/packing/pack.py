@@ -141,7 +141,7 @@ def _dense_spec(stored: StoredGenerator) -> Spec:
     example, architecture = stored.example(), stored.architecture
     compression = Compression(dense, example, search_steps=1, budget=1.0, architecture=architecture)
     compression.slim()
-    return compression.spec()
+    return compression.spec({"bit_depth": stored.bit_depth})
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from run_helpers import SIZE, make_cycle_run, make_run
+from run_helpers import SIZE, make_cycle_run, make_run, option_line
 
 from coronet_plugin import cli, cost_of, load_generator
 from coronet_plugin.channels.cost import human
@@ -85,6 +85,19 @@ def test_a_dense_run_has_a_spec_of_everything_kept(root: Path, tmp_path: Path) -
     assert again.slim == again.dense == dict(original.dense) and again.spec is not None
     assert all(len(entry["kept"]) == entry["channels"] for entry in again.spec.sets)
     assert "Compressed" not in (tmp_path / "p/README.md").read_text()
+
+
+@pytest.mark.parametrize("budget", [None, 0.5], ids=["dense", "slim"])
+def test_the_depth_of_its_pictures_is_remembered(tmp_path: Path, budget: float | None) -> None:
+    """Of pictures with 12 bits, which a run's options say and a packed folder has not."""
+    make_run(tmp_path, "deep", budget=budget)
+    options = tmp_path / "checkpoints/deep/train_opt.txt"
+    options.write_text(options.read_text() + option_line("bit_depth", 12, 16))
+    spec = tmp_path / "checkpoints/deep/latest_net_G.json"
+    if budget:  # as the model type writes it
+        spec.write_text(spec.read_text().replace('"options": {}', '"options": {"bit_depth": 12}'))
+    assert pack(tmp_path, "deep", tmp_path / "p", "--examples", "0") == 0
+    assert read_generator("G", tmp_path / "p/G.safetensors").bit_depth == 12
 
 
 def test_every_generator_of_a_run_or_one(root: Path, tmp_path: Path) -> None:
