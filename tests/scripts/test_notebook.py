@@ -30,6 +30,7 @@ def printed(notebook: dict) -> str:
     return "".join("".join(text) for text in streams)
 
 
+@pytest.mark.timeout(600)  # seven processes, on a machine that may be busy
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from run_notebook import execute
 
