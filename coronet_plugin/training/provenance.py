@@ -49,7 +49,13 @@ def begin(opt: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         continued = bool(host.option(opt, "continue_train", default=False))
-        entries = [*(read(path.parent) if continued else []), entry(opt, continued)]
+        earlier, now = read(path.parent) if continued else [], entry(opt, continued)
+        if earlier and (different := changes(earlier[-1], now)):
+            say(
+                f"coronet: goes on with {'; '.join(different)}: right, but not bit for bit what the run "
+                "would have become"
+            )
+        entries = [*earlier, now]
         record = {"format": FORMAT, "version": VERSION, "trainings": entries}
         write_text(path, json.dumps(record, indent=1) + "\n")
     except (OSError, ValueError, CheckpointError) as error:
@@ -83,6 +89,20 @@ def entry(opt: Any, continued: bool = False) -> dict[str, Any]:
         "data": fingerprint(Path(root), phase) if root else None,
         "machine": describe_machine(),
     }
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what two entries differ in that rounding depends on: software, machine, threads, processes."""
+    found = []
+    for name, version in now["versions"].items():
+        if (was := before["versions"].get(name)) != version:
+            found.append(f"{name} {version or 'none'} after {was or 'none'}")
+    then, here = ({**one["machine"], "processes": one.get("processes")} for one in (before, now))
+    for key in ("cpu", "gpus", "threads", "processes"):
+        was, value = (", ".join(v) if isinstance(v := one.get(key), list) else v for one in (then, here))
+        if was != value:
+            found.append(f"{key}: {value or 'none'} after {was or 'none'}")
+    return found
 
 
 # -- how it was called ---------------------------------------------------------
