@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from coronet_plugin.checkpoint.foreign import in_words, origin_of
 from coronet_plugin.checkpoint.tensors import read_tensors
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle
@@ -66,8 +67,15 @@ def adapt_state_dict(state_dict: Mapping[str, Any], net: nn.Module) -> dict[str,
             state[key] = torch.zeros_like(target[key])
     problem = _mismatch(state, target)
     if problem:
-        raise CheckpointError(problem)
+        origin = origin_of(state)
+        raise CheckpointError(f"{problem}: {in_words(origin)}" if origin else problem)
     return {key: state[key] for key in target}
+
+
+def whose(state: Mapping[str, Any]) -> str:
+    """Whose generator ``state`` holds where it is known to be none of upstream's, in words; else nothing."""
+    origin = origin_of({_strip_prefixes(key): value for key, value in state.items()})
+    return in_words(origin) if origin else ""
 
 
 def recognise_generator(state: Mapping[str, Any], options: Mapping[str, str]) -> tuple[Family, Any] | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from coronet_plugin.channels.find import cost_of
 from coronet_plugin.checkpoint.spec import SEARCH, Spec, spec_path
 from coronet_plugin.checkpoint.storage import load_generator, read_family
-from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict, recognise_generator
+from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict, recognise_generator, whose
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.generators.registry import Family, families, is_registered, read_architecture
 from coronet_plugin.pictures.files import FULL_DEPTH
@@ -112,6 +112,8 @@ def _dense(name: str, path: Path) -> StoredGenerator:
     state, options = read_state_dict(path), read_options(path.parent)
     recognised = recognise_generator(state, options.of_generators())
     if recognised is None:
+        if foreign := whose(state):
+            raise CheckpointError(f"{path} fits no generator here: {foreign}")
         raise CheckpointError(
             f"{path} fits none of {', '.join(families())} at full size, and there is no "
             f"{spec_path(path).name} beside it; a slim generator needs its spec, one of another family the "
