@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.pictures.files import MODES
+from coronet_plugin.pictures.lab import to_lab, to_rgb
 from coronet_plugin.pictures.padding import cut, pad_to, padded_side
 from coronet_plugin.translation.source import Translator
 from coronet_plugin.translation.statistics import WholePicture
@@ -35,11 +36,15 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Prepared:
-    """``values``: (1, C, H, W) in [-1, 1], mirrored out; ``size``: (H, W) of the picture in their middle."""
+    """``values``: (1, C, H, W) in [-1, 1], mirrored out; ``picture``: what is in their middle."""
 
     values: Tensor
-    size: tuple[int, int]
     picture: Image.Image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the picture."""
+        return self.picture.height, self.picture.width
 
 
 class PictureTranslator:
@@ -50,7 +55,7 @@ class PictureTranslator:
 
     def __init__(self, translator: Translator, size: Size = "trained", tiling: Tiling | None = None) -> None:
         self.translator, self.size, self.tiling = translator, size, tiling
-        self.mode = MODES[translator.channels]
+        self.mode = "RGB" if translator.colours else MODES[translator.channels]
         self.passes = 0
         """How often the tiles of the last picture were gone through."""
         self._tile = self._overlap = None
@@ -73,7 +78,8 @@ class PictureTranslator:
         if (picture.height, picture.width) != size:
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
         picture = picture.convert(self.mode)
-        return Prepared(pad_to(to_values(picture), *self._padded(size)), size, picture)
+        values = to_lab(picture)[0][None] if self.translator.colours else to_values(picture)
+        return Prepared(pad_to(values, *self._padded(size)), picture)
 
     def translate(self, prepared: list[Prepared]) -> list[Image.Image]:
         """What becomes of pictures that were prepared to the same size."""
@@ -130,6 +136,8 @@ class PictureTranslator:
     def _finished(self, output: Tensor, prepared: Prepared) -> Image.Image:
         if output.shape[-2:] == prepared.values.shape[-2:]:
             output = cut(output, *prepared.size)
+        if self.translator.colours:
+            return Image.fromarray(to_rgb(to_lab(prepared.picture)[0], output[0]))
         return to_picture(output[0], self.translator.limits)
 
 
