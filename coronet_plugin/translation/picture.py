@@ -65,7 +65,10 @@ class PictureTranslator:
             usual = usual_overlap(tile, translator.multiple)
             self._overlap = usual if tiling.overlap is None else tiling.overlap
             self._tile = tile
-            grid(tile, tile, self._overlap)  # which refuses overlaps
+            if not 0 <= self._overlap < min(tile):
+                raise OptionError(
+                    f"--overlap {self._overlap} must be at least 0 and below the {min(tile)} pixels of a tile"
+                )
         whole = tiling is not None and tiling.whole and translator.generator is not None
         self._whole = WholePicture(translator.generator) if whole else None  # type: ignore[arg-type]
 
@@ -83,7 +86,8 @@ class PictureTranslator:
 
     def translate(self, prepared: list[Prepared]) -> list[Image.Image]:
         """What becomes of pictures that were prepared to the same size."""
-        if self._tile is None or prepared[0].values.shape[-2:] == self._tile:
+        height, width = prepared[0].values.shape[-2:]
+        if self._tile is None or (height <= self._tile[0] and width <= self._tile[1]):
             outputs = self.translator.run(torch.cat([one.values for one in prepared]))
         else:
             outputs = torch.cat([self._in_tiles(one.values) for one in prepared])
@@ -113,7 +117,7 @@ class PictureTranslator:
                 f"{size[0]}x{size[1]} pixels (height x width), and the file takes {trained} alone; leave "
                 "--size out, translate in tiles (--tile), or export with --dynamic"
             )
-        least = translator.size if translator.fixed else self._tile or (1, 1)
+        least = translator.size if translator.fixed else (1, 1)
         height, width = (max(padded_side(a, translator.multiple), b) for a, b in zip(size, least))
         return height, width
 
@@ -121,7 +125,8 @@ class PictureTranslator:
     def _in_tiles(self, values: Tensor) -> Tensor:
         assert self._tile is not None and self._overlap is not None
         size = (values.shape[-2], values.shape[-1])
-        tiles = grid(size, self._tile, self._overlap, self.translator.multiple)
+        tile = (min(self._tile[0], size[0]), min(self._tile[1], size[1]))
+        tiles = grid(size, tile, self._overlap, self.translator.multiple)
         if self._whole is not None:
             output = self._whole.translate(values, tiles)
             self.passes = self._whole.passes
