@@ -34,8 +34,9 @@ class Tile:
 def grid(picture: tuple[int, int], tile: tuple[int, int], overlap: int, multiple: int = 1) -> list[Tile]:
     """Tiles over a ``picture`` of (H, W), at least ``overlap`` pixels of each shared with the next.
 
-    The overlap is smaller than a tile, and a tile is no larger than the picture. They begin at multiples of ``multiple``, as far as they are larger than that and the picture's sides are
-    multiples, so that a generator of strides sees the same grid of pixels as in the whole picture.
+    The overlap is smaller than a tile, and a tile is no larger than the picture. They begin at multiples of
+    ``multiple``, as far as they are larger than that and the picture is of such, so that a generator
+    of strides sees the same grid of pixels as in the whole picture.
     """
     axes = [_axis(side, length, overlap, multiple) for side, length in zip(picture, tile)]
     rows, columns = axes

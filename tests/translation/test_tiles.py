@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from run_helpers import ARCHITECTURE
 from torch import nn
 
-from coronet_plugin.errors import OptionError
 from coronet_plugin.export.normalisation import normalised
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.translation.statistics import Moments, WholePicture
@@ -36,14 +35,6 @@ def test_tiles_share_what_is_asked_and_begin_at_multiples():
         0,
         36,
     ]  # steps of 44: no 64 fits
-
-
-@pytest.mark.parametrize(
-    ("picture", "overlap", "said"), [((32, 32), 16, "below the 16"), ((8, 32), 4, "larger")]
-)
-def test_what_is_no_tile(picture, overlap, said):
-    with pytest.raises(OptionError, match=said):
-        grid(picture, (16, 16), overlap)
 
 
 @pytest.mark.parametrize("scale", [1, 2])

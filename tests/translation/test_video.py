@@ -24,7 +24,7 @@ def make_video(
     """A video that gets brighter, of 8 frames or at ``times`` (in 1/90000 s); gives the times."""
     times = [i * 3003 for i in range(8)] if times is None else times
     with av.open(str(path), "w") as file:
-        video = file.add_stream("mpeg4", rate=RATE)
+        video = file.add_stream("libx264", rate=RATE)
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         video.codec_context.time_base = Fraction(1, 90000)
         heard = file.add_stream("aac", rate=44100) if sound else None
