@@ -47,6 +47,8 @@ setup(
         "coreml": ["coremltools>=8.0", *LIKENESS],
         "executorch": ["executorch>=1.0", *LIKENESS],  # this and litert are large: an environment each
         "litert": ["litert-torch>=0.8", "ai-edge-litert>=2.0", *LIKENESS],
+        "translate": ["pillow>=9.1"],  # coronet translate
+        "video": ["av>=12", "pillow>=9.1"],  # coronet translate, of videos
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },

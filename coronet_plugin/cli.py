@@ -23,8 +23,12 @@ from coronet_plugin.inspection import command as inspection
 from coronet_plugin.pictures import command as pictures
 from coronet_plugin.standalone import command as standalone
 from coronet_plugin.sweep import command as sweep
+from coronet_plugin.translation import command as translation
 
-MODULES = (comparison, evaluation, inspection, checkout, standalone, sweep, export, benchmark, pictures)
+MODULES = (
+    *(comparison, evaluation, inspection, checkout, standalone, sweep, export, benchmark, pictures),
+    translation,
+)
 """They import what they need to work only when they are run."""
 
 

@@ -22,7 +22,7 @@ LAYERS = (
     {FACADE, "__main__", "model"},
     {"cli"},
     {"checkout", "sweep", "benchmark"},
-    {"comparison"},
+    {"comparison", "translation"},
     {"inspection", "export"},
     {"standalone"},
     {"evaluation"},

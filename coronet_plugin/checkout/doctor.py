@@ -157,7 +157,7 @@ def _not_compressible(model: ModelType) -> str:
     if not model.networks:
         return "its networks are not told by its source; it may still be a --coronet_base"
     if not model.trains:
-        return "for testing only (no optimizers); a coronet run is tested with --model coronet"
+        return "for testing only (no optimizers); with the shim or the runner it takes slim runs, too"
     return f"has {', '.join(model.networks)}: say which to compress with --coronet_networks"
 
 

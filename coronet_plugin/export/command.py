@@ -140,7 +140,7 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
     if stored is None:
         embed = options.embed_preprocessing
         return Request(target, options.dtype, dynamic=options.dynamic, embed_preprocessing=embed)
-    about: dict[str, Any] = {"network": stored.name, "origin": stored.origin}
+    about: dict[str, Any] = {"network": stored.name, "origin": stored.origin, "trained_on": stored.size}
     about.update(architecture=stored.architecture, output_range=list(stored.family.output_range))
     about.update(cost=dict(stored.slim), cost_dense=dict(stored.dense))
     return Request(

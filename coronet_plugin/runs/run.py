@@ -25,6 +25,11 @@ from coronet_plugin.runs.options import Options, read_options
 from coronet_plugin.runs.tested import Tested
 from coronet_plugin.runs.tested import read as read_tested
 
+PAIRED = ("aligned", "colorization", "template")
+"""Data sets in which every picture has its truth."""
+VISUALS = {"colorization": ("real_A", "fake_B_rgb", "real_B_rgb"), "template": ("data_A", "output", "data_B")}
+"""What models call the pictures of their generator, where they do not call them as pix2pix does."""
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -75,9 +80,9 @@ class Run:
     @property
     def translations(self) -> tuple[Translation, ...]:
         """One for each generator with weights. The truth is known for aligned data alone."""
-        aligned = self.options.text("dataset_mode", "unaligned") == "aligned"
+        aligned = self.options.text("dataset_mode", "unaligned") in PAIRED
         known = {
-            "G": ("real_A", "fake_B", "real_B"),
+            "G": VISUALS.get(self.base_model, ("real_A", "fake_B", "real_B")),
             "G_A": ("real_A", "fake_B", "real_B"),
             "G_B": ("real_B", "fake_A", "real_A"),
         }

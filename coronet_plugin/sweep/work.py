@@ -148,9 +148,7 @@ class Work:
             except ImportError:  # Windows
                 pass
             except OSError as error:
-                raise Failed(
-                    f"another process is working on {trial.name}; wait for it or end it"
-                ) from error
+                raise Failed(f"another process is working on {trial.name}; wait for it or end it") from error
             yield file
 
 

@@ -36,8 +36,10 @@ from coronet_plugin.runs.options import Options
 from coronet_plugin.wrappers import unwrap
 
 GENERATOR_PREFIX = "G"
+TEST = "test"
+"""Upstream's model type that tests one generator, on pictures without partners."""
 _TESTS = "it only tests, and there is nothing to compress"
-NO_BASES = {"coronet": "it would wrap itself", "test": _TESTS, "slim_test": _TESTS, "base": "it is no model"}
+NO_BASES = {"coronet": "it would wrap itself", TEST: _TESTS, "slim_test": _TESTS, "base": "it is no model"}
 """Model types that can be no base, and why."""
 
 
@@ -78,15 +80,21 @@ def option(opt: Any, *names: str, default: Any = None) -> Any:
     return default
 
 
-def base_class(name: str) -> type[Any]:
-    """The host's model class behind ``--model name``.
+def epoch_name(opt: Any) -> str:
+    """Which saved weights the options ask for, as file names begin: ``latest``, ``20`` or ``iter_100``."""
+    iteration = int(option(opt, "load_iter", default=0))
+    return f"iter_{iteration}" if iteration else str(option(opt, "epoch", "which_epoch", default="latest"))
+
+
+def base_class(name: str, is_train: bool = True) -> type[Any]:
+    """The host's model class behind ``--model name``; unless ``is_train`` also one that only tests.
 
     Raises:
         OptionError: there is no such model, or it is the coronet model itself.
     """
     models = importlib.import_module("models")
     there = _bases(models)
-    if name in NO_BASES:
+    if name in NO_BASES and (is_train or name != TEST):
         raise OptionError(f"--coronet_base {name}: {NO_BASES[name]}; there are {there}")
     if not name.isidentifier():
         raise OptionError(f"--coronet_base {name!r} is no name of a model; there are {there}")

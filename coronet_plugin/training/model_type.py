@@ -31,7 +31,7 @@ from coronet_plugin.methods import Events
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
 from coronet_plugin.runs import tested
-from coronet_plugin.training import host, provenance
+from coronet_plugin.training import host, provenance, testing
 from coronet_plugin.training import state as training_state
 from coronet_plugin.training.average import AVERAGE, Average
 from coronet_plugin.training.guard import Guard
@@ -234,7 +234,7 @@ class CompressedModel:
         A continued run goes on exactly. Some hosts initialise networks again in here.
         """
         resuming = self.isTrain and opt.continue_train
-        path = self._state_path(self._epoch_name(opt))
+        path = self._state_path(host.epoch_name(opt))
         state = training_state.read(path) if resuming else None
         if state is not None:
             with training_state.explain_misfit(path):
@@ -245,7 +245,7 @@ class CompressedModel:
         with host.without_loading(self, opt):
             result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
         if resuming or not self.isTrain:
-            self.load_networks(self._epoch_name(opt))
+            self.load_networks(host.epoch_name(opt))
         elif self._options.init_from:
             start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
         if state is not None:
@@ -332,11 +332,6 @@ class CompressedModel:
             self.guard.watch({name: c.generator for name, c in self.compressions.items()})
         self._report()
 
-    @staticmethod
-    def _epoch_name(opt: Any) -> str:
-        iteration = int(host.option(opt, "load_iter", default=0))
-        return f"iter_{iteration}" if iteration else str(host.option(opt, "epoch", "which_epoch"))
-
     def save_networks(self, epoch: Any) -> None:
         """Write every network as a plain state_dict, a spec beside each compressed one; all files or none.
 
@@ -394,10 +389,15 @@ class CoronetOptions:
         spec = None if is_train else recall(parser)
         if spec is not None:
             parser.set_defaults(coronet_base=str(spec.options.get("coronet_base", "cycle_gan")))
+        singles = spec is not None and testing.take_singles(parser, spec)
         known, _ = parser.parse_known_args()
         Budget.parse(known.coronet_budget, known.coronet_budget_kind)  # a slip is said before data are read
-        parser = host.base_class(known.coronet_base).modify_commandline_options(parser, is_train)
-        if spec is not None and spec.options.get("coronet_base") == known.coronet_base:
+        parser = host.base_class(known.coronet_base, is_train).modify_commandline_options(parser, is_train)
+        if singles:
+            testing.name_the_first(parser)
+        if known.coronet_base == host.TEST:
+            testing.recall_one(parser)
+        elif spec is not None and spec.options.get("coronet_base") == known.coronet_base:
             parser.set_defaults(**{k: v for k, v in spec.options.items() if k in REMEMBERED})
         return parser
 
@@ -412,7 +412,7 @@ def coronet_model(base_model: type) -> type:
     begin = host.constructor(base_model)
 
     def become_base(self: Any, opt: Any) -> None:
-        base = host.base_class(opt.coronet_base)
+        base = host.base_class(opt.coronet_base, opt.isTrain)
         self.__class__ = type("CoronetModel", (CompressedModel, base), {})
         getattr(self, begin)(opt)
 

@@ -249,17 +249,22 @@ def remember(opt: Any) -> dict[str, Any]:
     return {"coronet_base": opt.coronet_base, **kept}
 
 
-def recall(parser: argparse.ArgumentParser) -> Spec | None:
-    """The spec of the run that is about to be tested, if there is one."""
+def saved_specs(parser: argparse.ArgumentParser) -> dict[str, Path]:
+    """The specs of the generators of the run that is about to be tested, by name; none if it is dense."""
     known, _ = parser.parse_known_args()
-    iteration = int(host.option(known, "load_iter", default=0))
-    epoch = f"iter_{iteration}" if iteration else host.option(known, "epoch", "which_epoch", default="latest")
     folder = Path(os.path.join(known.checkpoints_dir, known.name))
     if folder.is_dir():
         settle(folder)
-    for path in sorted(folder.glob(f"{epoch}_net_G*.json")):
-        try:
-            return Spec.read(path)
-        except UserError:  # said clearly when the weights are loaded
-            return None
+    start = f"{host.epoch_name(known)}_net_"
+    return {path.stem[len(start) :]: path for path in sorted(folder.glob(f"{start}G*.json"))}
+
+
+def recall(parser: argparse.ArgumentParser, network: str = "") -> Spec | None:
+    """The spec of the run that is about to be tested, if it has one: of ``network``, or its first."""
+    for name, path in saved_specs(parser).items():
+        if network in ("", name):
+            try:
+                return Spec.read(path)
+            except UserError:  # said clearly when the weights are loaded
+                return None
     return None

@@ -53,9 +53,17 @@ class Watch:
                 for i in range(len(images)):
                     found[f"fixed{i + 1}_input_{name}"] = images[i : i + 1]
                     if name in self.dense:
-                        found[f"fixed{i + 1}_dense_{name}"] = self.dense[name][i : i + 1]
-                    found[f"fixed{i + 1}_now_{name}"] = outputs[i : i + 1]
+                        found[f"fixed{i + 1}_dense_{name}"] = _shown(model, images, self.dense[name], i)
+                    found[f"fixed{i + 1}_now_{name}"] = _shown(model, images, outputs, i)
         return found
+
+
+def _shown(model: Any, images: Tensor, outputs: Tensor, i: int) -> Any:
+    """The ``i``-th output; colours alone, which the model ``colorization`` gives, with their lightness."""
+    one = slice(i, i + 1)
+    if outputs.shape[1] == 2 and hasattr(model, "lab2rgb"):
+        return model.lab2rgb(images[one], outputs[one])
+    return outputs[one]
 
 
 @contextlib.contextmanager

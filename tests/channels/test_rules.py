@@ -134,7 +134,10 @@ UNDERSTOOD |= {
         {"shared": conv(16, 8), "gamma": conv(8, 16), "beta": conv(8, 16)},
     ),
     "glu": (lambda m, h: F.glu(m.a(h), 1), {"a": conv(16, 32)}),
-    "channel shuffle": (lambda m, h: m.b(F.channel_shuffle(m.a(h), 4)), {"a": conv(16, 16), "b": conv(16, 16)}),
+    "channel shuffle": (
+        lambda m, h: m.b(F.channel_shuffle(m.a(h), 4)),
+        {"a": conv(16, 16), "b": conv(16, 16)},
+    ),
     "stack and sum": (lambda m, h: torch.stack([h, m.a(h)], 1).sum(1), {"a": conv(16, 16)}),
     "max of two": (lambda m, h: torch.max(h, m.a(h)), {"a": conv(16, 16)}),
     "global branch": (
@@ -243,7 +246,9 @@ def test_what_is_not_understood_is_pinned_with_a_reason(name):
     assert plan.units == 0
 
 
-@pytest.mark.parametrize("wrap", [weight_norm, spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    "wrap", [weight_norm, spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm]
+)
 def test_baked_weights_compute_the_same_and_can_be_pruned(wrap):
     generator = Block(lambda m, h: m.a(h), a=wrap(conv(16, 16))).eval()
     x = torch.randn(1, 3, 8, 8)

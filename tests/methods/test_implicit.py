@@ -138,9 +138,7 @@ REFUSED = [
 @pytest.mark.parametrize(("kind", "settings", "message"), REFUSED)
 def test_steps_that_no_multiple_can_follow_are_refused_in_one_line(kind, settings, message):
     net = Net()
-    compression = Compression(
-        net, torch.rand(1, 3, 8, 8), search_steps=5, budget=0.8, method="implicit"
-    )
+    compression = Compression(net, torch.rand(1, 3, 8, 8), search_steps=5, budget=0.8, method="implicit")
     with pytest.raises(OptionError, match=message) as caught:
         compression.attach(kind(net.parameters(), **settings))
     assert "\n" not in str(caught.value)
@@ -245,7 +243,9 @@ def test_every_spread_has_the_mean_of_the_published_one(exponent):
 def test_multipliers_are_of_connections_filters_or_layers():
     for per, numbers in (("connection", 24 * 96), ("filter", 96), ("layer", 1)):
         drawn = draw(PLAN, Rates(per=per), 8, 1, seed=0)
-        assert len(drawn["model.10.conv_block.1.weight"].unique()) == pytest.approx(min(numbers * 4, 96 * 96) if per == "connection" else numbers, rel=0.01)
+        assert len(drawn["model.10.conv_block.1.weight"].unique()) == pytest.approx(
+            min(numbers * 4, 96 * 96) if per == "connection" else numbers, rel=0.01
+        )
     by_filter = draw(PLAN, Rates(per="filter"), 8, 1, seed=0)
     convolution, transposed = by_filter["model.4.weight"], by_filter["model.16.weight"]
     assert torch.equal(convolution, convolution[:, :1].expand_as(convolution))
@@ -266,7 +266,9 @@ def test_they_are_drawn_without_taking_random_numbers_from_the_training():
 @pytest.mark.parametrize(("after", "strengths"), [("drop", [1, 1, 0, 0, 0]), ("keep", [1, 1, 1, 1, 1]),
                                                   ("fade", [1, 1, 1, 0.5, 0])])  # fmt: skip
 def test_what_becomes_of_them_after_the_search(after, strengths):
-    generator, compression, optimizer = started(steps=2, budget=1.0, rates=Rates(spread="constant", after=after))
+    generator, compression, optimizer = started(
+        steps=2, budget=1.0, rates=Rates(spread="constant", after=after)
+    )
     for strength in strengths:
         multiplied, plain = moves(generator, compression, optimizer)
         name = "model.10.conv_block.1.weight"
@@ -286,7 +288,9 @@ def test_channels_that_stay_keep_their_multipliers():
     for name, moved in multiplied.items():
         value = dense.get(name, torch.ones(()))
         for axis, units in plan.slices[name].items() if name in dense else ():
-            value = value.index_select(axis, torch.from_numpy(np.flatnonzero(np.append(compression.alive(), True)[units])))
+            value = value.index_select(
+                axis, torch.from_numpy(np.flatnonzero(np.append(compression.alive(), True)[units]))
+            )
         assert torch.allclose(moved, plain[name] * value, rtol=1e-3, atol=1e-6), name
 
 
@@ -306,7 +310,10 @@ def test_an_angle_is_held_in_every_layer_and_follows_the_learning_rate():
     generator, compression, optimizer = started(steps=9, budget=1.0, rates=Rates(angle=0.01))
     for factor in (1, 0.5):
         optimizer.param_groups[0]["lr"] = 1e-3 * factor
-        before = {name: generator.get_parameter(name).detach().clone() for name in compression.companions["multipliers"].values}
+        before = {
+            name: generator.get_parameter(name).detach().clone()
+            for name in compression.companions["multipliers"].values
+        }
         train(compression, optimizer, 1)
         for name, weight in before.items():
             step = generator.get_parameter(name).detach() - weight
@@ -322,7 +329,9 @@ def test_importance_can_be_divided_by_the_rate():
     assert torch.allclose(plain[0].method.importance, discounted[0].method.importance)
     for channel_set in plain[0].plan.prunable:
         worth = plain[0].method.importance[channel_set.slice].numpy() / rates[channel_set.slice] ** 2
-        assert np.array_equal(worth.argsort().argsort(), discounted[0].method.score()[channel_set.slice].argsort().argsort())
+        assert np.array_equal(
+            worth.argsort().argsort(), discounted[0].method.score()[channel_set.slice].argsort().argsort()
+        )
 
 
 # -- at home wherever training is ---------------------------------------------
@@ -367,9 +376,17 @@ def test_what_else_the_optimizer_holds_and_what_is_frozen_moves_as_always():
     generator = build_generator(**ARCHITECTURE)
     frozen = generator.get_parameter("model.4.weight").requires_grad_(False)
     before = frozen.clone()
-    together = torch.optim.AdamW([{"params": nets["beside"].parameters(), "weight_decay": 0.2}, {"params": generator.parameters(), "weight_decay": 0.1}], lr=1e-3)
+    together = torch.optim.AdamW(
+        [
+            {"params": nets["beside"].parameters(), "weight_decay": 0.2},
+            {"params": generator.parameters(), "weight_decay": 0.1},
+        ],
+        lr=1e-3,
+    )
     alone = torch.optim.AdamW(nets["alone"].parameters(), lr=1e-3, weight_decay=0.2)
-    compression = Compression(generator, example_input(generator, 32), search_steps=9, budget=1.0, method="implicit").attach(together)
+    compression = Compression(
+        generator, example_input(generator, 32), search_steps=9, budget=1.0, method="implicit"
+    ).attach(together)
     for _ in range(3):
         for optimizer, net in ((together, nets["beside"]), (alone, nets["alone"])):
             optimizer.zero_grad()
@@ -410,13 +427,17 @@ def test_a_step_that_a_gradient_scaler_skips_moves_nothing():
 
 
 @pytest.mark.parametrize("form", ["implicit", "gated"])
-@pytest.mark.parametrize("options", [{"round_to": 4}, {"kind": "params"}, {"kind": "latency", "budget": 0.6}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"round_to": 4}, {"kind": "params"}, {"kind": "latency", "budget": 0.6}], ids=str
+)
 def test_every_kind_of_budget_is_met_without_a_loss(form, options):
     torch.manual_seed(0)
     generator = build_generator(**{**ARCHITECTURE, "ngf": 24})
     optimizer = ADAM(generator.parameters(), lr=1e-3)
     options = {"budget": 0.4, **options}
-    compression = Compression(generator, torch.rand(1, 3, 32, 32), search_steps=8, method=form, **options).attach(optimizer)
+    compression = Compression(
+        generator, torch.rand(1, 3, 32, 32), search_steps=8, method=form, **options
+    ).attach(optimizer)
     while not compression.finished:
         optimizer.zero_grad()
         generator(torch.rand(1, 3, 32, 32)).square().mean().backward()
@@ -440,7 +461,8 @@ def test_two_generators_share_a_budget_and_an_optimizer(form):
     x = torch.rand(1, 3, 32, 32)
     shares = shared_goal(pair, [x, x], 0.4).shares
     compressions = [
-        Compression(g, x, search_steps=12, goal=share, method=form).attach(optimizer) for g, share in zip(pair, shares)
+        Compression(g, x, search_steps=12, goal=share, method=form).attach(optimizer)
+        for g, share in zip(pair, shares)
     ]
     for _ in range(12):
         optimizer.zero_grad()

@@ -33,7 +33,9 @@ def started(norm: str = "instance", average: float | None = None, **options):
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
     options = {"search_steps": 30, "budget": 0.3, "architecture": {**ARCHITECTURE, "norm": norm}, **options}
     companions = [] if average is None else [Average(average)]
-    return Compression(generator, torch.zeros(1, 3, SIZE, SIZE), companions=companions, **options).attach(optimizer), optimizer
+    return Compression(generator, torch.zeros(1, 3, SIZE, SIZE), companions=companions, **options).attach(
+        optimizer
+    ), optimizer
 
 
 def learn(compression: Compression, optimizer: torch.optim.Optimizer, seed: int) -> None:
@@ -137,7 +139,17 @@ def test_a_continued_loop_equals_an_uninterrupted_one():
 def test_the_mean_is_tested_by_the_name_of_its_epoch(tmp_path):
     """Also where only one of two generators is compressed, and the other one has no mean."""
     data = unpaired_folder(tmp_path, images=(3, 3), size=SIZE)
-    shared = ["--dataroot", data, "--name", "a", "--checkpoints_dir", tmp_path / "c", "--model", "coronet", *RUN]
+    shared = [
+        "--dataroot",
+        data,
+        "--name",
+        "a",
+        "--checkpoints_dir",
+        tmp_path / "c",
+        "--model",
+        "coronet",
+        *RUN,
+    ]
     options = ["--coronet_networks", "G_A", "--coronet_average", 0.7, "--coronet_budget", 0.4]
     assert run_train(*shared, *TRAIN, *options) == 0
     folder = tmp_path / "c" / "a"
@@ -151,13 +163,34 @@ def test_the_mean_is_tested_by_the_name_of_its_epoch(tmp_path):
     }
     raw, mean = pictures["latest"], pictures["latest_average"]
     assert raw.keys() == mean.keys()
-    assert all((raw[name] != mean[name]) == name.endswith(("fake_B.png", "rec_A.png", "rec_B.png")) for name in raw)
+    assert all(
+        (raw[name] != mean[name]) == name.endswith(("fake_B.png", "rec_A.png", "rec_B.png")) for name in raw
+    )
 
 
 def test_weights_that_are_averaged_late_are_rounded_like_the_others(tmp_path):
     data = paired_folder(tmp_path, images=3, size=SIZE)
-    shared = ["--dataroot", data, "--name", "a", "--checkpoints_dir", tmp_path / "c", "--model", "coronet", *RUN]
-    options = ["--coronet_base", "pix2pix", "--coronet_average", 0.7, "--coronet_qat", 1, "--norm", "instance"]
+    shared = [
+        "--dataroot",
+        data,
+        "--name",
+        "a",
+        "--checkpoints_dir",
+        tmp_path / "c",
+        "--model",
+        "coronet",
+        *RUN,
+    ]
+    options = [
+        "--coronet_base",
+        "pix2pix",
+        "--coronet_average",
+        0.7,
+        "--coronet_qat",
+        1,
+        "--norm",
+        "instance",
+    ]
     options += ["--coronet_budget", 0.4]
     assert run_train(*shared, *TRAIN, *options) == 0
     path = tmp_path / "c" / "a" / "latest_average_net_G.pth"
@@ -194,7 +227,8 @@ def test_the_generators_learning_rate_is_its_own(tmp_path, monkeypatch, form):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--coronet_average", 1), ("--coronet_lr_factor", 0), ("--coronet_lr_factor", "inf")]
+    ("option", "value"),
+    [("--coronet_average", 1), ("--coronet_lr_factor", 0), ("--coronet_lr_factor", "inf")],
 )
 def test_values_out_of_range_are_one_line(tmp_path, capsys, option, value):
     data = paired_folder(tmp_path, images=2, size=SIZE)

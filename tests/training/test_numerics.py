@@ -176,9 +176,7 @@ def test_a_search_for_the_smallest_generator_stops_at_the_floors(form):
         floors[channel_set.start : channel_set.start + floor_of(channel_set)] = True
     smallest = int(np.ceil(CountMeter(plan, "macs")(floors)))
     optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
-    compression = Compression(generator, x, search_steps=12, budget=smallest, method=form).attach(
-        optimizer
-    )
+    compression = Compression(generator, x, search_steps=12, budget=smallest, method=form).attach(optimizer)
     for _ in range(12):
         optimizer.zero_grad()
         generator(x).square().mean().backward()

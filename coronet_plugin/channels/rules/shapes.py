@@ -230,9 +230,7 @@ def _order(call: Call, ndim: int) -> list[int]:
         given = given[0] if len(given) == 1 and not isinstance(given[0], int) else given
         return [d % ndim for d in given]
     if call.name in ("movedim", "moveaxis"):
-        source, target = (
-            [d % ndim for d in ([v] if isinstance(v, int) else v)] for v in call.args[1:3]
-        )
+        source, target = ([d % ndim for d in ([v] if isinstance(v, int) else v)] for v in call.args[1:3])
         rest = iter(d for d in order if d not in source)
         return [source[target.index(d)] if d in target else next(rest) for d in order]
     if call.name in ("T", "t", "H"):
