@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,9 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
     """
     generator = unwrap(generator)
     copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
-    state = Propagation(copied, RULES)
     try:
         with torch.random.fork_rng(devices=[x.device for x in tensors_in(inputs) if x.is_cuda][:1]):
-            state.follow(inputs, run)
+            state = _follow(copied, inputs, run)
     except Exception as error:
         _refuse_size(generator, inputs, run, error)
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
@@ -90,6 +90,18 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
             "define forward in its class, not on the object"
         )
     return _plan(generator, state)
+
+
+def _follow(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Propagation:
+    """Follow the channels; once more if modules that mix them all can be left as they are."""
+    sealed: frozenset[str] = frozenset()
+    while True:
+        state = Propagation(generator, RULES, sealed=sealed)
+        state.follow(inputs, run)
+        more = {module for module in state.mixers if state.can_be_sealed(module)} - sealed
+        if not more:
+            return state
+        sealed |= more
 
 
 def cost_of(generator: nn.Module, example: Any) -> Cost:
@@ -177,6 +189,9 @@ def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
             Product(p.module, p.positions, tuple(units[roots[ids]] for ids in p.ids)) for p in state.products
         ),
         shapes={name: tuple(p.shape) for name, p in generator.named_parameters()},
+        corrections=tuple(replace(c, ids=units[roots[c.ids]]) for c in state.corrections),
+        padded={name: replace(p, ids=units[roots[p.ids]]) for name, p in state.padded.items()},
+        gated={t: {a: units[roots[ids]] for a, ids in axes.items()} for t, axes in state.gated.items()},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from itertools import permutations
 from string import ascii_letters
 
@@ -27,6 +28,7 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
     rows, inner, columns = tuple(ascii_letters[-3:])
     left_batch, right_batch = (batch[len(batch) + 2 - tensor.ndim :] for tensor in (left, right))
     terms = [left_batch + rows + inner, right_batch + inner + columns]
+    state.same_source(call.out, left, right)
     return [contract(state, [left, right], terms, batch + rows + columns)]
 
 
@@ -48,6 +50,7 @@ def einsum(state: Propagation, call: Call) -> list[Layout | None]:
             if outer in result and inner not in result:
                 axes = of_weight.index(inner), of_weight.index(outer)
                 return [dense(state, x, weight, *axes, of_x.index(inner), result.index(outer))]
+    state.same_source(call.out, *operands)
     return [contract(state, operands, letters, result)]
 
 
@@ -56,10 +59,10 @@ def attention(state: Propagation, call: Call) -> list[Layout | None]:
     query, key, value = (call.argument(i, name) for i, name in enumerate(("query", "key", "value")))
     q, k = state.layout(query), state.layout(key)
     scale_follows_width = call.kwargs.get("scale") is None
-    if scale_follows_width and any(layout and layout.axis == query.ndim - 1 for layout in (q, k)):
-        for layout in (q, k):
-            if layout is not None:
-                state.pin(layout.ids, "attention is scaled by the number of channels of a head")
+    if scale_follows_width:
+        width = next((x.ids for x in (q, k) if x is not None and x.axis == query.ndim - 1), None)
+        if width is not None:
+            _rescaled(state, (query, key), width)
     batch = ascii_letters[: query.ndim - 2]
     lengths = {"x": query.shape[-2], "y": value.shape[-2], "z": value.shape[-1]}
     _count(state, [value], [batch + "yz"], {**dict(zip(batch, value.shape)), **lengths})
@@ -73,6 +76,15 @@ def attention(state: Propagation, call: Call) -> list[Layout | None]:
     if v is None:
         return [None]
     return [Layout(v.ids, v.axis)]
+
+
+def _rescaled(state: Propagation, operands: tuple[Tensor, ...], width: np.ndarray) -> None:
+    """Scores are divided by the root of the number of ``width``: made good in what makes an operand."""
+    for x in operands:
+        with suppress(NotUnderstood):
+            state.depends(x, width, -0.5)
+            return
+    state.doubt(width, "attention is scaled by the number of channels of a head")
 
 
 def contract(
