@@ -160,6 +160,9 @@ def example_input(generator: nn.Module, size: int, channels: int | None = None) 
 def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
     roots = np.array([state.find(index) for index in range(len(state.origins))])
     first = {origin: i for i, origin in reversed(list(enumerate(state.origins))) if origin is not None}
+    made_by: dict[str | None, list[int]] = defaultdict(list)
+    for root, origin in zip(roots.tolist(), state.origins):
+        made_by[origin].append(root)
     units = np.full(len(roots), PINNED)  # by root
     sets: list[ChannelSet] = []
     start = 0
@@ -173,7 +176,7 @@ def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
                 name=_unused(producers[0], sets),
                 producers=producers,
                 consumers=_readers(state, roots, members),
-                channels=_channels_in(state, roots, producers[0], members),
+                channels=int(np.isin(made_by[producers[0]], members).sum()),
                 units=len(members),
                 start=PINNED if reason else start,
                 pinned=reason,
@@ -225,8 +228,3 @@ def _readers(state: Propagation, roots: np.ndarray, members: list[int]) -> tuple
         for weight, ids in state.consumers.items()
         if np.isin(roots[ids], members).any()
     )
-
-
-def _channels_in(state: Propagation, roots: np.ndarray, module: str, members: list[int]) -> int:
-    mine = [origin == module for origin in state.origins]
-    return int(np.isin(roots[mine], members).sum())

@@ -204,6 +204,7 @@ class Propagation(TorchFunctionMode):
         self._modules: list[str] = []
         self._inside: str | None = None  # a sealed module
         self._sources: dict[int, Source] = {}
+        self._nonnegative: set[int] = set()
         self._batch = 1
         self.touched = False
         """Whether any parameter of the generator was used."""
@@ -261,7 +262,7 @@ class Propagation(TorchFunctionMode):
             return
         for each in (known.ids, *(layout.ids for _, layout in found[1:])):
             self.merge(ids, each)
-        self.products.append(Product(name, 0, (ids,)))  # whoever reads a sum needs zeros in what is gone
+        self.needs_zeros(ids)
         for own, parameter in self.generator.get_submodule(name).named_parameters():
             if parameter.numel() == len(ids) in parameter.shape:
                 self.gated[f"{name}.{own}"] = {parameter.shape.index(len(ids)): ids}
@@ -325,7 +326,9 @@ class Propagation(TorchFunctionMode):
                 self.set_layout(result, None if self._inside else layout)
             if getattr(rule, "moves", False):
                 self._carry_source(call)
-            elif call.plain_name != call.name and call.plain_name not in FACTORS:
+                if call.args and self.is_nonnegative(call.args[0]):
+                    self._nonnegative.update(map(id, results))
+            elif call.plain_name != call.name and call.plain_name not in FACTORS:  # values change in place
                 self._sources.pop(id(call.out), None)
         except NotUnderstood as error:
             if isinstance(error, Mixes):
@@ -369,6 +372,18 @@ class Propagation(TorchFunctionMode):
     def name_of(self, tensor: Any) -> str | None:
         """Qualified name of a parameter or buffer, None for any other tensor."""
         return self._names.get(id(tensor))
+
+    def needs_zeros(self, ids: np.ndarray) -> None:
+        """Somebody reads all channels without weights of its own: what is gone has to be zero."""
+        self.products.append(Product(self.module, 0, (ids,)))
+
+    def set_nonnegative(self, tensor: Tensor) -> None:
+        """No value of ``tensor`` is below zero, whatever the weights."""
+        self._nonnegative.add(id(tensor))
+
+    def is_nonnegative(self, tensor: Tensor) -> bool:
+        """Whether that is known."""
+        return id(tensor) in self._nonnegative
 
     def rename(self, result: Tensor, parameter: Tensor) -> None:
         """``result`` is ``parameter`` but for a factor: slice the one, and the other follows."""
@@ -462,7 +477,7 @@ class Propagation(TorchFunctionMode):
             self._correct(name, axis, source.rows.unique().long().numpy(), ids, -power)
 
     def correct(self, parameter: Tensor, axis: int, which: np.ndarray, ids: np.ndarray, power: float) -> None:
-        """At the cut, multiply indices ``which`` of an axis by (share of ``ids`` that is left) ** ``power``."""
+        """Multiply indices ``which`` of an axis by (share of ``ids`` that is left) ** ``power`` at the cut."""
         self._correct(self._names[id(parameter)], axis, which, ids, power)
 
     def _correct(self, name: str, axis: int, which: np.ndarray, ids: np.ndarray, power: float) -> None:

@@ -213,6 +213,27 @@ class Heads(nn.Module):
         return x + self.out(out).transpose(1, 2).reshape(b, c, height, width)
 
 
+class Partial(nn.Module):
+    """Some channels are convolved, the others are not: sizes are attributes."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.dim_conv, self.dim_untouched = width // 4, width - width // 4
+        self.a = conv(self.dim_conv, self.dim_conv)
+
+    def forward(self, x):
+        first, rest = torch.split(x, [self.dim_conv, self.dim_untouched], dim=1)
+        return torch.cat([self.a(first), rest], 1)
+
+
+def added_product(m, h):
+    """As diffusion U-Nets with masks compute scores, at a scale read as it runs."""
+    q, k, v = (layer(h).flatten(2) for layer in (m.q, m.k, m.v))
+    empty = torch.zeros(q.shape[0], q.shape[2], q.shape[2])
+    scores = torch.baddbmm(empty, q.transpose(1, 2), k, beta=0, alpha=q.shape[1] ** -0.5)
+    return h + (v @ scores.softmax(-1).transpose(1, 2)).view_as(h)
+
+
 def of_stream(m, h):
     """Swin and others: one Linear for all; sizes come from the width of what is read."""
     b, c, height, width = h.shape
@@ -251,6 +272,17 @@ UNDERSTOOD |= {
     "multi-head attention of torch": (
         lambda m, h: m.a(h.flatten(2).mT, h.flatten(2).mT, h.flatten(2).mT)[0].mT.reshape(h.shape),
         {"a": nn.MultiheadAttention(16, 4, batch_first=True)},
+    ),
+    "sum over channels": (lambda m, h: h * torch.sigmoid(h.sum(1, keepdim=True)), {}),
+    "largest of positive channels": (lambda m, h: h / (1 + h.square().amax(1, keepdim=True)), {}),
+    "unequal pieces of a module": (lambda m, h: m.partial(h), {"partial": Partial(16)}),
+    "halves by place": (
+        lambda m, h: m.a(torch.cat([h[:, h.shape[1] // 2 :], h[:, : h.shape[1] // 2]], 1)),
+        {"a": conv(16, 16)},
+    ),
+    "attention, added product": (
+        added_product,
+        one_by_one("q", "k", "v"),
     ),
     "transformer of torch": (
         lambda m, h: m.a(h.flatten(2).mT).mT.reshape(h.shape),

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from coronet_plugin.channels.propagation import Call, Layout, NotUnderstood, Product, Propagation
+from coronet_plugin.channels.reading import power_of
 from coronet_plugin.channels.rules.layers import dense
 from coronet_plugin.channels.rules.registry import rule
 
@@ -30,6 +31,19 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
     terms = [left_batch + rows + inner, right_batch + inner + columns]
     state.same_source(call.out, left, right)
     return [contract(state, [left, right], terms, batch + rows + columns)]
+
+
+@rule("baddbmm", counts=True)
+def added_product(state: Propagation, call: Call) -> list[Layout | None]:
+    """``beta * input + alpha * left @ right``, as attention with a mask is written."""
+    given, left, right = (call.argument(i, name) for i, name in enumerate(("input", "batch1", "batch2")))
+    if call.kwargs.get("beta", 1) and state.layout(given) is not None:
+        raise NotUnderstood("baddbmm adds something with channels")
+    read = power_of(call.kwargs.get("alpha", 1))
+    if read is not None:
+        state.depends(left, *read)
+    state.same_source(call.out, left, right)
+    return [contract(state, [left, right], ["abc", "acd"], "abd")]
 
 
 @rule("einsum", counts=True)

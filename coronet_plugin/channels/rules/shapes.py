@@ -55,9 +55,36 @@ def chunks(state: Propagation, call: Call) -> list[Layout]:
     if dim != layout.axis:
         return [layout for _ in call.out]
     sizes = [piece.shape[dim] for piece in call.out]
-    if len(set(sizes)) != 1:
+    written = call.argument(1, "split_size_or_sections", call.kwargs.get("split_size", 0))
+    if len(set(sizes)) == 1:
+        pieces = _equal_parts(state, layout.ids, len(sizes))
+        if "split" in call.name and isinstance(written, int) and call.name != "tensor_split":
+            _follow_size(state, written, pieces[0], layout.ids)
+        return [Layout(piece, layout.axis) for piece in pieces]
+    if not isinstance(written, (list, tuple)) or len(written) != len(sizes) or call.name == "tensor_split":
         raise NotUnderstood("channels are split into pieces of different size")
-    return [Layout(piece, layout.axis) for piece in _equal_parts(state, layout.ids, len(sizes))]
+    pieces = np.split(layout.ids, np.cumsum(sizes)[:-1])
+    for size, piece in zip(written, pieces):
+        if not _follow_size(state, size, piece, layout.ids):
+            raise NotUnderstood("channels are split into pieces of different size")
+    return [Layout(piece, layout.axis) for piece in pieces]
+
+
+def _follow_size(state: Propagation, size: int, piece: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether the written size of ``piece`` of the channels ``whole`` can follow what is left of it."""
+    if isinstance(size, Width):
+        mine = {state.find(i) for i in whole.tolist()}
+        own = all(state.find(i) in mine for i in size.ids.tolist())
+        if own and len(whole) % len(piece):
+            return False
+        other = whole if own else size.ids
+        count = max(len(other), len(piece))
+        state.merge(np.resize(other, count), np.resize(piece, count))
+        return True
+    name = state.attribute(size)
+    if name:
+        state.set_attribute(name, piece)
+    return bool(name)
 
 
 @rule("glu")
@@ -114,12 +141,22 @@ def index(state: Propagation, call: Call) -> list[Layout]:
             axis_out += 1
             continue
         if axis_in == layout.axis:
-            if k != slice(None):
-                raise NotUnderstood("channels are picked by index")
-            return [Layout(layout.ids, axis_out)]
+            return [Layout(_sliced(state, layout.ids, k), axis_out)]
         axis_in += 1
         axis_out += 0 if isinstance(k, int) else 1
     return [Layout(layout.ids, axis_out + layout.axis - axis_in)]
+
+
+def _sliced(state: Propagation, ids: np.ndarray, key: Any) -> np.ndarray:
+    """Channels from one place to another, if both places can follow what is left."""
+    if not isinstance(key, slice) or key.step not in (None, 1):
+        raise NotUnderstood("channels are picked by index")
+    for place in (key.start, key.stop):
+        if place in (None, 0) or place >= len(ids):
+            continue
+        if place < 0 or not _follow_size(state, place, ids[:place], ids):
+            raise NotUnderstood("channels are picked by index")
+    return ids[key]
 
 
 @rule("__setitem__")
