@@ -179,6 +179,8 @@ def readers(plan: ChannelPlan) -> Readers:
     of units that one reads, all parameters of the layers that make them are given instead.
     """
     found: dict[tuple[str, int], np.ndarray] = {}
+    for name, axis in sorted({part for call in plan.calls for part in call.reads}):
+        found[name, axis] = plan.slices[name][axis]
     for call in plan.calls:
         if call.weight is None or call.weight not in plan.shapes:
             continue

@@ -21,7 +21,7 @@ from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
 from coronet_plugin.channels.proof import prove
 from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
-from coronet_plugin.channels.rules import RULES
+from coronet_plugin.channels.rules import RULES, kernels
 from coronet_plugin.errors import PlanError, describe
 from coronet_plugin.sizes import wrong_size
 from coronet_plugin.wrappers import unwrap
@@ -96,7 +96,7 @@ def _follow(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Propa
     """Follow the channels; once more if modules that mix them all can be left as they are."""
     sealed: frozenset[str] = frozenset()
     while True:
-        state = Propagation(generator, RULES, sealed=sealed)
+        state = Propagation(generator, RULES, kernels.follow, sealed=sealed)
         state.follow(inputs, run)
         more = {module for module in state.mixers if state.can_be_sealed(module)} - sealed
         if not more:
@@ -187,7 +187,9 @@ def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
         sets=tuple(sets),
         slices={t: {a: units[roots[ids]] for a, ids in axes.items()} for t, axes in state.tensors.items()},
         widths={m: {a: units[roots[ids]] for a, ids in axes.items()} for m, axes in state.norms.items()},
-        calls=tuple(state.calls),
+        calls=tuple(
+            replace(c, axes={a: units[roots[ids]] for a, ids in c.axes.items()}) for c in state.calls
+        ),
         products=tuple(
             Product(p.module, p.positions, tuple(units[roots[ids]] for ids in p.ids)) for p in state.products
         ),

@@ -127,7 +127,13 @@ class ChannelPlan:
 
     def shape_of(self, call: LayerCall, alive: np.ndarray | None = None) -> tuple[int, ...]:
         """The shape of a layer's weight when only the units ``alive`` (bool, ``(units,)``) remain."""
-        return self._shape(call.weight, call.weight_shape, self._keep(alive))
+        keep = self._keep(alive)
+        if call.axes:
+            return tuple(
+                int(np.count_nonzero(keep[call.axes[axis]])) if axis in call.axes else length
+                for axis, length in enumerate(call.weight_shape)
+            )
+        return self._shape(call.weight, call.weight_shape, keep)
 
     def _keep(self, alive: np.ndarray | None) -> np.ndarray:
         keep = np.ones(self.units + 1, dtype=bool)  # the last entry answers for PINNED
@@ -164,14 +170,17 @@ class ChannelPlan:
     def units_of(self, channel_set: ChannelSet) -> np.ndarray:
         """The unit of every channel that the set's first producing layer makes."""
         for call in self.calls:
-            if call.module == channel_set.producers[0] and call.weight in self.slices:
-                return self.slices[call.weight or ""][call.axis_out]
+            if call.module == channel_set.producers[0]:
+                if call.weight in self.slices:
+                    return self.slices[call.weight or ""][call.axis_out]
+                if call.axes:
+                    return call.axes[call.axis_out][: channel_set.channels]
         return np.full(channel_set.channels, PINNED)  # made by a kernel that is no parameter
 
     def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
         """Indices, in the set's first producing layer, of its channels that are ``alive``."""
         producer = channel_set.producers[0]
-        if all(call.weight not in self.slices for call in self.calls if call.module == producer):
+        if all(c.weight not in self.slices and not c.axes for c in self.calls if c.module == producer):
             return np.arange(channel_set.channels)  # a computed weight: nothing of it can go
         units = self.units_of(channel_set)
         if channel_set.pinned is not None:
@@ -263,7 +272,7 @@ class ChannelPlan:
     def _axes(self, counted: LayerCall | Product) -> Iterable[np.ndarray]:
         if isinstance(counted, Product):
             return counted.ids
-        return self.slices.get(counted.weight or "", {}).values()
+        return [*self.slices.get(counted.weight or "", {}).values(), *counted.axes.values()]
 
     def pin(self, name: str, reason: str) -> ChannelPlan:
         """The same plan with the channel set ``name`` pinned for ``reason``."""
@@ -285,6 +294,9 @@ class ChannelPlan:
             slices={n: {axis: moved[u] for axis, u in axes.items()} for n, axes in self.slices.items()},
             widths={n: {name: moved[u] for name, u in axes.items()} for n, axes in self.widths.items()},
             products=tuple(replace(p, ids=tuple(moved[u] for u in p.ids)) for p in self.products),
+            calls=tuple(
+                replace(c, axes={axis: moved[u] for axis, u in c.axes.items()}) for c in self.calls
+            ),
             corrections=tuple(replace(c, ids=moved[c.ids]) for c in self.corrections),
             padded={n: replace(p, ids=moved[p.ids]) for n, p in self.padded.items()},
             gated={n: {axis: moved[u] for axis, u in axes.items()} for n, axes in self.gated.items()},

@@ -57,6 +57,10 @@ class LayerCall:
     positions_literature: int
     transposed: bool
     groups: int
+    axes: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Channels along the axes of a weight that is computed from parameters."""
+    reads: frozenset[tuple[str, int]] = frozenset()
+    """Axes of the parameters of such a weight along which it reads channels."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,17 @@ class Product:
     module: str
     positions: int
     ids: tuple[np.ndarray, ...]
+
+
+class Axis(NamedTuple):
+    """Channels along an axis of a computed weight, and the axes of parameters of which it is made."""
+
+    ids: np.ndarray
+    parts: frozenset[tuple[str, int]]
+
+
+Grid = dict[int, Axis]
+"""What is known of a tensor that is computed from parameters, by axis."""
 
 
 class Source(NamedTuple):
@@ -180,6 +195,7 @@ class Propagation(TorchFunctionMode):
 
     generator: nn.Module
     rules: Mapping[str, Rule]
+    follow_weights: Callable[[Propagation, Call], None] | None = None
     origins: list[str | None] = field(default_factory=lambda: [None])
     tensors: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
     norms: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -205,6 +221,7 @@ class Propagation(TorchFunctionMode):
         self._inside: str | None = None  # a sealed module
         self._sources: dict[int, Source] = {}
         self._nonnegative: set[int] = set()
+        self._grids: dict[int, Grid] = {}
         self._batch = 1
         self.touched = False
         """Whether any parameter of the generator was used."""
@@ -317,6 +334,8 @@ class Propagation(TorchFunctionMode):
         counts = getattr(rule, "counts", False)
         if not self._inside:
             self._follow_factors(call, arguments)
+            if self.follow_weights is not None:
+                self.follow_weights(self, call)
         if not counts and (self._inside or not (tracked or parameters)):
             return
         try:
@@ -398,6 +417,51 @@ class Propagation(TorchFunctionMode):
     def per_image(self, count: int) -> int:
         """``count`` positions of a batch, for one image."""
         return count // self._batch if count % self._batch == 0 else count
+
+    # -- weights computed from parameters -------------------------------
+    def is_computed(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` was computed from parameters, axis by axis."""
+        return id(tensor) in self._grids
+
+    def is_kernel(self, tensor: Any) -> bool:
+        """Whether ``tensor`` is a parameter of several axes, or was computed from some."""
+        named = id(tensor) in self._names and sum(size > 1 for size in tensor.shape) > 1
+        return named or self.is_computed(tensor)
+
+    def grid(self, tensor: Tensor) -> Grid:
+        """The channels along every axis of a weight, or along that of other tensors."""
+        if self.is_computed(tensor):
+            return self._grids[id(tensor)]
+        name = self.name_of(tensor)
+        if name is None:
+            layout = self.layout(tensor)
+            return {} if layout is None else {layout.axis: Axis(layout.ids, frozenset())}
+        return {
+            axis: Axis(self.parameter_layout(tensor, axis).ids, frozenset({(name, axis)}))
+            for axis, size in enumerate(tensor.shape)
+            if size > 1
+        }
+
+    def set_grid(self, tensor: Any, grid: Grid) -> None:
+        if isinstance(tensor, Tensor) and grid and self.name_of(tensor) is None:
+            self._alive.append(tensor)
+            self._grids[id(tensor)] = dict(grid)
+
+    def fills(self, features: Tensor, weight: Tensor) -> bool:
+        """Whether ``features`` have all the wide axes of a ``weight`` that is added to or scales them."""
+        if self.is_kernel(features) or self.layout(features) is None or features.ndim < weight.ndim:
+            return False
+        return all(n == 1 or n == m for n, m in zip(weight.shape[::-1], features.shape[::-1]))
+
+    def follow_written(self, call: Call, axis: int, ids: np.ndarray) -> None:
+        """An axis of a view has a size written in the code: attributes that say it shrink with ``ids``."""
+        given = call.args[1:]
+        sizes = given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+        if call.plain_name in ("view", "reshape") and axis < len(sizes) and type(sizes[axis]) is int:
+            for count in {sizes[axis], sizes[axis] // self._batch}:
+                name = self.attribute(count) if count > 1 else ""
+                if name:
+                    self.set_attribute(name, ids[:count])
 
     # -- widths that code reads ------------------------------------------
     def _read_widths(self, tensor: Tensor, out: Any, dim: Any = None) -> Any:
@@ -492,6 +556,12 @@ class Propagation(TorchFunctionMode):
         self._parents.extend(range(start, start + count))
         self.origins.extend([origin] * count)
         return np.arange(start, start + count)
+
+    def name_origin(self, ids: np.ndarray, origin: str) -> None:
+        """Channels that were seen before their layer are made by it."""
+        for index in ids.tolist():
+            if index != IMAGE and self.origins[index] is None:
+                self.origins[index] = origin
 
     def find(self, index: int) -> int:
         while self._parents[index] != index:

@@ -234,6 +234,59 @@ def added_product(m, h):
     return h + (v @ scores.softmax(-1).transpose(1, 2)).view_as(h)
 
 
+def modulated(m, h, grouped=True):
+    """StyleGAN2: a style scales a convolution's inputs, then its outputs are scaled to unit length."""
+    b, c, height, width = h.shape
+    weight = 0.1 * m.weight * m.style(h.mean((2, 3))).view(b, 1, c, 1, 1)
+    length = torch.rsqrt(weight.pow(2).sum([2, 3, 4]) + 1e-8)
+    weight = weight * length.view(b, -1, 1, 1, 1)
+    if not grouped:
+        return torch.stack([F.conv2d(x[None], w, padding=1)[0] for x, w in zip(h, weight)])
+    weight = weight.view(b * weight.shape[1], c, 3, 3)
+    out = F.conv2d(h.view(1, b * c, height, width), weight, padding=1, groups=b)
+    return out.view(b, -1, height, width)
+
+
+def standardised(weight):
+    return (weight - weight.mean((1, 2, 3), keepdim=True)) / weight.std((1, 2, 3), keepdim=True)
+
+
+class Adapted(nn.Module):
+    """A convolution whose weight a low-rank adapter adds to."""
+
+    def __init__(self, width, rank=4):
+        super().__init__()
+        self.conv = conv(width, width)
+        self.down, self.up = nn.Parameter(torch.randn(rank, width)), nn.Parameter(torch.randn(width, rank))
+
+    def forward(self, x):
+        weight = self.conv.weight + 0.5 * (self.up @ self.down)[:, :, None, None]
+        return F.conv2d(x, weight, self.conv.bias, padding=1)
+
+
+UNDERSTOOD |= {
+    "modulated": (
+        modulated,
+        {"weight": nn.Parameter(torch.randn(1, 16, 16, 3, 3)), "style": nn.Linear(16, 16)},
+    ),
+    "centred kernels": (
+        lambda m, h: F.conv2d(h, m.weight - m.weight.mean((2, 3), keepdim=True), padding=1),
+        {"weight": nn.Parameter(torch.randn(16, 16, 3, 3))},
+    ),
+    "bent weight": (
+        lambda m, h: F.conv2d(h, torch.tanh(m.weight), padding=1),
+        {"weight": nn.Parameter(torch.randn(16, 16, 3, 3))},
+    ),
+    "low-rank adapter": (lambda m, h: m.adapted(h), {"adapted": Adapted(16)}),
+    "weight norm": (lambda m, h: m.a(h), {"a": weight_norm(conv(16, 16))}),
+    "weight norm, parametrized": (lambda m, h: m.a(h), {"a": parametrizations.weight_norm(conv(16, 16))}),
+    "linear layer, parametrized": (
+        lambda m, h: m.a(h.movedim(1, -1)).movedim(-1, 1),
+        {"a": parametrizations.weight_norm(nn.Linear(16, 16))},
+    ),
+}
+
+
 def of_stream(m, h):
     """Swin and others: one Linear for all; sizes come from the width of what is read."""
     b, c, height, width = h.shape
@@ -337,7 +390,7 @@ PINNED = {
         lambda m, h: (torch.softmax(h.flatten(2) @ h.flatten(2).mT, -1) @ h.flatten(2)).view_as(h),
         {}, "channels by channels"),
     "computed weight": (
-        lambda m, h: F.conv2d(h, torch.tanh(m.weight), padding=1),
+        lambda m, h: F.conv2d(h, m.weight.softmax(1), padding=1),
         {"weight": nn.Parameter(torch.randn(16, 16, 3, 3))}, "computed from other"),
     "multi-head attention of torch, keys added": (
         lambda m, h: m.a(h.flatten(2).mT, h.flatten(2).mT, h.flatten(2).mT)[0].mT.view_as(h),
@@ -345,9 +398,8 @@ PINNED = {
     "one group, functional": (lambda m, h: F.group_norm(h, 1), {}, "GroupNorm of one group"),
     "scaled by width": (
         lambda m, h: F.scaled_dot_product_attention(*[h.flatten(2).mT] * 3).mT.view_as(h), {}, "scaled by"),
-    "weight norm": (lambda m, h: m.a(h), {"a": weight_norm(conv(16, 16))}, "bake_"),
     "spectral norm": (lambda m, h: m.a(h), {"a": spectral_norm(conv(16, 16))}, "bake_"),
-    "parametrized": (lambda m, h: m.a(h), {"a": parametrizations.weight_norm(conv(16, 16))}, "bake_"),
+    "parametrized": (lambda m, h: m.a(h), {"a": parametrizations.spectral_norm(conv(16, 16))}, "bake_"),
 }  # fmt: skip
 
 
@@ -358,6 +410,20 @@ def test_what_is_not_understood_is_pinned_with_a_reason(name):
     (head,) = [s for s in plan.sets if s.name == "head"]
     assert head.pinned and reason in head.pinned
     assert plan.units == 0
+
+
+def test_what_a_standardised_weight_makes_can_go_but_not_what_it_counts():
+    generator = Block(
+        lambda m, h: m.a(F.conv2d(h, standardised(m.weight), padding=1)),
+        weight=nn.Parameter(torch.randn(16, 16, 3, 3)),
+        a=conv(16, 16),
+    )
+    plan = find_channels(generator, torch.randn(1, 3, 8, 8))
+    assert {s.name: s.pinned for s in plan.sets if s.pinned} == {
+        "head": "mean counts the channels of a weight",
+        "tail": "it is the generator's output",
+    }
+    assert [s.name for s in plan.prunable] == ["weight", "a"]
 
 
 @pytest.mark.parametrize("wrap", [weight_norm, spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from coronet_plugin.channels.baking import NORM_HOOKS, hooks_of
 from coronet_plugin.channels.propagation import Call, LayerCall, Layout, Mixes, NotUnderstood, Propagation
+from coronet_plugin.channels.rules import kernels
 from coronet_plugin.channels.rules.registry import along, rule, tracked
 
 COMPUTED = "its weight is computed from other tensors"
@@ -40,7 +44,11 @@ def convolution(state: Propagation, call: Call) -> list[Layout]:
     state.calls.append(layer)
     incoming = along(state, x, axis)
     if layer.weight is None:
-        return [_computed(state, incoming, layer, axis)]
+        made = _computed(state, weight, incoming, layer, axis)
+        bias = call.argument(2, "bias")
+        if bias is not None:
+            state.register(bias, 0, made.ids)
+        return [made]
     if groups == 1:
         outgoing = produce(state, weight, layer.axis_out, layer.module)
         consume(state, weight, layer.axis_in, incoming)
@@ -79,20 +87,55 @@ def dense(
     state.calls.append(layer)
     incoming = along(state, x, x_axis)
     if name is None:
-        return _computed(state, incoming, layer, out_axis)
+        return _computed(state, weight, incoming, layer, out_axis)
     outgoing = produce(state, weight, axis_out, made_by)
     consume(state, weight, axis_in, incoming)
     return Layout(outgoing, out_axis)
 
 
-def _computed(state: Propagation, incoming: np.ndarray, layer: LayerCall, axis: int) -> Layout:
-    """A layer whose weight is no parameter: neither what it reads nor what it makes can go."""
+def _computed(
+    state: Propagation, weight: Tensor, incoming: np.ndarray, layer: LayerCall, axis: int
+) -> Layout:
+    """A layer whose weight is no parameter: if its computation is not known, all it reads and makes stays."""
+    grid = state.grid(weight) if state.is_computed(weight) else {}
+    module = state.generator.get_submodule(layer.module)
+    if layer.axis_in in grid and layer.axis_out in grid and not layer.transposed and not _spectral(module):
+        axes = layer.axis_in, layer.axis_out
+        outgoing = kernels.used(state, grid, incoming, axes, layer.groups)
+        layer = replace(layer, module=_maker(grid[layer.axis_out].parts, layer.module))
+        state.name_origin(outgoing, layer.module)
+        followed = {d: grid[d].ids for d in axes}
+        state.calls[-1] = replace(layer, axes=followed, reads=grid[layer.axis_in].parts)
+        for name, _ in sorted(grid[layer.axis_in].parts):
+            state.consumers.setdefault(name, followed[layer.axis_in])
+        return Layout(outgoing, axis)
     width = layer.weight_shape[layer.axis_out] * (layer.groups if layer.transposed else 1)
     outgoing = state.fresh(width, layer.module)
-    module = state.generator.get_submodule(layer.module)
     normalised = is_parametrized(module) or any(isinstance(h, NORM_HOOKS) for h in hooks_of(module))
     state.doubt(np.concatenate([incoming, outgoing]), NORMALISED if normalised else COMPUTED)
     return Layout(outgoing, axis)
+
+
+def _maker(parts: frozenset[tuple[str, int]], module: str) -> str:
+    """What a layer with a computed weight is called: after the first parameter that its outputs are in."""
+    name = min((name for name, _ in parts), default=module).partition(".parametrizations.")[0]
+    for ending in (".weight", ".weight_g", ".weight_v"):
+        name = name[: -len(ending)] if name.endswith(ending) else name
+    return name
+
+
+def _spectral(module: nn.Module) -> bool:
+    """Whether its weight is divided by what two vectors of its whole size make of it."""
+    parts = module.parametrizations.modules() if is_parametrized(module) else ()
+    return any(isinstance(h, SpectralNorm) for h in hooks_of(module)) or any(
+        isinstance(part, _SpectralNorm) for part in parts
+    )
+
+
+@rule("_weight_norm")
+def weight_norm(state: Propagation, call: Call) -> list[Layout | None]:
+    """Directions and lengths of a weight: see :mod:`.kernels`."""
+    return [None]
 
 
 @rule("embedding")
@@ -110,6 +153,7 @@ def produce(state: Propagation, weight: Tensor, axis: int, module: str) -> np.nd
     slices = state.tensors.setdefault(state.name_of(weight) or "", {})
     if axis not in slices:
         slices[axis] = state.fresh(weight.shape[axis], module)
+    state.name_origin(slices[axis], module)
     return slices[axis]
 
 

@@ -10,7 +10,7 @@ from string import ascii_letters
 import numpy as np
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import Call, Layout, NotUnderstood, Product, Propagation
+from coronet_plugin.channels.propagation import Call, LayerCall, Layout, NotUnderstood, Product, Propagation
 from coronet_plugin.channels.reading import power_of
 from coronet_plugin.channels.rules.layers import dense
 from coronet_plugin.channels.rules.registry import rule
@@ -23,6 +23,9 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
         left, right = right, left
     if min(left.ndim, right.ndim) < 2:
         raise NotUnderstood("a product with a vector")
+    if left.ndim == right.ndim == 2 and state.is_kernel(left) and state.is_kernel(right):
+        _adapter(state, left, right)
+        return [None]
     if right.ndim == 2 and state.name_of(right) is not None:
         return [dense(state, left, right, 0, 1, left.ndim - 1, left.ndim - 1)]
     batch = ascii_letters[: call.out.ndim - 2]
@@ -31,6 +34,14 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
     terms = [left_batch + rows + inner, right_batch + inner + columns]
     state.same_source(call.out, left, right)
     return [contract(state, [left, right], terms, batch + rows + columns)]
+
+
+def _adapter(state: Propagation, left: Tensor, right: Tensor) -> None:
+    """Count the product of two weights; what it makes is followed in :mod:`.kernels`."""
+    rows, columns = state.grid(left).get(0), state.grid(right).get(1)
+    axes = {axis: found.ids for axis, found in enumerate((rows, columns)) if found is not None}
+    shape, rank = (left.shape[0], right.shape[1]), left.shape[1]
+    state.calls.append(LayerCall(state.module, None, shape, 1, 0, rank, rank, False, 1, axes))
 
 
 @rule("baddbmm", counts=True)
