@@ -372,6 +372,7 @@ class Compression:
             sets=self.plan.sets_as_dicts(self._kept),
             tensors={name: list(t.shape) for name, t in self.generator.state_dict().items()},
             widths=self.plan.module_widths(self._kept),
+            padded={name: p.as_dict() for name, p in self.plan.paddings(self._kept).items()},
             search={
                 "steps": min(self.steps, self.method.steps),
                 "of": self.method.steps,

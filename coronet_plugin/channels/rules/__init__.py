@@ -9,7 +9,7 @@ rule to the module it belongs to.
 
 from __future__ import annotations
 
-from coronet_plugin.channels.rules import layers, pointwise, products, shapes  # noqa: F401  (they register themselves)
+from coronet_plugin.channels.rules import layers, multihead, pointwise, products, shapes  # noqa: F401  (they register themselves)
 from coronet_plugin.channels.rules.registry import RULES
 
 __all__ = ["RULES"]
