@@ -1,4 +1,4 @@
-"""What the multipliers of the method ``implicit`` do, one property at a time.
+"""Study the multipliers of the method ``implicit``, one property at a time.
 
     python scripts/study_multipliers.py --data facades=PATH --output multipliers --seeds 0 1 2
 

@@ -110,7 +110,7 @@ def update_optimizer_(
 
 
 def sliced(tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray) -> Tensor:
-    """What stays of ``tensor``, which is the parameter or buffer ``name`` or goes with it.
+    """Give the part that stays of ``tensor``, the parameter or buffer ``name`` or one that goes with it.
 
     Channels-last weights stay channels-last.
     """

@@ -113,7 +113,7 @@ IN_PLACE_WRITES = frozenset({"__setitem__"})
 
 @dataclass
 class Propagation(TorchFunctionMode):
-    """What one forward pass taught about the channels of ``generator``."""
+    """Follow the channels of ``generator`` through one forward pass."""
 
     generator: nn.Module
     rules: Mapping[str, Rule]

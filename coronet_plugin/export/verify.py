@@ -118,7 +118,7 @@ Sample = tuple[np.ndarray, ...]
 
 
 def outputs_of(run: ArrayModel, inputs: Sample) -> Sample:
-    """What ``run`` gives for ``inputs``, as a tuple in any case."""
+    """Run ``inputs`` and give the outputs, as a tuple in any case."""
     found = run(*(np.ascontiguousarray(value) for value in inputs))
     return found if isinstance(found, tuple) else (found,)
 

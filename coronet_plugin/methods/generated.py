@@ -148,7 +148,7 @@ def _companion(
 
 
 def _runs(kind: type, groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> bool:
-    """Whether a step works with these settings: torch before 2.4 takes ``fused`` and fails in the step."""
+    """True if a step works with these settings: torch before 2.4 takes ``fused`` and fails in the step."""
     trial = torch.zeros_like(next(iter(groups[0]["params"])), requires_grad=True)
     trial.grad = torch.zeros_like(trial)
     try:

@@ -41,7 +41,7 @@ SPREADS = (PUBLISHED, CONSTANT, LOGNORMAL)
 """How multipliers are distributed: as the map gives them, not at all, or as ``exp`` of a normal number."""
 CONNECTION, FILTER, LAYER = "connection", "filter", "layer"
 SHARED_BY = (CONNECTION, FILTER, LAYER)
-"""What has one multiplier: every pair of channels, all that makes one channel, or a whole layer."""
+"""The weights of one multiplier: every pair of channels, all that makes one channel, or a whole layer."""
 DROP, KEEP, FADE = "drop", "keep", "fade"
 AFTERWARDS = (DROP, KEEP, FADE)
 """After the search multipliers are one at once, stay as they are, or fade to one over as many steps again."""
@@ -188,7 +188,7 @@ class StepMultipliers(Events):
 
     @property
     def strength(self) -> float:
-        """How much of the multipliers is in force: 1 during the search, 0 when they are gone."""
+        """Fraction of the multipliers in force: 1 during the search, 0 when they are gone."""
         if self.done < self.steps or self.rates.after == KEEP:
             return 1.0
         return max(0.0, 2 - self.done / self.steps) if self.rates.after == FADE else 0.0

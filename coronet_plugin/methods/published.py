@@ -113,7 +113,7 @@ class Published(Shrinking):
 
     @dataclass(frozen=True)
     class Config:
-        """What the paper leaves open.
+        """The choice that the paper leaves open.
 
         Raises:
             OptionError: the embedding size is below one.

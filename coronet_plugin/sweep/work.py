@@ -172,7 +172,7 @@ def begin(plan: Plan) -> None:
 
 
 def read_record(plan: Plan, trial: Trial) -> dict[str, Any]:
-    """What is known to be done of a run; empty if nothing is."""
+    """Read how much of a run is done; empty if nothing is."""
     try:
         found = json.loads((plan.folder / "runs" / f"{trial.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -186,7 +186,7 @@ def write_record(plan: Plan, trial: Trial, record: dict[str, Any]) -> None:
 
 
 def is_done(plan: Plan, trial: Trial) -> bool:
-    """Whether a run has figures, and the test results that they are about."""
+    """True if a run has figures, and the test results that they are about."""
     return plan.look in read_record(plan, trial).get("figures", {}) and any(
         plan.pictures(trial).glob("*.png")
     )

@@ -177,7 +177,7 @@ class CompressedModel:
         return found
 
     def _example(self, name: str, network: nn.Module) -> Any:
-        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
+        """Give an input to run ``network`` on: the model's own ``coronet_example(name)``, or its family's."""
         own = getattr(self, "coronet_example", None)
         return own(name) if own else host.example(network, self.opt)
 
