@@ -168,7 +168,7 @@ class CompressedModel:
         found: list[Events] = []
         if options.multipliers:
             steps = self._steps(options.search_epochs or 0.0)
-            found.append(StepMultipliers(steps, Rates(options.multipliers)))
+            found.append(StepMultipliers(steps, Rates(rate=options.multipliers)))
         if options.average:
             found.append(Average(options.average))
         if options.qat:
