@@ -56,6 +56,7 @@ class HostModel(Protocol):
     optimizers: list[Any]
     schedulers: list[Any]
     device: Any
+    image_paths: list[str]
 
     def set_input(self, input: Any) -> None:
         """Take a batch of the data loader."""
