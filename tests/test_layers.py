@@ -1,5 +1,4 @@
-"""The plan of the house: which room may use which, that no two modules need each other, one of each;
-and that docstrings say what a thing is or does.
+"""The plan of the house: which room may use which, no circles, one of each; and how docstrings begin.
 
 Imports inside functions and for type checking alone count as well. What is loaded by name
 (:func:`importlib.import_module`), such as the targets of export, is not seen.
