@@ -85,7 +85,7 @@ class Work:
         if is_done(self.plan, trial):
             self.say(f"{trial.name}: done before")
             return
-        with self._owned(trial) as lock:
+        with self.owned(trial) as lock:
             if "trained" not in record:
                 began = time.monotonic()
                 words = self.plan.train(trial, sys.executable)
@@ -136,7 +136,7 @@ class Work:
                 child.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
 
     @contextlib.contextmanager
-    def _owned(self, trial: Trial) -> Iterator[IO[str]]:
+    def owned(self, trial: Trial) -> Iterator[IO[str]]:
         """The lock of a run, held by this process and its children. Raises Failed if others have it."""
         path = self.plan.folder / "runs" / f"{trial.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
