@@ -9,6 +9,7 @@ import pytest
 import torch
 from run_helpers import ARCHITECTURE, difference
 from torch.func import functional_call
+from training_helpers import small, train
 
 from coronet_plugin import (
     BudgetError,
@@ -26,36 +27,10 @@ from coronet_plugin.methods import names
 
 
 def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind="macs", **options):
-    torch.manual_seed(seed)
-    generator = build_generator(**ARCHITECTURE)
-    example = example_input(generator, 32)
+    generator = small(seed)
+    asked = {"search_steps": steps, "budget": budget, "kind": kind, "architecture": ARCHITECTURE, **options}
     optimizer = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.5, 0.999))
-    compression = Compression(
-        generator,
-        example,
-        search_steps=steps,
-        budget=budget,
-        kind=kind,
-        architecture=ARCHITECTURE,
-        **options,
-    ).attach(optimizer)
-    return generator, compression, optimizer
-
-
-def train(compression, optimizer, steps: int, seed: int = 1) -> list[float]:
-    """Learn to invert pictures; slims when the search is over. Returns the losses."""
-    noise = torch.Generator().manual_seed(seed)
-    losses = []
-    for _ in range(steps):
-        x = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4, generator=noise) * 2 - 1, size=32)
-        loss = (compression.generator(x) + x).abs().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if compression.step():
-            compression.slim()
-        losses.append(loss.item())
-    return losses
+    return generator, Compression(generator, example_input(generator, 32), **asked).attach(optimizer), optimizer
 
 
 @pytest.mark.parametrize("form", ["published", "folded"])

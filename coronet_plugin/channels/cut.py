@@ -115,7 +115,7 @@ def update_optimizer_(
 def sliced(
     tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray, corrected: bool = False
 ) -> Tensor:
-    """What stays of ``tensor``, which is the parameter or buffer ``name`` or goes with it.
+    """Give the part that stays of ``tensor``, the parameter or buffer ``name`` or one that goes with it.
 
     ``corrected``: it is multiplied by what makes smaller numbers of channels good; what goes with a
     parameter without being one, such as a moment of its gradients, is not. Channels-last weights stay

@@ -191,7 +191,7 @@ WIDTHS = ("channel", "dim", "width", "feature", "hidden", "embed", "size", "filt
 
 @dataclass
 class Propagation(TorchFunctionMode):
-    """What one forward pass taught about the channels of ``generator``."""
+    """Follow the channels of ``generator`` through one forward pass."""
 
     generator: nn.Module
     rules: Mapping[str, Rule]

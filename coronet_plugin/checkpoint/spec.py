@@ -106,7 +106,7 @@ def _from_1(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 MIGRATIONS = {1: _from_1}
-"""What makes the entries of a version those of the next."""
+"""Functions from the entries of a version to those of the next."""
 
 
 def _read_json(path: Path) -> Any:

@@ -108,7 +108,7 @@ def _build(spec: Spec, path: str | Path) -> nn.Module:
 
 
 def _has_unsaved_tensors(generator: nn.Module) -> bool:
-    """Whether it computes with tensors that no state_dict has: buffers not saved, or plain attributes."""
+    """True if it computes with tensors that no state_dict has: buffers not saved, or plain attributes."""
     saved = {id(tensor) for tensor in generator.state_dict(keep_vars=True).values()}
     plain = (value for module in generator.modules() for value in vars(module).values())
     return any(isinstance(value, Tensor) for value in plain) or any(

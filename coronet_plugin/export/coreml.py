@@ -83,7 +83,7 @@ def _without_bytes(job: Job) -> Job:
 
 
 def numpy_type(tensor: Tensor) -> Any:
-    """What Core ML takes for a tensor: whole numbers have 32 bits."""
+    """Type of numbers that Core ML takes for a tensor: whole numbers have 32 bits."""
     return np.float32 if tensor.is_floating_point() else np.int32
 
 

@@ -186,7 +186,7 @@ def export_generator(
 def _inputs(
     generator: nn.Module, request: Request, example: Tensor | tuple[Tensor, ...] | None
 ) -> tuple[Tensor, ...]:
-    """What the generator takes for one picture, on the CPU."""
+    """Give the generator's inputs for one picture, on the CPU."""
     if example is None:
         return (example_for(generator, request.size),)
     given = [x.detach().cpu() for x in tensors_in(example)]
@@ -213,7 +213,7 @@ def _check_ports(request: Request, ports: Ports) -> None:
 def _samples(
     request: Request, inputs: tuple[Tensor, ...], pictures: Samples | None, given: bool
 ) -> tuple[list[Sample], str]:
-    """What to compare on, for one picture after another, and where it is from; ``given``: an example was."""
+    """Give samples to compare on, picture by picture, and where they are from; ``given``: an example was."""
     if given and pictures is None:
         example = tuple(x.numpy() for x in inputs)
         return [example, noise_like(example)], f"the example and {NOISE}"

@@ -51,12 +51,12 @@ class StoredGenerator:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What a spec says of the generator: name and config of its family."""
+        """The generator's entry in a spec: name and config of its family."""
         return self.family.architecture(self.config)
 
     @property
     def multiple(self) -> int:
-        """What height and width of the input must be multiples of."""
+        """Number that height and width of the input must be multiples of."""
         return self.family.side_multiple(self.config)
 
     def example(self, size: tuple[int, int] | None = None) -> tuple[Tensor, ...]:
@@ -84,7 +84,7 @@ def read_generator(name: str, path: Path) -> StoredGenerator:
 
 
 def takes_one_image(architecture: Mapping[str, Any]) -> bool:
-    """Whether a generator of this architecture can be built here and is run on one image."""
+    """True if a generator of this architecture can be built here and is run on one image."""
     return is_registered(architecture) and read_architecture(architecture)[0].inputs == 1
 
 

@@ -33,7 +33,7 @@ VISUALS = {"colorization": ("real_A", "fake_B_rgb", "real_B_rgb"), "template": (
 
 @dataclass(frozen=True)
 class Translation:
-    """What one generator does, in the visual names of the results: source -> output, truth if known."""
+    """One generator's translation by visual names of the results: source -> output, truth if known."""
 
     generator: str
     source: str
@@ -115,7 +115,7 @@ class Run:
 
     @cached_property
     def tested(self) -> Tested | None:
-        """What made the test pictures; None without a note beside them. Raises DataError if it is damaged."""
+        """The note beside the test pictures, of what made them, if any. Raises DataError if it is damaged."""
         return read_tested(self.images_dir.parent) if self.images_dir else None
 
     def pictures(self, visual: str) -> list[Path]:
@@ -123,7 +123,7 @@ class Run:
         return pictures_in(self.images_dir, visual, self.tested) if self.images_dir else []
 
     def can_rebuild(self, generator: str) -> bool:
-        """Whether it is of a registered family and takes one image, as what measures runs needs."""
+        """True if it is of a registered family and takes one image, as what measures runs needs."""
         return generator not in self.specs or takes_one_image(self.specs[generator].architecture)
 
     def load_generator(self, generator: str) -> nn.Module:

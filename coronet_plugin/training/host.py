@@ -44,7 +44,7 @@ NO_BASES = {"coronet": "it would wrap itself", TEST: _TESTS, "slim_test": _TESTS
 
 
 class HostModel(Protocol):
-    """What every host's model has; networks are attributes ``net`` and a name, losses ``loss_`` and a name.
+    """A model of any host; networks are attributes ``net`` and a name, losses ``loss_`` and a name.
 
     ``optimizers`` and ``schedulers`` are lists, of the same order; ``device`` is where it trains.
     """
@@ -58,6 +58,7 @@ class HostModel(Protocol):
     optimizers: list[Any]
     schedulers: list[Any]
     device: Any
+    image_paths: list[str]
 
     def set_input(self, input: Any) -> None:
         """Take a batch of the data loader."""
@@ -176,7 +177,7 @@ def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:
 
 
 def example(network: nn.Module, opt: Any) -> Any:
-    """What ``network`` is run on once: the example of its family, or an image if it is of none.
+    """Give an input to run ``network`` on once: the example of its family, or an image if it is of none.
 
     Of crops, or of the next larger size that it takes where pictures come in sizes of their own.
 
@@ -240,7 +241,7 @@ def steps_per_epoch(opt: Any) -> int:
 
 
 def remarks(opt: Any) -> list[str]:
-    """What is odd about the pictures of the data set, where the host does not say it itself."""
+    """Remarks on odd pictures of the data set, where the host does not make them itself."""
     if option(opt, "dataset_mode") != "aligned" or hasattr(_data_set(opt), "remarks"):
         return []
     from coronet_plugin.pictures.survey import square_pairs
@@ -296,7 +297,7 @@ def constructor(base_model: type) -> str:
 
 
 def runner(model: Any, name: str) -> Runner:
-    """How the generator ``name`` is run.
+    """Give the function that runs the generator ``name``.
 
     CUT reads features from its generator, and another network of fixed width takes them:
     a run returns them too, so that their channels stay.
@@ -368,7 +369,7 @@ def progress(model: Any) -> dict[str, Any]:
 
 
 def notes_tests(model: Any) -> bool:
-    """Whether the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
+    """True if the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
     return bool(getattr(model, "notes_tests", False))
 
 
@@ -381,5 +382,5 @@ def results_folder(opt: Any) -> Path | None:
 
 
 def observed(model: Any) -> list[torch.Tensor]:
-    """What the bundled host's models noted this epoch for ``--lr_policy plateau``; to be changed in place."""
+    """Values the bundled host noted this epoch for ``--lr_policy plateau``; to be changed in place."""
     return getattr(model, "observed", [])

@@ -13,7 +13,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -47,22 +47,16 @@ from coronet_plugin.training.qat import Rounding
 from coronet_plugin.training.start import start_from
 from coronet_plugin.training.watch import Watch
 
+if TYPE_CHECKING:
+    _Base = host.HostModel  # of every host's; an ancestor in earnest would hide the host's own methods
+else:
+    _Base = object
 
-class CompressedModel:
+
+class CompressedModel(_Base):
     """Mixed in front of a host's model class, :class:`~coronet_plugin.training.host.HostModel`."""
 
     compressions: dict[str, Compression]
-    # what every host's model class has
-    opt: Any
-    isTrain: bool
-    save_dir: str
-    model_names: list[str]
-    loss_names: list[str]
-    visual_names: list[str]
-    optimizers: list[Any]
-    schedulers: list[Any]
-    device: Any
-    image_paths: list[str]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -77,7 +71,7 @@ class CompressedModel:
     def _begin(self, opt: Any) -> None:
         self._options = TrainingOptions.of(opt)
         self.place = Place()
-        self.guard = Guard(self, self.place, self._options.on_nan, self._go_back)  # type: ignore[arg-type]
+        self.guard = Guard(self, self.place, self._options.on_nan, self._go_back)
         self._is_slim = self._tested = False
         self.compressions = {}
         networks = host.generators(self, self._options.networks)
@@ -121,7 +115,8 @@ class CompressedModel:
         for name, compression in self.compressions.items():
             compression.attach(optimizers[name])
         self.guard.watch(networks)
-        self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
+        curves = [f"{kind}_{name}" for name in networks for kind in ("macs", "width")]
+        self.loss_names: list[str] = [*self.loss_names, *curves]
         self._slim_if_finished()
         self._report()
 
@@ -168,7 +163,7 @@ class CompressedModel:
         found: list[Events] = []
         if options.multipliers:
             steps = self._steps(options.search_epochs or 0.0)
-            found.append(StepMultipliers(steps, Rates(options.multipliers)))
+            found.append(StepMultipliers(steps, Rates(rate=options.multipliers)))
         if options.average:
             found.append(Average(options.average))
         if options.qat:
@@ -177,7 +172,7 @@ class CompressedModel:
         return found
 
     def _example(self, name: str, network: nn.Module) -> Any:
-        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
+        """Give an input to run ``network`` on: the model's own ``coronet_example(name)``, or its family's."""
         own = getattr(self, "coronet_example", None)
         return own(name) if own else host.example(network, self.opt)
 
@@ -185,7 +180,7 @@ class CompressedModel:
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """Make one training step of the base model, then that of the methods."""
         with host.one_line_of_norms(training=True):
-            result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
+            result = super().optimize_parameters(*args, **kwargs)  # type: ignore[safe-super]
         self.place.next_step()
         for name, compression in self.compressions.items():
             compression.step()
@@ -247,10 +242,10 @@ class CompressedModel:
         if resuming or not self.isTrain:
             self.load_networks(host.epoch_name(opt))
         elif self._options.init_from:
-            start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
+            start_from(self, self.compressions, self._options.init_from)
         if state is not None:
             with training_state.explain_misfit(path):
-                training_state.restore_(self, self.place, state)  # type: ignore[arg-type]
+                training_state.restore_(self, self.place, state)
             self.guard.saved()
         for compression in self.compressions.values():
             compression.refresh_()
@@ -270,7 +265,7 @@ class CompressedModel:
     def get_current_visuals(self) -> Any:
         """The base's images, and those to watch while training; one that was not computed is left out."""
         wanted = self.visual_names
-        self.visual_names = [name for name in wanted if hasattr(self, name)]
+        self.visual_names: list[str] = [name for name in wanted if hasattr(self, name)]
         try:
             visuals = super().get_current_visuals()  # type: ignore[misc]
         finally:
@@ -321,8 +316,8 @@ class CompressedModel:
         with training_state.explain_misfit(path), host.same_random_numbers():
             self.take_up_(state, path)
             self.load_networks("latest")
-            training_state.restore_optimizers_(self, state)  # type: ignore[arg-type]
-            training_state.restore_pools_(self, state)  # type: ignore[arg-type]
+            training_state.restore_optimizers_(self, state)
+            training_state.restore_pools_(self, state)
         for optimizer, before in zip(self.optimizers, rates):
             for group, rate in zip(optimizer.param_groups, before):
                 group["lr"] = rate
@@ -341,14 +336,14 @@ class CompressedModel:
         if not is_main() or not self.guard.allows_saving():
             return
         with together():
-            for name, network in host.networks(self).items():  # type: ignore[arg-type]
+            for name, network in host.networks(self).items():
                 path = self._path(f"{epoch}_net_{name}.pth")
                 if name in self.compressions:
                     self.compressions[name].save(path, remember(self.opt))
                 else:
                     save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
             if str(epoch) == "latest":
-                state = training_state.collect(self, self.place, self.compressions)  # type: ignore[arg-type]
+                state = training_state.collect(self, self.place, self.compressions)
                 save_tensors(state, self._state_path("latest"))
         if str(epoch) == "latest":
             self.guard.saved()
@@ -359,7 +354,7 @@ class CompressedModel:
         Networks that are not compressed have no averaged weights: of those the others are loaded.
         """
         settle(self.save_dir)
-        for name, network in host.networks(self).items():  # type: ignore[arg-type]
+        for name, network in host.networks(self).items():
             path = self._weights_path(str(epoch), name)
             resized = bool(self.compressions)  # while training, the training state has made it small
             beside = spec_path(path)

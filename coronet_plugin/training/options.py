@@ -35,7 +35,7 @@ REMEMBERED = (
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What the user asked of the model type: every field is an option, ``config`` the method's own ones."""
+    """Options of the model type: every field is one, ``config`` the method's own ones."""
 
     base: str = setting(
         "cycle_gan",
@@ -153,7 +153,7 @@ class TrainingOptions:
 
     @property
     def goal(self) -> str:
-        """What the generators are to cost, in words."""
+        """The cost that the generators are to have, in words."""
         if self.widths_from:
             return f"widths of {self.widths_from}"
         return f"{'shared ' * self.shared_budget}budget {self.budget} ({self.budget_kind})"

@@ -179,7 +179,7 @@ def _git(folder: Path, *words: str) -> str:
 
 # -- data ----------------------------------------------------------------------
 def fingerprint(dataroot: Path, phase: str = "train") -> dict[str, Any] | None:
-    """What identifies the files that a training reads: equal for equal data, wherever it lies.
+    """Identify the files that a training reads: equal for equal data, wherever it lies.
 
     Of the folders of ``dataroot`` whose name begins with ``phase`` (``train``, ``trainA``), or of the whole
     where there are none. ``names_and_sizes``: SHA-256 over the sorted relative names and sizes of all files.

@@ -136,7 +136,7 @@ def _dataset(opt: Any) -> Any:
 
 
 def _inputs(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[str, Tensor]:
-    """What each generator is given of ``samples`` when the model translates them, else what comes first.
+    """Give each generator's part of ``samples`` when the model translates them, else what comes first.
 
     CycleGAN's second generator is first given what the first one makes, which is another thing in every run.
     """
@@ -162,7 +162,7 @@ def _inputs(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[s
 
 
 def _outputs_of(name: str, checkpoints_dir: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the generators of a trained run make of the inputs. Raises CheckpointError if it has others."""
+    """Translate the inputs by the generators of a trained run. Raises CheckpointError if it has others."""
     run = find_run(name, checkpoints_dir)
     lacking = [generator for generator in inputs if generator not in run.weights]
     if lacking:

@@ -9,6 +9,7 @@ import torch
 from conftest import paired_folder, run_train
 from test_custom_generator import sketch  # noqa: F401  a model type of the user's own
 from torch import nn
+from training_helpers import train
 
 from coronet_plugin import BudgetError, Compression, OptionError, PlanError, Spec, bake_, find_channels
 from coronet_plugin.channels.find import FROZEN, keep_frozen
@@ -42,15 +43,6 @@ def optimizer_for(generator: nn.Module, which: str) -> torch.optim.Optimizer:
     """Given the rest only, or all: with decay and momentum, which would move what has a gradient."""
     chosen = [p for p in generator.parameters() if which == "all" or p.requires_grad]
     return torch.optim.AdamW(chosen, lr=1e-3, weight_decay=0.1)
-
-
-def train(compression: Compression, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    for _ in range(steps):
-        optimizer.zero_grad()
-        (compression.generator(X) + X).abs().mean().backward()
-        optimizer.step()
-        if compression.step():
-            compression.slim()
 
 
 @pytest.mark.parametrize("held", ["the rest", "all"])

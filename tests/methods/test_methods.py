@@ -13,6 +13,8 @@ import pytest
 import torch
 from conftest import ROOT, paired_folder, run_test, run_train
 from torch import nn
+from training_helpers import small, train
+from training_helpers import started as training
 
 from coronet_plugin import Compression, OptionError, find_channels
 from coronet_plugin.checkpoint.spec import Spec
@@ -33,25 +35,8 @@ def registered():
         registry.forget(name)
 
 
-def small(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_generator(3, 3, 8, "resnet_6blocks", "instance")
-
-
-def train(compression: Compression, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    for number in range(steps):
-        x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(number)) * 2 - 1
-        optimizer.zero_grad()
-        (compression.generator(x) + x).abs().mean().backward()
-        optimizer.step()
-        if compression.step():
-            compression.slim()
-
-
 def started(generator: nn.Module, **options):
-    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    options = {"search_steps": 5, "budget": 0.5, **options}
-    return Compression(generator, X, **options).attach(optimizer), optimizer
+    return training(generator, **{"search_steps": 5, "budget": 0.5, **options})
 
 
 # -- the page ------------------------------------------------------------------

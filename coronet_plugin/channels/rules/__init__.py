@@ -1,4 +1,4 @@
-"""What each torch function does to the channels: one rule per kind of function.
+"""The effect of each torch function on the channels: one rule per kind of function.
 
 A rule gets the running :class:`~coronet_plugin.channels.propagation.Propagation` and a call,
 merges, reorders or passes on channel ids, and returns the layouts of the results.
