@@ -14,7 +14,7 @@ from coronet_plugin import cost_of, example_input, find_channels
 from coronet_plugin.channels.cut import masked, on_device, slim
 from coronet_plugin.generators.stock import build_generator
 
-SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64}
+SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64, "mobile_resnet_6blocks": 64}
 
 
 def trained_looking(netG: str, norm: str, ngf: int = 8) -> nn.Module:
