@@ -39,6 +39,8 @@ GENERATOR_PREFIX = "G"
 _TESTS = "it only tests, and there is nothing to compress"
 NO_BASES = {"coronet": "it would wrap itself", "test": _TESTS, "slim_test": _TESTS, "base": "it is no model"}
 """Model types that can be no base, and why."""
+BOTH_WAYS = ("lambda_A", "lambda_B", "lambda_identity")
+"""Options for the weights of losses that translate there and back."""
 
 
 class HostModel(Protocol):
@@ -273,6 +275,17 @@ def one_line_of_norms(training: bool) -> Iterator[None]:
             else "test.py gives one image at a time: use --eval, or larger images"
         )
         raise DataError(f"a norm layer was given one value per channel ({what}); {remedy}") from error
+
+
+@contextlib.contextmanager
+def one_way(opt: Any, active: bool) -> Iterator[None]:
+    """While this lasts, if ``active``, CycleGAN's losses of cycles and of identity weigh nothing."""
+    weights = {name: getattr(opt, name) for name in BOTH_WAYS if active and hasattr(opt, name)}
+    vars(opt).update(dict.fromkeys(weights, 0.0))
+    try:
+        yield
+    finally:
+        vars(opt).update(weights)
 
 
 @contextlib.contextmanager

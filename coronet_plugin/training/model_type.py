@@ -27,7 +27,7 @@ from coronet_plugin.compression import Compression, shared_goal
 from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.files import settle, together
-from coronet_plugin.methods import Events
+from coronet_plugin.methods import Events, Sample
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
 from coronet_plugin.runs import tested
@@ -35,6 +35,7 @@ from coronet_plugin.training import host, provenance
 from coronet_plugin.training import state as training_state
 from coronet_plugin.training.average import AVERAGE, Average
 from coronet_plugin.training.guard import Guard
+from coronet_plugin.training.holdout import Holdout
 from coronet_plugin.training.options import (
     REMEMBERED,
     TrainingOptions,
@@ -52,6 +53,7 @@ class CompressedModel:
     """Mixed in front of a host's model class, :class:`~coronet_plugin.training.host.HostModel`."""
 
     compressions: dict[str, Compression]
+    _holdout: Holdout | None = None
     # what every host's model class has
     opt: Any
     isTrain: bool
@@ -96,6 +98,7 @@ class CompressedModel:
         host.scale_learning_rates_(optimizers.values(), options.lr_factor)
         examples = {name: self._example(name, network) for name, network in networks.items()}
         shares = self._shares(networks, examples) if options.shared_budget else {}
+        held_out = self._hold_out(tuple(networks))
         for name, network in networks.items():
             compression = Compression(
                 network,
@@ -115,6 +118,7 @@ class CompressedModel:
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
+            compression.method.held_out = held_out.get(name, ())
             self.compressions[name] = compression
             if not self.opt.continue_train:
                 self._announce(name)
@@ -176,15 +180,32 @@ class CompressedModel:
             found.append(Rounding(self._steps(host.total_epochs(self.opt)) - steps + 1, steps, name))
         return found
 
+    def _hold_out(self, names: Sequence[str]) -> dict[str, list[Sample]]:
+        """Training pictures that are not trained on, by generator, for a method that asks for some."""
+        share = getattr(self._options.config, "holdout", 0.0)
+        if not share:
+            return {}
+        holdout = Holdout(self.opt, share)
+        samples = holdout.samples(self, names)
+        self._holdout = holdout  # from here on
+        return samples
+
     def _example(self, name: str, network: nn.Module) -> Any:
         """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
         own = getattr(self, "coronet_example", None)
         return own(name) if own else host.example(network, self.opt)
 
     # -- training --------------------------------------------------------
+    def set_input(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Take a batch; other pictures stand in for those that are held out."""
+        if self._holdout is not None:
+            batch = self._holdout.without(batch)
+        return super().set_input(batch, *args, **kwargs)  # type: ignore[misc]
+
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """Make one training step of the base model, then that of the methods."""
-        with host.one_line_of_norms(training=True):
+        one_way = any(c.method.one_way(c.steps + 1) for c in self.compressions.values())
+        with host.one_line_of_norms(training=True), host.one_way(self.opt, one_way):
             result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
         self.place.next_step()
         for name, compression in self.compressions.items():
