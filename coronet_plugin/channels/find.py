@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
 from coronet_plugin.channels.proof import prove
 from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
 from coronet_plugin.channels.rules import RULES
-from coronet_plugin.errors import PlanError, describe
+from coronet_plugin.errors import OptionError, PlanError, describe
 from coronet_plugin.sizes import wrong_size
 from coronet_plugin.wrappers import unwrap
 
@@ -65,6 +65,31 @@ def keep_frozen(plan: ChannelPlan, generator: nn.Module) -> ChannelPlan:
     return plan
 
 
+def units_of_features(
+    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], names: Sequence[str], run: Runner = call
+) -> dict[str, np.ndarray]:
+    """The unit of every channel that the modules ``names`` put out, ``PINNED`` where it never goes.
+
+    ``plan``: of the dense ``generator``, which is run on ``inputs``.
+
+    Raises:
+        OptionError: the generator has no such module, or its output's channels are not known.
+    """
+    state = _followed(unwrap(generator), inputs, run)
+    roots = np.array([state.find(index) for index in range(len(state.origins))])
+    units = np.full(len(roots), PINNED)  # by root
+    for name, axes in state.tensors.items():
+        for axis, ids in axes.items():
+            units[roots[ids]] = plan.slices[name][axis]
+    for name in names:
+        if name not in state.outputs:
+            known = ", ".join([each for each in state.outputs if each][:6])
+            raise OptionError(
+                f"{type(generator).__name__} has no layer {name!r} whose channels are known; it has {known}, ..."
+            )
+    return {name: units[roots[state.outputs[name]]] for name in names}
+
+
 def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> ChannelPlan:
     """The plan that propagation proposes, unproven; good for counting.
 
@@ -72,6 +97,10 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
         PlanError: the generator does not run on ``inputs``, or runs no layer of its own.
     """
     generator = unwrap(generator)
+    return _plan(generator, _followed(generator, inputs, run))
+
+
+def _followed(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Propagation:
     copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
     state = Propagation(copied, RULES)
     try:
@@ -89,7 +118,7 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
             f"the generator {type(generator).__name__} runs none of its own layers; "
             "define forward in its class, not on the object"
         )
-    return _plan(generator, state)
+    return state
 
 
 def cost_of(generator: nn.Module, example: Any) -> Cost:

@@ -134,6 +134,8 @@ class Propagation(TorchFunctionMode):
         self._batch = 1
         self.touched = False
         """Whether any parameter of the generator was used."""
+        self.outputs: dict[str, np.ndarray] = {}
+        """Ids of the channels of what every module put out last, where they are known."""
         named = [*self.generator.named_parameters(), *self.generator.named_buffers()]
         self._names = {id(tensor): name for name, tensor in named}
 
@@ -150,7 +152,7 @@ class Propagation(TorchFunctionMode):
         handles = []
         for name, module in self.generator.named_modules():
             handles.append(module.register_forward_pre_hook(self._enter(name)))
-            handles.append(module.register_forward_hook(self._leave))
+            handles.append(module.register_forward_hook(self._leave(name)))
         try:
             with torch.no_grad(), self:
                 out = run(self.generator, *inputs)
@@ -169,8 +171,14 @@ class Propagation(TorchFunctionMode):
 
         return hook
 
-    def _leave(self, *_: Any) -> None:
-        self._modules.pop()
+    def _leave(self, name: str) -> Callable[..., None]:
+        def hook(_: Any, inputs: Any, output: Any) -> None:
+            self._modules.pop()
+            layout = self._layouts.get(id(output))
+            if layout is not None:
+                self.outputs[name] = layout.ids
+
+        return hook
 
     @property
     def module(self) -> str:

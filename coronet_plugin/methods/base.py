@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from coronet_plugin.budget.goal import Share
 from coronet_plugin.channels.plan import ChannelPlan
@@ -27,6 +28,13 @@ class Task(NamedTuple):
     steps: int
 
 
+class Sample(NamedTuple):
+    """A picture to try a generator on: its ``inputs``, and the ``truth`` if that is known."""
+
+    inputs: tuple[Any, ...]
+    truth: Tensor | None = None
+
+
 class Method(Events):
     """Plain training: nothing happens until the cut. Other methods build on it.
 
@@ -42,6 +50,9 @@ class Method(Events):
     """Whether the generator's weights come from a hypernetwork."""
     lossless: ClassVar[bool] = False
     """Whether units that are not alive can be removed at any time without a change."""
+    held_out: Sequence[Sample] = ()
+    """Training pictures that are not trained on, for a method that chooses by trying; set before it begins.
+    A method that needs them has a setting ``holdout``, the fraction to be held out."""
 
     @dataclass(frozen=True)
     class Config:

@@ -4,6 +4,7 @@ In the order in which they come::
 
     begin            once, when the optimizer is known
     before_step      before the generator's first forward pass of every step
+    runs_with        then: the units with which it runs in this step
     extra_loss       after that pass: a loss from its inputs, its output and named intermediate features
     gradients        before the optimizer steps: all gradients are there
     after_step       after the optimizer has stepped
@@ -51,6 +52,14 @@ class Events:
 
     def before_step(self, step: int) -> None:
         """Optimizer step number ``step`` (from 1) comes, and the generator is about to run for it."""
+
+    def runs_with(self, step: int) -> np.ndarray | None:
+        """Units ``(units,)`` with which the generator runs in step number ``step``, as if cut to them.
+
+        Its parameters stay, and get the gradients. None: with all it has. In a training the method alone
+        says it.
+        """
+        return None
 
     def extra_loss(
         self, inputs: tuple[Any, ...], output: Any, features: Mapping[str, Tensor]

@@ -219,21 +219,31 @@ def steps_per_epoch(opt: Any) -> int:
     Hosts never pass it, so the data set is built once more to be counted. Several
     processes share an epoch.
     """
-    kind = _data_set(opt)
     with same_random_numbers():
-        if "opt" in inspect.signature(kind.__init__).parameters:
-            dataset = kind(opt)
-        else:
-            dataset = kind()
-            dataset.initialize(opt)
+        dataset = make_data_set(opt)
     images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
     batch = int(option(opt, "batch_size", "batchSize", default=1)) * world_size()
     return max(1, math.ceil(images / batch))
 
 
+def make_data_set(opt: Any) -> Any:
+    """The data set of ``opt.dataset_mode``, as the host makes it."""
+    kind = _data_set(opt)
+    if "opt" in inspect.signature(kind.__init__).parameters:
+        return kind(opt)
+    dataset = kind()
+    dataset.initialize(opt)
+    return dataset
+
+
+def is_paired(opt: Any) -> bool:
+    """Whether every picture has a partner that shows what is to be made of it."""
+    return option(opt, "dataset_mode") == "aligned"
+
+
 def remarks(opt: Any) -> list[str]:
     """What is odd about the pictures of the data set, where the host does not say it itself."""
-    if option(opt, "dataset_mode") != "aligned" or hasattr(_data_set(opt), "remarks"):
+    if not is_paired(opt) or hasattr(_data_set(opt), "remarks"):
         return []
     from coronet_plugin.pictures.survey import square_pairs
 
