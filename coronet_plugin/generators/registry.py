@@ -91,6 +91,10 @@ class Family:
         """What height and width of the input must be multiples of."""
         return 1
 
+    def taps(self, config: Any) -> tuple[str, ...]:
+        """Name the modules whose outputs are compared with a teacher's; none: where its stream is found."""
+        return ()
+
     def deduce(self, state: Mapping[str, Tensor]) -> Any:
         """Guess the config of the dense generator with the tensors ``state``, or None if it is none.
 

@@ -124,6 +124,10 @@ class ResnetFamily(StockFamily):
     def side_multiple(self, config: StockConfig) -> int:
         return 4
 
+    def taps(self, config: Any) -> tuple[str, ...]:
+        """The stream before the blocks and after each third of them, as in GAN Compression."""
+        return tuple(f"model.{9 + self.blocks * third // 3}" for third in range(4))
+
     def deduce(self, state: Mapping[str, Any]) -> StockConfig | None:
         kernels, found = kernels_of(state), {match[1] for match in map(BLOCK_KEY.match, state) if match}
         if len(found) != self.blocks or not kernels:

@@ -127,6 +127,13 @@ class UnetFamily(StockFamily):
     def side_multiple(self, config: StockConfig) -> int:
         return 2**self.downs
 
+    def taps(self, config: StockConfig) -> tuple[str, ...]:
+        """After the second and fourth halving, and what the skips of both come back with, as in OMGD."""
+        levels = ["model.model.1"]  # the second; each is in the one before
+        for _ in range(3):
+            levels.append(f"{levels[-1]}.model.3")
+        return (f"{levels[0]}.model.2", f"{levels[2]}.model.2", levels[3], levels[1])
+
     def deduce(self, state: Mapping[str, Any]) -> StockConfig | None:
         kernels = kernels_of(state)
         if len(kernels) != 2 * self.downs:

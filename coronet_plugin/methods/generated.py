@@ -69,7 +69,7 @@ class GeneratedWeights:
             {"params": list(self.hypernetwork.kernels.parameters())},
             {"params": list(self.hypernetwork.latents.parameters()), "weight_decay": 0.0},
         ]
-        self._optimizer = _companion(optimizer, optimizer.param_groups[group], groups)
+        self._optimizer = companion_optimizer(optimizer, optimizer.param_groups[group], groups)
 
     @torch.enable_grad()
     def take_gradients(self) -> None:
@@ -131,7 +131,7 @@ class GeneratedWeights:
             self._optimizer.load_state_dict(state["optimizer"])
 
 
-def _companion(
+def companion_optimizer(
     optimizer: torch.optim.Optimizer, group: Mapping[str, Any], groups: list[dict[str, Any]]
 ) -> torch.optim.Optimizer:
     """An optimizer of the same class and settings for other parameters."""
