@@ -2,14 +2,17 @@
 
 Trains pix2pix to colour emoji outlines twice with the same data, seed and steps: once
 as it is, once with ``--model coronet`` and a budget of a tenth of the multiply-adds.
-Every command is printed before it runs, so that each can be tried by hand. The last
-line of the output is the path of the page. Run it from anywhere, with the
+First a few steps of either are timed on this machine, and as many pictures are trained on as
+take the ``--minutes`` asked for. Every command is printed before it runs, so that each can be
+tried by hand. The last line of the output is the path of the page. Run it from anywhere, with the
 Python that has the package and its extras: ``python scripts/demo.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import shlex
 import subprocess
@@ -21,6 +24,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DENSE, COMPRESSED = "demo_dense", "demo_coronet"
+EPOCHS = 2
+FEWEST = 20
+"""Pictures an epoch that are worth a training."""
+TRIAL = 20
+"""Steps of each of the two epochs of a trial; the second tells what a step takes once all is warm."""
+STEP_RATIO = 0.85
+"""Seconds a step of the compressed training by those of the dense one, cautiously (docs/results.md)."""
+PROGRAMS = 5
+"""Programs that the demo starts, each of which takes a while to begin."""
 # How long OpenMP threads spin before they sleep (GNU's library, which PyTorch has on Linux). Sleeping
 # at once, as train.py asks for, halves the speed of networks this small on two free cores; its default,
 # spinning for long, makes a machine with other work crawl.
@@ -47,9 +59,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--dataroot", default="datasets/openmoji", help="aligned pairs (default: %(default)s)"
     )
     parser.add_argument(
-        "--epochs", type=int, default=2, help="epochs of each training (default: %(default)s)"
+        "--minutes",
+        type=float,
+        default=6.0,
+        help="how long all is to take on this machine, which is timed first (default: %(default)s)",
     )
-    parser.add_argument("--images", type=int, help="training pictures per epoch (default: all)")
+    parser.add_argument(
+        "--epochs", type=int, help=f"epochs of each training (default: {EPOCHS}, or what the minutes allow)"
+    )
+    parser.add_argument(
+        "--images", type=int, help="training pictures per epoch (default: what the minutes allow)"
+    )
     parser.add_argument("--size", type=int, default=96, help="pixels a side (default: %(default)s)")
     parser.add_argument(
         "--ngf", type=int, default=24, help="width of the dense generator (default: %(default)s)"
@@ -58,9 +78,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--search_epochs", type=float, help="--coronet_search_epochs (default: half of the epochs)"
     )
-    parser.add_argument(
-        "--hypernetwork", default="none", help="--coronet_hypernetwork (default: %(default)s)"
-    )
+    parser.add_argument("--method", default="coronet", help="--coronet_method (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: %(default)s)")
     parser.add_argument(
         "--quick", action="store_true", help="a toy run of seconds that only shows that it works"
@@ -69,8 +87,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--keep", action="store_true", help="do not repeat trainings that an earlier demo finished"
     )
     options = parser.parse_args(argv)
+    if not options.minutes > 0:
+        parser.error(f"--minutes must be above 0, not {options.minutes:g}")
     if options.quick:
         options.epochs, options.images, options.size, options.ngf = 2, 6, 32, 16
+    options.timed = options.epochs is None and options.images is None
+    options.epochs = options.epochs or EPOCHS
     return options
 
 
@@ -126,7 +148,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         "coronet_base": "pix2pix",
         "coronet_budget": options.budget,
         "coronet_search_epochs": f"{search:g}",
-        "coronet_hypernetwork": options.hypernetwork,
+        "coronet_method": options.method,
     }
     dense_test = {"model": "pix2pix", "netG": "resnet_6blocks", "ngf": options.ngf, "norm": "instance"}
     sizes = {"load_size": options.size, "crop_size": options.size}
@@ -161,6 +183,36 @@ def parts(options: argparse.Namespace) -> list[Part]:
             ),
         ),
     ]
+
+
+def fit_to_machine_(options: argparse.Namespace) -> None:
+    """Time a few steps and set how many pictures, and epochs where they are fast, fit the minutes."""
+    name, started = "demo_trial", time.perf_counter()
+    trial = argparse.Namespace(**{**vars(options), "images": TRIAL, "epochs": 2})
+    words = ("--model", "pix2pix", "--name", name, "--overwrite", *training(trial))
+    run(options, Part("time this machine", ("train.py", *words)))
+    whole = time.perf_counter() - started
+    log = ROOT / options.output / "checkpoints" / name / "loss_log.jsonl"
+    rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    seconds = [row["seconds"] for row in rows if row["epoch_iter"] == TRIAL]
+    step = (seconds[-1] - seconds[0]) / TRIAL
+    beginning = max(0.0, whole - 2 * TRIAL * step)
+    everything = len(list((ROOT / options.dataroot / "train").iterdir()))
+    options.epochs, options.images = planned(60 * options.minutes, step, beginning, everything)
+    steps = options.epochs * options.images
+    expected = PROGRAMS * beginning + steps * step * (1 + STEP_RATIO)
+    print(
+        f"a step takes {1000 * step:.0f} ms here: {options.epochs} epochs of {options.images} pictures "
+        f"each, about {expected / 60:.0f} min in all",
+        flush=True,
+    )
+
+
+def planned(seconds: float, step: float, beginning: float, pictures: int) -> tuple[int, int]:
+    """Epochs, and pictures of each, that fit ``seconds``: of a ``step``, and of a program's ``beginning``."""
+    steps = max(0.0, seconds - PROGRAMS * beginning) / (step * (1 + STEP_RATIO))
+    epochs = max(EPOCHS, math.ceil(steps / pictures))
+    return epochs, max(min(FEWEST, pictures), int(steps / epochs))
 
 
 def command_file(options: argparse.Namespace, part: Part) -> Path | None:
@@ -201,13 +253,15 @@ def run(options: argparse.Namespace, part: Part) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parse(argv)
+    options, started = parse(argv), time.perf_counter()
     folder = ROOT / options.output
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    if options.timed:
+        fit_to_machine_(options)
     todo = parts(options)
     times = [run(options, part) for part in todo]
-    report(zip(todo, times), sum(times))
+    report(zip(todo, times), time.perf_counter() - started)
     print((folder / "comparison" / "index.html").resolve(), flush=True)
 
 

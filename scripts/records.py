@@ -20,6 +20,38 @@ def write(rows: Sequence[dict[str, Any]], folder: Path, name: str, keys: Sequenc
         sheet.writerows(rows)
 
 
+def keep(path: Path, record: dict[str, Any]) -> None:
+    """Write the record of one run as it comes, and print it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record), flush=True)
+
+
+def write_study(
+    output: Path,
+    name: str,
+    variants: Iterable[str],
+    header: Sequence[str],
+    columns: Sequence[tuple[str, float, int]],
+) -> None:
+    """``name.jsonl`` and ``name.md`` from ``output/records``: a row for each task and variant.
+
+    ``columns``: key of a figure, factor, digits.
+    """
+    records = [json.loads(path.read_text()) for path in sorted((output / "records").glob("*.json"))]
+    (output / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    lines = []
+    for task in distinct(records, "task"):
+        for variant in variants:
+            rows = [r for r in records if (r["task"], r["variant"]) == (task, variant)]
+            found = [[factor * r[key] for r in rows if r.get(key) is not None] for key, factor, _ in columns]
+            cells = [mean_cell(v, digits) if v else "" for v, (*_, digits) in zip(found, columns)]
+            if rows:
+                lines.append([task, variant, str(len(rows)), *cells])
+    (output / f"{name}.md").write_text(table(header, lines) + "\n")
+    print((output / f"{name}.md").read_text())
+
+
 def distinct(rows: Sequence[dict[str, Any]], key: str) -> list[Any]:
     """What ``key`` is in any of the rows, in the order of their appearance."""
     return list(dict.fromkeys(row[key] for row in rows))

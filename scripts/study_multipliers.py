@@ -14,7 +14,6 @@ made of them.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -35,7 +34,7 @@ from coronet_plugin.evaluation.evaluate import evaluate_run  # noqa: E402
 from coronet_plugin.evaluation.features import load_extractor  # noqa: E402
 from coronet_plugin.generators.stock import build_generator  # noqa: E402
 from coronet_plugin.methods.implicit import Rates, draw  # noqa: E402
-from coronet_plugin.runs.run import find_run  # noqa: E402
+from coronet_plugin.runs.run import Run, find_run  # noqa: E402
 from scripts import records as records_of  # noqa: E402
 from scripts.compare_methods import TASKS, prepared  # noqa: E402
 
@@ -85,36 +84,40 @@ def run(task: str, data: Path, variant: str, seed: int, factor: str, output: Pat
     if kept.exists():
         return
     rates, options = (words.split() for words in VARIANTS[variant])
-    where = ["--name", name, "--checkpoints_dir", str(output / "checkpoints"), "--gpu_ids", "-1"]
-    words = [*TASKS[task].words(data, factor), *where, "--seed", str(seed), "--coronet_budget", "0.1"]
+    script = ["scripts/train_with_rates.py", "--rate_seed", str(SEED + seed), *rates, "--"]
+    words = [*task_words(task, data, factor, seed), "--coronet_method", "implicit", *options]
+    found, figures = judged(name, script, words, task, data, output)
+    record = {"task": task, "variant": variant, "seed": seed, "factor": factor, **figures}
+    if variant == "as the map gives them":
+        record["auc"] = auc(found.specs[TASKS[task].generator], size=TASKS[task].size, seed=SEED + seed)
+    records_of.keep(kept, record)
+
+
+def task_words(task: str, data: Path, factor: str, seed: int) -> list[str]:
+    """Options of train.py for a compressed run of a task at a budget of 0.1."""
+    words = [*TASKS[task].words(data, factor), "--seed", str(seed), "--coronet_budget", "0.1"]
     base = words[words.index("--model") + 1]
     words[words.index("--model") + 1] = "coronet"
-    words += ["--coronet_base", base, "--coronet_method", "implicit", *options]
-    call("scripts/train_with_rates.py", "--rate_seed", str(SEED + seed), *rates, "--", *words)
+    return [*words, "--coronet_base", base]
+
+
+def judged(
+    name: str, script: list[str], words: list[str], task: str, data: Path, output: Path
+) -> tuple[Run, dict[str, Any]]:
+    """Train by ``script`` with ``words``, translate the test pictures with averaged weights, and measure."""
+    where = ["--name", name, "--checkpoints_dir", str(output / "checkpoints"), "--gpu_ids", "-1"]
+    call(*script, *where, *words)
     size = str(TASKS[task].size)
-    test = [
-        "--model",
-        "coronet",
-        *where,
-        "--results_dir",
-        str(output / "results"),
-        "--epoch",
-        "latest_average",
-    ]
-    test += ["--dataroot", str(data), "--crop_size", size, "--load_size", size, "--num_test", "1000000"]
-    call("test.py", *test)
+    test = ["--model", "coronet", *where, "--results_dir", str(output / "results")]
+    test += ["--epoch", "latest_average", "--dataroot", str(data), "--num_test", "1000000"]
+    call("test.py", *test, "--crop_size", size, "--load_size", size)
     found = find_run(name, output / "checkpoints", output / "results", epoch="latest_average")
     (evaluation, *_) = evaluate_run(found, extractor=load_extractor(), cache_dir=output / "cache")
     assert evaluation.distance is not None
-    record: dict[str, Any] = {"task": task, "variant": variant, "seed": seed, "factor": factor}
-    record |= {"kid": evaluation.distance.kid, "fid": evaluation.distance.fid}
+    figures: dict[str, Any] = {"kid": evaluation.distance.kid, "fid": evaluation.distance.fid}
     if evaluation.paired is not None:
-        record |= {"ssim": evaluation.paired.ssim, "l1": evaluation.paired.l1}
-    if variant == "as the map gives them":
-        record["auc"] = auc(found.specs[TASKS[task].generator], size=TASKS[task].size, seed=SEED + seed)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record), flush=True)
+        figures |= {"ssim": evaluation.paired.ssim, "l1": evaluation.paired.l1}
+    return found, figures
 
 
 def call(script: str, *words: str) -> None:
@@ -148,25 +151,11 @@ def auc(spec: Spec, size: int, seed: int) -> float:
 
 # -- tables ----------------------------------------------------------------------
 def write(output: Path) -> None:
-    records = [json.loads(path.read_text()) for path in sorted((output / "records").glob("*.json"))]
-    (output / "multipliers.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     header = ["task", "multipliers", "seeds", "KID x 1000", "SSIM", "L1", "AUC of survival"]
-    lines = []
-    for task in records_of.distinct(records, "task"):
-        for variant in VARIANTS:
-            rows = [r for r in records if (r["task"], r["variant"]) == (task, variant)]
-            if rows:
-                lines.append([task, variant, str(len(rows)), *(_cell(rows, *column) for column in COLUMNS)])
-    (output / "multipliers.md").write_text(records_of.table(header, lines) + "\n")
-    print((output / "multipliers.md").read_text())
+    records_of.write_study(output, "multipliers", VARIANTS, header, COLUMNS)
 
 
 COLUMNS = (("kid", 1000, 1), ("ssim", 1, 3), ("l1", 1, 3), ("auc", 1, 2))
-
-
-def _cell(rows: list[dict[str, Any]], key: str, factor: float, digits: int) -> str:
-    values = [factor * row[key] for row in rows if row.get(key) is not None]
-    return records_of.mean_cell(values, digits) if values else ""
 
 
 if __name__ == "__main__":

@@ -91,6 +91,46 @@ def units_of_features(
     return {name: units[roots[state.outputs[name]]] for name in names}
 
 
+TAPS = 4
+"""Places at which features are compared where no family names them."""
+
+
+def find_taps(
+    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], run: Runner = call
+) -> tuple[str, ...]:
+    """Modules that put out the stream of most layers, evenly spaced through the forward pass.
+
+    The stream of a ResNet is what all its blocks write. Where no channels are made by several layers, each
+    set is a stream for itself. Of modules that follow each other with the same channels (a convolution, its
+    norm, its activation, the block around them) the outermost counts, and of these the last. ``plan``: of
+    the dense ``generator``.
+
+    Raises:
+        OptionError: none of its channels can be removed, or modules put out none of those.
+    """
+    outputs = {name: ids for name, ids in _followed(unwrap(generator), inputs, run).outputs.items() if name}
+    found = units_of_features(generator, plan, inputs, list(outputs), run)
+    sets = sorted(plan.prunable, key=lambda s: len(s.producers), reverse=True)
+    shared = [s for s in sets if len(s.producers) == len(sets[0].producers) > 1][:1] or sets
+    places: list[tuple[str, bool]] = []
+    before: list[int] = []
+    for name, units in found.items():
+        mine = any(np.array_equal(np.unique(units), np.arange(s.start, s.slice.stop)) for s in shared)
+        if before != units.tolist():
+            places.append((name, mine))
+        elif name.count(".") <= places[-1][0].count("."):
+            places[-1] = (name, mine)
+        before = units.tolist()
+    names = [name for name, mine in places if mine]
+    if not names:
+        raise OptionError(
+            f"{type(generator).__name__} has no layer whose features are known to be comparable with a "
+            "teacher's; name some with --coronet_distill_taps"
+        )
+    spread = np.linspace(0, len(names) - 1, min(TAPS, len(names))).round().astype(int)
+    return tuple(names[i] for i in spread)
+
+
 def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> ChannelPlan:
     """The plan that propagation proposes, unproven; good for counting.
 

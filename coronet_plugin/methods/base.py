@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -53,6 +53,8 @@ class Method(Events):
     held_out: Sequence[Sample] = ()
     """Training pictures that are not trained on, for a method that chooses by trying; set before it begins.
     A method that needs them has a setting ``holdout``, the fraction to be held out."""
+    narrows: Callable[[], None] = staticmethod(lambda: None)
+    """To be called before anything is taken from the dense generator, but for a removal; set when made."""
 
     @dataclass(frozen=True)
     class Config:

@@ -8,6 +8,7 @@ In the order in which they come::
     extra_loss       after that pass: a loss from its inputs, its output and named intermediate features
     gradients        before the optimizer steps: all gradients are there
     after_step       after the optimizer has stepped
+    narrowing        the generator is dense for the last time
     gated            the method multiplied what reads each channel
     resized          parameters were replaced by smaller ones
     finish           the search is over, the generator is cut; may give another module to go on with
@@ -42,6 +43,10 @@ class Events:
     """Set before :meth:`begin`, and again when another module takes its place."""
     plan: ChannelPlan
     """Of the dense generator; set with it."""
+    inputs: tuple[Any, ...]
+    """An example of what the generator is run on; set with it."""
+    architecture: Mapping[str, Any]
+    """What a spec says of the generator; set with it."""
     required: ClassVar[bool] = False
     """Whether a training that had it cannot go on without it, nor one without it with it."""
     taps: Sequence[str] = ()
@@ -77,6 +82,12 @@ class Events:
 
     def after_step(self, step: int) -> None:
         """Optimizer step number ``step`` (from 1) was made."""
+
+    def narrowing(self, step: int) -> None:
+        """After ``step`` steps the method is about to take something from the dense generator.
+
+        It may come more than once, and comes again when a saved training is put back.
+        """
 
     def gated(self, plan: ChannelPlan, factor: np.ndarray) -> None:
         """What reads each unit of ``plan`` was multiplied by its ``factor`` ``(units,)``, by no gradient."""

@@ -28,13 +28,13 @@ from coronet_plugin.budget.goal import Goal
 from coronet_plugin.channels.cut import copy_with, narrowed
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
-from coronet_plugin.checkpoint.upstream import recognise_generator
 from coronet_plugin.distributed import say
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.methods.base import Method, Task
+from coronet_plugin.methods.distillation import Distillation
 from coronet_plugin.methods.events import Events
-from coronet_plugin.methods.lesson import Lesson, output_loss, run
 from coronet_plugin.methods.registry import method
+from coronet_plugin.methods.similarity import Terms
 from coronet_plugin.methods.width_space import SPACES as PUBLISHED_SPACES
 from coronet_plugin.methods.width_space import Evolution, Space, Widths, best_widths, fractions_of
 from coronet_plugin.settings import setting
@@ -104,8 +104,8 @@ class GanCompression(Method):
         )
         taps: str = setting(
             "",
-            "names of the layers whose features are matched, separated by commas, such as model.9,model.12 "
-            "(default: the family's)",
+            "names of the modules whose outputs are compared with the teacher's, separated by commas, such "
+            "as model.9,model.12 (default: the family's, else where the widest stream is written)",
         )
         lambda_distill: float | None = setting(
             None,
@@ -167,7 +167,11 @@ class GanCompression(Method):
         self.rank = np.concatenate([np.arange(s.units) for s in self.plan.prunable] or [np.arange(0)])
         """Place of every unit in its set; students have the first ones."""
         self.seed = torch.initial_seed() % 2**32
-        self.lesson = Lesson(config.lambda_distill, config.lambda_recon, self._taps())
+        self.teacher: nn.Module | None = None
+        """One that was trained before, given before the method begins."""
+        terms = Terms(features=config.lambda_distill, output=config.lambda_recon)
+        taps = [name.strip() for name in config.taps.split(",") if name.strip()]
+        self.distillation = Distillation(None, terms, taps)
         self._began = False
         self._initial: dict[str, Tensor] = {}
         self._optimizer: torch.optim.Optimizer | None = None
@@ -178,25 +182,14 @@ class GanCompression(Method):
         return float(before / (before + config.finetune_part))
 
     def companions(self) -> list[Events]:
-        return [self.lesson]
-
-    def _taps(self) -> tuple[str, ...]:
-        given = tuple(name.strip() for name in self.config.taps.split(",") if name.strip())
-        found = None if given else recognise_generator(self.generator.state_dict(), {})
-        taps = given if found is None else found[0].taps(found[1])
-        if not taps:
-            raise OptionError(
-                f"{type(self.generator).__name__} is of no family that names layers to learn from; name some "
-                "by --coronet_taps"
-            )
-        return taps
+        return [self.distillation]
 
     # -- stages ----------------------------------------------------------
     def stage(self, step: int) -> str:
         """What step number ``step`` (from 1) belongs to."""
         config = self.config
         parts = {TEACH: config.teacher_part, DISTILL: config.distill_part, SUPERNET: config.supernet_part}
-        if self.lesson.given:
+        if self.teacher is not None:
             parts[TEACH] = 0.0
         end, total = 0.0, sum(parts.values())
         for name, part in parts.items():
@@ -220,10 +213,10 @@ class GanCompression(Method):
 
     def _begin_students(self) -> None:
         """Let what was trained so far be the teacher, and begin with a student's weights."""
-        if self.lesson.teacher is None:
-            self.lesson.teacher = copy_with(self.generator)
+        if self.teacher is None:
+            self.distillation.teach_(copy_with(self.generator))
         if self.config.pipeline == FULL:
-            self._take_over(self.lesson.teacher)
+            self._take_over(self.teacher or self.generator)
         elif self._initial:
             self.generator.load_state_dict(self._initial)
         self._initial = {}
@@ -245,19 +238,21 @@ class GanCompression(Method):
     def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         if not self.held_out:
             raise OptionError(
-                "gan_compression chooses widths by pictures that are not trained on; give them before attach(): "
-                "compression.method.held_out = [Sample((x,), y), ...]"
+                "gan_compression chooses widths by pictures that are not trained on; give some before "
+                "attach(): compression.method.held_out = [Sample((x,), y), ...]"
             )
         self._optimizer = optimizer
-        self.lesson.seed = self.seed
-        self.lesson.look_at_(self.inputs)
+        if self.teacher is not None:
+            self.distillation.learn_from(self.teacher)
 
     def runs_with(self, step: int) -> np.ndarray | None:
-        stage = self.stage(step)
-        self.lesson.units = None
-        if stage != TEACH:
-            self.lesson.units = self._alive(self.widths(step))
-        return self.lesson.units
+        self.distillation.alive = None
+        if self.stage(step) != TEACH:
+            self.distillation.alive = self._alive(self.widths(step))
+        return self.distillation.alive
+
+    def finish(self) -> None:
+        self.distillation.alive = None
 
     def widths(self, step: int) -> Widths:
         """Of the student of step number ``step``; the same however often one asks."""
@@ -289,8 +284,8 @@ class GanCompression(Method):
         with _still(self.generator):
             best = best_widths(self.space, self._fits, error, how, np.random.default_rng((self.seed, 0)))
         say(
-            f"coronet: gan_compression tried {len(tried)} of {self.space.size} widths on {len(self.held_out)} "
-            f"pictures held out: units {'_'.join(map(str, best))}"
+            f"coronet: gan_compression tried {len(tried)} of {self.space.size} widths on "
+            f"{len(self.held_out)} pictures held out: units {'_'.join(map(str, best))}"
             + (f", error {tried[best]:.4g}, of the worst {max(tried.values()):.4g}" if best in tried else "")
         )
         return self._alive(best)
@@ -305,18 +300,18 @@ class GanCompression(Method):
         """
         distances = []
         with narrowed(self.generator, self.plan, alive):
-            for sample, wanted in zip(self.held_out, self._targets()):
-                outputs = list(tensors_in(self.generator(*sample.inputs)))
-                distances.append(float(output_loss(outputs, wanted)))
+            for sample, wanted in zip(self.held_out, self._wanted()):
+                output = next(tensors_in(self.generator(*sample.inputs)))
+                distances.append(float((output - wanted).abs().mean()))
         return float(np.mean(distances))
 
-    def _targets(self) -> Iterator[list[Tensor]]:
+    def _wanted(self) -> Iterator[Tensor]:
         for sample in self.held_out:
-            if sample.truth is not None:
-                yield [sample.truth]
+            if sample.truth is None:
+                assert self.distillation.teacher is not None
+                yield next(tensors_in(self.distillation.teacher(sample.inputs)[0]))
             else:
-                assert self.lesson.teacher is not None
-                yield run(self.lesson.teacher, sample.inputs)[1]
+                yield sample.truth
 
     # -- saving ----------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
@@ -358,9 +353,9 @@ def _space(goal: Goal, config: Any) -> Space:
     least = goal.meter(space.alive(goal, rank, space.smallest))
     if least > goal.target:
         raise BudgetError(
-            f"budget {goal.budget.text} is outside the search space {config.space}: its narrowest generator is "
-            f"{least / goal.dense:.3g} of the dense one; give fractions of the width that go lower, such as "
-            "--coronet_space 1,0.5,0.25,0.125"
+            f"budget {goal.budget.text} is outside the search space {config.space}: its narrowest generator "
+            f"is {least / goal.dense:.3g} of the dense one; give fractions of the width that go lower, such "
+            "as --coronet_space 1,0.5,0.25,0.125"
         )
     return space
 

@@ -132,6 +132,8 @@ class Gates(Method):
                 # the schedule begins when the first are gone, and what is given up now counts for then
                 progress = (step - warm_up) / max(1.0, self.steps - warm_up - fading)
                 given_up = torch.from_numpy(~self.goal.choose(progress)) & (self._shrinkage == 0)
+                if given_up.any() and not self._shrinkage.any():
+                    self.narrows()
                 self._shrinkage[given_up] = 1 / min(round(fading), left)
         if self._shrinkage.any():
             before = self.latents

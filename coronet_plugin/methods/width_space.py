@@ -79,8 +79,8 @@ class Space:
         groups = tuple(_groups(goal))
         if len(fractions) not in (1, len(groups)):
             raise OptionError(
-                f"this space is for {len(fractions)} groups of channel sets, the generator has {len(groups)}; "
-                "choose a --coronet_space of one list"
+                f"this space is for {len(fractions)} groups of channel sets, the generator has {len(groups)}"
+                "; choose a --coronet_space of one list"
             )
         lists = list(fractions) * (len(groups) // len(fractions))
         return cls(groups, tuple(_choices(goal, group[0], each) for group, each in zip(groups, lists)))

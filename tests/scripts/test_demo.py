@@ -45,6 +45,23 @@ def test_epochs_are_those_asked_for(demo: ModuleType, epochs: int) -> None:
     assert int(dense["--n_epochs"]) + int(dense["--n_epochs_decay"]) == epochs
 
 
+def test_what_is_planned_fits_the_minutes(demo: ModuleType) -> None:
+    """More pictures on a faster machine, then more epochs; a machine that is too slow trains on a few."""
+    for step in (0.02, 0.05, 0.2):
+        epochs, images = demo.planned(360, step, beginning=5, pictures=1000)
+        expected = demo.PROGRAMS * 5 + epochs * images * step * (1 + demo.STEP_RATIO)
+        assert 0.85 * 360 < expected <= 360, step
+    assert demo.planned(360, 0.02, 5, 1000)[0] > demo.planned(360, 0.05, 5, 1000)[0] >= demo.EPOCHS
+    assert demo.planned(60, 5.0, 20, 1000) == (demo.EPOCHS, demo.FEWEST)
+
+
+def test_the_machine_is_timed_unless_the_training_is_said(demo: ModuleType) -> None:
+    assert demo.parse([]).timed and demo.parse([]).minutes == 6
+    assert not any(demo.parse(words).timed for words in (["--quick"], ["--epochs", "1"], ["--images", "9"]))
+    with pytest.raises(SystemExit):
+        demo.parse(["--minutes", "0"])
+
+
 def test_keep_repeats_what_was_changed(demo: ModuleType, tmp_path: Path) -> None:
     def kept(*options: str) -> bool:
         parsed = demo.parse(["--output", str(tmp_path), "--keep", *options])

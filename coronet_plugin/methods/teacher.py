@@ -1,0 +1,106 @@
+"""A frozen generator whose outputs and features are looked at, and what its student must share with it."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from coronet_plugin.channels.cut import copy_with, on_device
+from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.errors import OptionError, describe
+
+
+class Teacher:
+    """A frozen generator: ``teacher(inputs)`` gives its output and the features of ``taps`` by name.
+
+    Norms go by the statistics of the batch, as in training, whatever else a mode changes (dropout) is off;
+    it leaves the random state and its own buffers as they are. The ``module`` is kept, and changed to that.
+    """
+
+    def __init__(self, module: nn.Module, taps: Sequence[str]) -> None:
+        self.module = module.requires_grad_(False).eval()
+        self.taps = tuple(taps)
+        self._features: dict[str, Tensor] = {}
+        for each in module.modules():
+            if isinstance(each, _NormBase):
+                each.train()
+                each.momentum = 0.0
+        for name in self.taps:
+            try:
+                module.get_submodule(name).register_forward_hook(self._keep(name))
+            except AttributeError as error:
+                raise OptionError(
+                    f"the teacher {type(module).__name__} has no layer {name!r} to compare; give one of the "
+                    "student's architecture"
+                ) from error
+
+    def _keep(self, name: str) -> Callable[..., None]:
+        def keep(_: nn.Module, inputs: Any, output: Any) -> None:
+            self._features[name] = output
+
+        return keep
+
+    def __call__(self, inputs: tuple[Any, ...]) -> tuple[Any, dict[str, Tensor]]:
+        first = next(tensors_in(inputs))
+        if next(self.module.parameters()).device != first.device:
+            self.module.to(first.device)
+        devices = [first.device] if first.is_cuda else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            output = self.module(*inputs)
+        features, self._features = self._features, {}
+        return output, features
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state, on the CPU."""
+        return {name: tensor.detach().cpu() for name, tensor in self.module.state_dict().items()}
+
+    def fingerprint(self) -> int:
+        """A number that differs between teachers."""
+        number = 0
+        for tensor in self.tensors().values():
+            number = zlib.crc32(tensor.float().contiguous().numpy().tobytes(), number)
+        return number
+
+
+def matching_widths(
+    teacher: nn.Module, taps: Sequence[str], generator: nn.Module, inputs: tuple[Any, ...]
+) -> dict[str, int]:
+    """Channels of the teacher's features by tap, for a ``generator`` that is run on ``inputs``.
+
+    Raises:
+        OptionError: a teacher that is not run on the same, or that gives other shapes.
+    """
+    kind = type(teacher).__name__
+    given = on_device(inputs, "cpu")
+    student = Teacher(copy_with(generator).cpu(), taps)
+    judged = Teacher(copy_with(teacher).cpu(), taps)
+    try:
+        output, features = judged(given)
+    except Exception as error:
+        raise OptionError(
+            f"the teacher {kind} does not run on what the generator takes ({describe(error)}); give one of "
+            "its architecture and direction"
+        ) from error
+    expected, mine = student(given)
+    for what, theirs, own in (
+        *zip(itertools.repeat("output"), tensors_in(output), tensors_in(expected)),
+        *((f"features of {name}", features.get(name), mine.get(name)) for name in taps),
+    ):
+        found, wanted = _shape(theirs), _shape(own)
+        same = found == wanted if what == "output" else found[2:] == wanted[2:] and len(found) == 4
+        if not same:
+            raise OptionError(
+                f"the teacher {kind} gives {what} of shape {found} where the generator gives {wanted}; give "
+                "one of its architecture and direction, and taps that are feature maps (N, C, H, W)"
+            )
+    return {name: features[name].shape[1] for name in taps}
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
