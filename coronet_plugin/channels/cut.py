@@ -246,7 +246,9 @@ def narrowed(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> Iter
                 vars(module)[name] = parts[tensor]  # found before the module's own
                 shadows.append((vars(module), name))
     _follow_(generator, plan, alive)
-    resized = [(now, k, old[k]) for now, old in before for k in old if isinstance(old[k], int) and now[k] != old[k]]
+    resized = [
+        (now, k, old[k]) for now, old in before for k in old if isinstance(old[k], int) and now[k] != old[k]
+    ]
     try:
         yield
     finally:

@@ -85,7 +85,8 @@ def units_of_features(
         if name not in state.outputs:
             known = ", ".join([each for each in state.outputs if each][:6])
             raise OptionError(
-                f"{type(generator).__name__} has no layer {name!r} whose channels are known; it has {known}, ..."
+                f"{type(generator).__name__} has no layer {name!r} whose channels are known; "
+                f"it has {known}, ..."
             )
     return {name: units[roots[state.outputs[name]]] for name in names}
 

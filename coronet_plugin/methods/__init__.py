@@ -8,10 +8,19 @@ how one is added stands in docs/methods.md.
 from __future__ import annotations
 
 # isort: off
-from coronet_plugin.methods import gates, implicit, gated, published, uniform, random, magnitude
+from coronet_plugin.methods import (
+    gates,
+    implicit,
+    gated,
+    published,
+    uniform,
+    random,
+    magnitude,
+    gan_compression,
+)
 
 # isort: on
-from coronet_plugin.methods.base import Method, Task
+from coronet_plugin.methods.base import Method, Sample, Task
 from coronet_plugin.methods.events import Events
 from coronet_plugin.methods.registry import configure, find, method, names
 from coronet_plugin.settings import setting
@@ -19,9 +28,11 @@ from coronet_plugin.settings import setting
 __all__ = [
     "Events",
     "Method",
+    "Sample",
     "Task",
     "configure",
     "find",
+    "gan_compression",
     "gated",
     "gates",
     "implicit",

@@ -68,6 +68,15 @@ class Method(Events):
         """Who takes part in the training because of this method, beyond the cut too."""
         return []
 
+    @classmethod
+    def search_share(cls, config: Any) -> float:
+        """Part of a training that the search takes if nothing else is asked."""
+        return 0.5
+
+    def one_way(self, step: int) -> bool:
+        """Whether translations there and back are of no account in step number ``step``, of all."""
+        return False
+
     def score(self) -> np.ndarray:
         """Worth of every unit, ``(units,)``; minus infinity for what is given up."""
         return np.ones(self.plan.units)

@@ -47,7 +47,7 @@ class Listening:
         if self._narrowing:
             self._handles.append(generator.register_forward_hook(_Hook(self._widen), always_call=True))
         for name in {name: None for part in self._losing for name in part.taps}:
-            self._handles.append(_module(generator, name).register_forward_hook(_Hook(self._keep(name))))
+            self._handles.append(submodule(generator, name).register_forward_hook(_Hook(self._keep(name))))
         if self._losing:
             self._handles.append(generator.register_forward_hook(_Hook(self._after)))
 
@@ -114,7 +114,8 @@ def _adding(extra: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda gradient: gradient + extra.to(gradient.dtype)
 
 
-def _module(generator: nn.Module, name: str) -> nn.Module:
+def submodule(generator: nn.Module, name: str) -> nn.Module:
+    """The module ``name``. Raises OptionError if there is none."""
     try:
         return generator.get_submodule(name)
     except AttributeError as error:

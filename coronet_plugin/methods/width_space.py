@@ -85,6 +85,13 @@ class Space:
         lists = list(fractions) * (len(groups) // len(fractions))
         return cls(groups, tuple(_choices(goal, group[0], each) for group, each in zip(groups, lists)))
 
+    @classmethod
+    def exactly(cls, goal: Goal) -> Space:
+        """The space of the widths that ``goal`` ends with in any case."""
+        return cls(
+            tuple((i,) for i in range(len(goal.widths.floors))), tuple((w,) for w in goal.widths.floors)
+        )
+
     @property
     def size(self) -> int:
         """How many widths there are."""
@@ -171,6 +178,7 @@ def best_widths(
     The narrowest of all must fit. Each is judged once; an error that is no number is the worst.
     """
     fits = functools.cache(fits)
+    draw = functools.partial(space.draw, random, how.weight)
 
     @functools.cache
     def judged(widths: Widths) -> float:
@@ -179,13 +187,13 @@ def best_widths(
 
     if space.size <= how.whole:
         return min((w for w in _product(space.choices) if fits(w)), key=judged)
-    members = [_fitting(space, fits, random, lambda: space.draw(random, how.weight)) for _ in range(how.population)]
+    members = [_fitting(space, fits, random, draw) for _ in range(how.population)]
     for _ in range(how.generations):
         parents = sorted(members, key=judged)[: max(1, round(how.parents * how.population))]
-        make = functools.partial(_fitting, space, fits, random)
-        half = how.population // 2
-        mutants = [make(lambda: _mutated(space, random, parents, how.mutation)) for _ in range(half)]
-        members = [*parents, *mutants, *(make(lambda: _crossed(random, parents)) for _ in range(half))]
+        mutated = functools.partial(_mutated, space, random, parents, how.mutation)
+        crossed = functools.partial(_crossed, random, parents)
+        makers = [make for make in (mutated, crossed) for _ in range(how.population // 2)]
+        members = [*parents, *(_fitting(space, fits, random, make) for make in makers)]
     return min(members, key=judged)
 
 
@@ -211,13 +219,11 @@ def _fitting(
     return widths
 
 
-def _mutated(
-    space: Space, random: np.random.Generator, parents: Sequence[Widths], chance: float
-) -> Widths:
-    parent, other = parents[random.integers(len(parents))], space.draw(random)
+def _mutated(space: Space, random: np.random.Generator, parents: Sequence[Widths], chance: float) -> Widths:
+    parent, other = parents[int(random.integers(len(parents)))], space.draw(random)
     return tuple(b if random.random() < chance else a for a, b in zip(parent, other))
 
 
 def _crossed(random: np.random.Generator, parents: Sequence[Widths]) -> Widths:
-    one, two = (parents[random.integers(len(parents))] for _ in range(2))
+    one, two = (parents[int(random.integers(len(parents)))] for _ in range(2))
     return tuple(b if random.random() < 0.5 else a for a, b in zip(one, two))

@@ -38,8 +38,8 @@ class Holdout:
         lists = _paths_of(self._dataset)
         if not lists:
             raise DataError(
-                f"--dataset_mode {opt.dataset_mode}: the data set has no list of paths to hold pictures out of; "
-                "choose another --coronet_method"
+                f"--dataset_mode {opt.dataset_mode}: the data set has no list of paths to hold pictures out "
+                "of; choose another --coronet_method"
             )
         self.paths = {path for paths in lists for path in _some(paths, share)}
         """Of the pictures that are held out."""

@@ -50,7 +50,9 @@ def test_keys_are_those_of_gan_compression():
     keys = list(build_generator(3, 3, 4, "mobile_resnet_9blocks", "instance", use_dropout=True).state_dict())
     assert keys == list(build_generator(3, 3, 4, "mobile_resnet_9blocks", "instance").state_dict())
     block = [key for key in keys if key.startswith("model.10.") and key.endswith("weight")]
-    assert block == [f"model.10.conv_block.{place}.conv.{layer}.weight" for place in (1, 6) for layer in (0, 2)]
+    assert block == [
+        f"model.10.conv_block.{place}.conv.{layer}.weight" for place in (1, 6) for layer in (0, 2)
+    ]
     outside = [key for key in keys if "conv_block" not in key and key.endswith("weight")]
     assert outside == [f"model.{place}.weight" for place in (1, 4, 7, 19, 22, 26)]
 

@@ -49,7 +49,11 @@ def test_widths_of_a_published_generator_cost_what_it_does(goal, config_str, par
 
 @pytest.mark.parametrize("netG", ["resnet_6blocks", "unet_128"])
 def test_other_generators_have_groups_too(netG):
-    goal = goal_of(netG, 16) if netG != "unet_128" else shared_goal([build_generator(3, 3, 8, netG)], [torch.rand(1, 3, 128, 128)], 0.5)
+    goal = (
+        goal_of(netG, 16)
+        if netG != "unet_128"
+        else shared_goal([build_generator(3, 3, 8, netG)], [torch.rand(1, 3, 128, 128)], 0.5)
+    )
     space = Space.of(goal, ((1.0, 0.5),))
     assert sorted(itertools.chain(*space.groups)) == list(range(len(goal.plan.prunable)))
     for group in space.groups:
