@@ -110,7 +110,7 @@ class CompressedModel:
                 schedule=options.schedule or "",
                 gradual=True,
                 method=options.config,
-                companions=self._companions(name),
+                companions=self._companions(name, network),
                 prune_frozen=options.prune_frozen,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
@@ -162,10 +162,12 @@ class CompressedModel:
         )
         return dict(zip(networks, goal.shares))
 
-    def _companions(self, name: str) -> Sequence[Events]:
+    def _companions(self, name: str, network: nn.Module) -> Sequence[Events]:
         """Who takes part in the training of generator ``name`` besides the method."""
         options = self._options
         found: list[Events] = []
+        if options.teaching.distill:
+            found.append(options.teaching.companion(name, network, self.opt))
         if options.multipliers:
             steps = self._steps(options.search_epochs or 0.0)
             found.append(StepMultipliers(steps, Rates(options.multipliers)))
