@@ -91,16 +91,16 @@ class Family:
         """What height and width of the input must be multiples of."""
         return 1
 
-    def taps(self, config: Any) -> tuple[str, ...]:
-        """Name the modules whose outputs are compared with a teacher's; none: where its stream is found."""
-        return ()
-
     def deduce(self, state: Mapping[str, Tensor]) -> Any:
         """Guess the config of the dense generator with the tensors ``state``, or None if it is none.
 
         Whoever asks builds the guess and compares all tensors.
         """
         return self.default_config()
+
+    def taps(self, config: Any) -> tuple[str, ...]:
+        """Names of a few layers, first to last, by whose outputs a student is taught; or none."""
+        return ()
 
     def standalone(self, config: Any) -> Standalone | None:
         """What a file without the package needs, or None where no such file can be written."""

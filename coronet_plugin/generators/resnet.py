@@ -125,7 +125,7 @@ class ResnetFamily(StockFamily):
         return 4
 
     def taps(self, config: Any) -> tuple[str, ...]:
-        """The stream before the blocks and after each third of them, as in GAN Compression."""
+        """Behind the halvings and each third of the blocks, as in GAN Compression."""
         return tuple(f"model.{9 + self.blocks * third // 3}" for third in range(4))
 
     def deduce(self, state: Mapping[str, Any]) -> StockConfig | None:

@@ -50,6 +50,9 @@ class Method(Events):
     """Whether the generator's weights come from a hypernetwork."""
     lossless: ClassVar[bool] = False
     """Whether units that are not alive can be removed at any time without a change."""
+    teacher: nn.Module | None = None
+    """A trained generator to learn from; set before it begins. A method that can learn from one has a
+    setting ``teacher``, the name of a run."""
     held_out: Sequence[Sample] = ()
     """Training pictures that are not trained on, for a method that chooses by trying; set before it begins.
     A method that needs them has a setting ``holdout``, the fraction to be held out."""

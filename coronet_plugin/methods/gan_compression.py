@@ -167,8 +167,6 @@ class GanCompression(Method):
         self.rank = np.concatenate([np.arange(s.units) for s in self.plan.prunable] or [np.arange(0)])
         """Place of every unit in its set; students have the first ones."""
         self.seed = torch.initial_seed() % 2**32
-        self.teacher: nn.Module | None = None
-        """One that was trained before, given before the method begins."""
         terms = Terms(features=config.lambda_distill, output=config.lambda_recon)
         taps = [name.strip() for name in config.taps.split(",") if name.strip()]
         self.distillation = Distillation(None, terms, taps)
@@ -224,15 +222,18 @@ class GanCompression(Method):
             for parameter in self.generator.parameters():
                 self._optimizer.state.pop(parameter, None)
 
-    def _take_over(self, teacher: nn.Module) -> None:
-        try:
-            self.generator.load_state_dict(teacher.state_dict())
-        except RuntimeError as error:
+    def _check_teacher(self, teacher: nn.Module) -> None:
+        """Raises OptionError for a teacher whose weights cannot be taken over where they are to be."""
+        shapes = [{k: x.shape for k, x in net.state_dict().items()} for net in (teacher, self.generator)]
+        if self.config.pipeline == FULL and shapes[0] != shapes[1]:
             raise OptionError(
-                "--coronet_pipeline full begins with the teacher's weights, and the teacher is another "
+                "--coronet_pipeline full begins with the teacher's weights, and the teacher is of another "
                 "architecture or width than the generator; take 'fast', or a teacher like it"
-            ) from error
-        self.rank = ranks_by_l1(self.generator, self.plan, self.space, self.goal.goal)
+            )
+
+    def _take_over(self, teacher: nn.Module) -> None:
+        self.generator.load_state_dict(teacher.state_dict())
+        self.rank = ranks_by_l1(self.generator, self.plan, self.space)
 
     # -- students --------------------------------------------------------
     def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
@@ -244,6 +245,7 @@ class GanCompression(Method):
         self._optimizer = optimizer
         if self.teacher is not None:
             self.distillation.learn_from(self.teacher)
+            self._check_teacher(self.teacher)
 
     def runs_with(self, step: int) -> np.ndarray | None:
         self.distillation.alive = None
@@ -361,7 +363,7 @@ def _space(goal: Goal, config: Any) -> Space:
 
 
 @torch.no_grad()
-def ranks_by_l1(generator: nn.Module, plan: ChannelPlan, space: Space, goal: Goal) -> np.ndarray:
+def ranks_by_l1(generator: nn.Module, plan: ChannelPlan, space: Space) -> np.ndarray:
     """Place of every unit in its set by the L1 norm of the filters that make it, largest first: ``(units,)``.
 
     Layer by layer in the order of the forward pass: of each layer only those inputs count that the widest

@@ -27,7 +27,7 @@ from coronet_plugin.compression import Compression, shared_goal
 from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.files import settle, together
-from coronet_plugin.methods import Events, Sample
+from coronet_plugin.methods import Events, Method, Sample
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
 from coronet_plugin.runs import tested
@@ -45,7 +45,8 @@ from coronet_plugin.training.options import (
 )
 from coronet_plugin.training.place import Place
 from coronet_plugin.training.qat import Rounding
-from coronet_plugin.training.start import start_from
+from coronet_plugin.training.start import others_from, start_from
+from coronet_plugin.training.teaching import folder_of, teacher_of
 from coronet_plugin.training.watch import Watch
 
 
@@ -113,12 +114,13 @@ class CompressedModel:
                 schedule=options.schedule or "",
                 gradual=True,
                 method=options.config,
-                companions=self._companions(name),
+                companions=self._companions(name, network),
                 prune_frozen=options.prune_frozen,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
             compression.method.held_out = held_out.get(name, ())
+            self._give_teacher(name, network, compression.method)
             self.compressions[name] = compression
             if not self.opt.continue_train:
                 self._announce(name)
@@ -166,10 +168,12 @@ class CompressedModel:
         )
         return dict(zip(networks, goal.shares))
 
-    def _companions(self, name: str) -> Sequence[Events]:
+    def _companions(self, name: str, network: nn.Module) -> Sequence[Events]:
         """Who takes part in the training of generator ``name`` besides the method."""
         options = self._options
         found: list[Events] = []
+        if options.teaching.distill:
+            found.append(options.teaching.companion(name, network, self.opt))
         if options.multipliers:
             steps = self._steps(options.search_epochs or 0.0)
             found.append(StepMultipliers(steps, Rates(options.multipliers)))
@@ -189,6 +193,12 @@ class CompressedModel:
         samples = holdout.samples(self, names)
         self._holdout = holdout  # from here on
         return samples
+
+    def _give_teacher(self, name: str, network: nn.Module, method: Method) -> None:
+        """Give a method that learns from a trained run what that made of generator ``name``."""
+        run = getattr(self._options.config, "teacher", "")
+        if run:
+            method.teacher = teacher_of(run, name, network, self.opt, "teacher", alike=False)
 
     def _example(self, name: str, network: nn.Module) -> Any:
         """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
@@ -269,6 +279,8 @@ class CompressedModel:
             self.load_networks(self._epoch_name(opt))
         elif self._options.init_from:
             start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
+        elif getattr(self._options.config, "teacher", ""):
+            others_from(self, self.compressions, folder_of(self._options.config.teacher, opt))  # type: ignore[arg-type]
         if state is not None:
             with training_state.explain_misfit(path):
                 training_state.restore_(self, self.place, state)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from coronet_plugin.methods.gan_compression import CYCLE_GAN, PIX2PIX
 from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
 from coronet_plugin.training import host
 from coronet_plugin.training.numerics import ON_NAN, STOP
+from coronet_plugin.training.teaching import Teaching
 
 REMEMBERED = (
     *("netG", "ngf", "norm", "no_dropout", "input_nc", "output_nc", "direction", "dataset_mode"),
@@ -151,6 +152,7 @@ class TrainingOptions:
         choices=ON_NAN,
     )
     config: Any = field(default=None)
+    teaching: Teaching = field(default_factory=Teaching)
 
     @property
     def goal(self) -> str:
@@ -183,7 +185,8 @@ class TrainingOptions:
             raise OptionError(f"--coronet_lr_factor must be a number above 0, not {values['lr_factor']:g}")
         if values["shared_budget"] and values["widths_from"]:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
-        return cls(**values, config=config)
+        teaching = Teaching(**values_of(opt, settings_of(Teaching)))
+        return cls(**values, config=config, teaching=teaching)
 
 
 def _check_lengths(epochs: int, search: float, qat: float) -> None:
@@ -220,6 +223,7 @@ def add_coronet_options(parser: argparse.ArgumentParser) -> None:
     """Add every ``--coronet_*`` option; each help text gives unit, default and effect."""
     group = parser.add_argument_group("coronet: compress the generators while they train")
     add_options(group, settings_of(TrainingOptions))
+    add_options(group, settings_of(Teaching))
     add_family_option(group)
     methods = "; ".join(f"'{name}': {registry.summary(name)}" for name in registry.names())
     group.add_argument(

@@ -121,3 +121,44 @@ def test_what_cannot_be_is_one_line(trained, tmp_path, capsys, options, what):
     trained("bad", root, base, "--coronet_budget", 0.3, *SHORT, *options, code=2)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert what in line
+
+
+# -- a teacher by name -----------------------------------------------------------
+def dense(root: Path, tmp_path: Path, name: str, *options: object) -> Path:
+    words = ["--name", name, "--dataroot", root, "--checkpoints_dir", tmp_path / "c", *TINY, *QUIET]
+    assert run_train(*words, "--model", "pix2pix", "--norm", "instance", "--ngf", 8, *options) == 0
+    return tmp_path / "c" / name
+
+
+@pytest.mark.parametrize("pipeline", ["fast", "full"])
+def test_a_trained_run_teaches_and_lends_its_discriminator(trained, tmp_path, capsys, pipeline):
+    root = paired_folder(tmp_path)
+    teacher = dense(root, tmp_path, "teacher")
+    options = ["--coronet_teacher", "teacher", "--coronet_pipeline", pipeline, "--coronet_space", "1,0.5,0.25"]
+    if pipeline == "fast":  # the student's blocks are separable, the teacher's are not
+        options += ["--netG", "mobile_resnet_6blocks"]
+    folder = trained("student", root, "pix2pix", "--coronet_budget", 0.5, *SHORT, *options)
+    assert f"netD begins with {teacher / 'latest_net_D.pth'}" in capsys.readouterr().out
+    spec = Spec.read(folder / "latest_net_G.json")
+    assert spec.slim["macs"] <= 0.5 * spec.dense["macs"] and spec.search["config"]["teacher"] == "teacher"
+    state = torch.load(folder / "latest_coronet_state.pth", weights_only=True)
+    known = state["compressions"]["G"]["companions"]["distillation"]
+    assert known["teacher"] == {} and known["layers"]["model.9"]["weight"].shape[0] == 32
+
+
+def test_a_teacher_that_cannot_teach_is_one_line(trained, tmp_path, capsys):
+    root = paired_folder(tmp_path)
+    dense(root, tmp_path, "other", "--netG", "unet_128", "--crop_size", 128, "--load_size", 128)
+    dense(root, tmp_path, "back", "--direction", "BtoA")
+    dense(root, tmp_path, "wide", "--ngf", 12)
+    for run, options, what in (
+        ("other", [], "no layer 'model.9'"),
+        ("back", [], "translates BtoA, the generator AtoB"),
+        ("wide", ["--coronet_pipeline", "full", "--coronet_space", "1,0.5,0.25"], "of another architecture or width"),
+        ("nobody", [], "--coronet_teacher nobody: "),
+    ):
+        capsys.readouterr()
+        options = ["--coronet_teacher", run, "--coronet_budget", 0.5, *SHORT, *options]
+        trained(f"bad_{run}", root, "pix2pix", *options, code=2)
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert what in line
