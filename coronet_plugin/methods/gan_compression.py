@@ -283,8 +283,7 @@ class GanCompression(Method):
             config.search_mutation,
             config.search_weight,
         )
-        with _still(self.generator):
-            best = best_widths(self.space, self._fits, error, how, np.random.default_rng((self.seed, 0)))
+        best = best_widths(self.space, self._fits, error, how, np.random.default_rng((self.seed, 0)))
         say(
             f"coronet: gan_compression tried {len(tried)} of {self.space.size} widths on "
             f"{len(self.held_out)} pictures held out: units {'_'.join(map(str, best))}"
@@ -301,7 +300,7 @@ class GanCompression(Method):
         The L1 distance per value. GAN Compression takes the Frechet distance (docs/method.md).
         """
         distances = []
-        with narrowed(self.generator, self.plan, alive):
+        with _still(self.generator), narrowed(self.generator, self.plan, alive):
             for sample, wanted in zip(self.held_out, self._wanted()):
                 output = next(tensors_in(self.generator(*sample.inputs)))
                 distances.append(float((output - wanted).abs().mean()))

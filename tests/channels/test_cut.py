@@ -11,7 +11,7 @@ from run_helpers import difference
 from torch import nn
 
 from coronet_plugin import cost_of, example_input, find_channels
-from coronet_plugin.channels.cut import masked, narrowed, on_device, slim, sliced
+from coronet_plugin.channels.cut import masked, narrowed, on_device, sliced, slim
 from coronet_plugin.generators.stock import build_generator
 
 SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64, "mobile_resnet_6blocks": 64}

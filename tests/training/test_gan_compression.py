@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import train
 from conftest import QUIET, TINY, paired_folder, run_test, run_train, unpaired_folder
 
+import train
 from coronet_plugin.checkpoint.spec import Spec
 
 SHORT = "--coronet_method gan_compression --coronet_search_whole 3 --coronet_search_generations 1 --coronet_search_population 2".split()
