@@ -17,6 +17,7 @@ from coronet_plugin.methods import (
     random,
     magnitude,
     gan_compression,
+    manifold,
 )
 
 # isort: on
@@ -37,6 +38,7 @@ __all__ = [
     "gates",
     "implicit",
     "magnitude",
+    "manifold",
     "method",
     "names",
     "published",

@@ -44,6 +44,8 @@ class Method(Events):
 
     schedule: ClassVar[str] = "cubic"
     """How the cost falls if nothing else is asked."""
+    discriminators: ClassVar[bool] = False
+    """Whether it can prune discriminators too; it is then given one in ``discriminator``."""
     steady: ClassVar[bool] = False
     """Whether its latents can all shrink alike, the schedule ``steady``."""
     generates: ClassVar[bool] = False

@@ -68,6 +68,21 @@ SPACES = {
 }
 
 
+def teacher_setting() -> Any:
+    """The setting ``teacher`` of all methods that have it."""
+    return setting(
+        "",
+        "name of a trained dense run to learn from; its discriminators are begun with, too (default: none, "
+        "the dense generator is trained first, in the same run)",
+        metavar="RUN",
+    )
+
+
+def teacher_part_setting() -> Any:
+    """The setting ``teacher_part`` of all methods that have it."""
+    return setting(1.0, "share of the training for a teacher, where none is given")
+
+
 @method("gan_compression", "a teacher, a network of all widths, the best on held-out pictures")
 class GanCompression(Method):
     """Teacher, students of all widths, selection; see the module's text.
@@ -96,12 +111,7 @@ class GanCompression(Method):
             "channels and trains the widest student first",
             choices=(FAST, FULL),
         )
-        teacher: str = setting(
-            "",
-            "name of a trained dense run to learn from; its discriminators are begun with, too (default: "
-            "none, the dense generator is trained first, in the same run)",
-            metavar="RUN",
-        )
+        teacher: str = teacher_setting()
         taps: str = setting(
             "",
             "names of the modules whose outputs are compared with the teacher's, separated by commas, such "
@@ -124,7 +134,7 @@ class GanCompression(Method):
             "the dense width such as 1,0.5,0.25; None is the published one",
             type=str,
         )
-        teacher_part: float = setting(1.0, "share of the training for a teacher, where none is given")
+        teacher_part: float = teacher_part_setting()
         distill_part: float | None = setting(
             None,
             "share of the training for the widest student alone; None is 1 if 'full', else 0",

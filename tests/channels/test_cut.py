@@ -147,5 +147,5 @@ def test_narrowed_ends_with_an_exception_too():
     plan = find_channels(generator, x)
     expected = generator.eval()(x)
     with pytest.raises(ZeroDivisionError), narrowed(generator, plan, random_alive(plan, 1)):
-        1 / 0
+        raise ZeroDivisionError
     assert torch.equal(generator(x), expected)
