@@ -161,9 +161,8 @@ class Distillation(Events):
     def state_dict(self) -> dict[str, Any]:
         if self.teacher is None or self.maps is None:
             return {}
-        own = self.teacher.tensors() if self._given is None else {}
-        known = {"is": self.teacher.fingerprint(), "widths": self.maps.widths}
-        return {"teacher": own, **known, **self.maps.state_dict()}
+        saved = self.teacher.tensors() if self._given is None else self.teacher.fingerprint
+        return {"teacher": saved, "widths": self.maps.widths, **self.maps.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if not state:
@@ -173,7 +172,7 @@ class Distillation(Events):
         if self._given is None:
             self._restore_(state)
         assert self.teacher is not None and self.maps is not None
-        if self.teacher.fingerprint() != state["is"]:
+        if self._given is not None and self.teacher.fingerprint != state["teacher"]:
             raise CheckpointError(
                 "the teacher is not the one of the saved training; continue with the --coronet_distill of "
                 "the first run, and with the weights it had"
@@ -191,8 +190,10 @@ class Distillation(Events):
             self.teacher = Teacher(module, self.taps)
         try:
             self.teacher.module.load_state_dict(state["teacher"])
-        except RuntimeError as error:
-            raise CheckpointError("the saved teacher is of another generator than this one") from error
+        except (RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                "the saved teacher is not this generator; continue with the --coronet_distill of the first run"
+            ) from error
         self._map_(state["widths"])
 
 

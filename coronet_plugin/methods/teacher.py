@@ -26,6 +26,8 @@ class Teacher:
     def __init__(self, module: nn.Module, taps: Sequence[str]) -> None:
         self.module = module.requires_grad_(False).eval()
         self.taps = tuple(taps)
+        self.fingerprint = _fingerprint(module)
+        """A number that differs between teachers."""
         self._features: dict[str, Tensor] = {}
         for each in module.modules():
             if isinstance(each, _NormBase):
@@ -60,13 +62,6 @@ class Teacher:
         """Its state, on the CPU."""
         return {name: tensor.detach().cpu() for name, tensor in self.module.state_dict().items()}
 
-    def fingerprint(self) -> int:
-        """A number that differs between teachers."""
-        number = 0
-        for tensor in self.tensors().values():
-            number = zlib.crc32(tensor.float().contiguous().numpy().tobytes(), number)
-        return number
-
 
 def matching_widths(
     teacher: nn.Module, taps: Sequence[str], generator: nn.Module, inputs: tuple[Any, ...]
@@ -100,6 +95,13 @@ def matching_widths(
                 "one of its architecture and direction, and taps that are feature maps (N, C, H, W)"
             )
     return {name: features[name].shape[1] for name in taps}
+
+
+def _fingerprint(module: nn.Module) -> int:
+    number = 0
+    for tensor in module.state_dict().values():
+        number = zlib.crc32(tensor.detach().float().cpu().contiguous().numpy().tobytes(), number)
+    return number
 
 
 def _shape(value: Any) -> tuple[int, ...]:
