@@ -16,6 +16,9 @@ from coronet_plugin.methods import (
     uniform,
     random,
     magnitude,
+    taylor,
+    slimming,
+    distill,
     gan_compression,
 )
 
@@ -31,6 +34,7 @@ __all__ = [
     "Sample",
     "Task",
     "configure",
+    "distill",
     "find",
     "gan_compression",
     "gated",
@@ -42,5 +46,7 @@ __all__ = [
     "published",
     "random",
     "setting",
+    "slimming",
+    "taylor",
     "uniform",
 ]

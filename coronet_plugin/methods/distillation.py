@@ -85,8 +85,8 @@ class Distillation(Events):
         """Find the taps of the dense generator, and the units of their channels."""
         self._dense = self._present = self.plan
         if self.terms.need_features:
-            known = taps_of(self.architecture)
-            asked = self._asked or known or find_taps(self.generator, self.plan, self.inputs)
+            given = (self.architecture, self.generator, self.plan, self.inputs)
+            asked = self._asked or taps_for(*given)
             self._units = units_of_features(self.generator, self.plan, self.inputs, asked)
         self.taps = tuple(self._units)
 
@@ -192,14 +192,23 @@ class Distillation(Events):
             self.teacher.module.load_state_dict(state["teacher"])
         except (RuntimeError, TypeError) as error:
             raise CheckpointError(
-                "the saved teacher is not this generator; continue with the --coronet_distill of the first run"
+                "the saved teacher is not this generator; continue with the --coronet_distill of the first "
+                "run"
             ) from error
         self._map_(state["widths"])
 
 
-def taps_of(architecture: Mapping[str, Any]) -> tuple[str, ...]:
-    """The taps of the family that the architecture of a spec names; none where it names none."""
-    if not is_registered(architecture):
-        return ()
-    family, config = read_architecture(architecture)
-    return family.taps(config)
+def taps_for(
+    architecture: Mapping[str, Any], generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...]
+) -> tuple[str, ...]:
+    """The taps of the family that a spec's ``architecture`` names, else those found in the ``generator``.
+
+    Raises:
+        OptionError: no family names any, and none are found.
+    """
+    if is_registered(architecture):
+        family, config = read_architecture(architecture)
+        taps = family.taps(config)
+        if taps:
+            return taps
+    return find_taps(generator, plan, inputs)
