@@ -325,11 +325,13 @@ class Compression:
     def _make_compact(self, alive: np.ndarray) -> None:
         self.remove_(alive)
         other = self.method.finish()
+        self.phase = COMPACT
+        if other is self.generator:
+            self._now_has(alive, None)
+        elif other is not None:
+            self._go_on_with(other)
         for companion in self.companions.values():
             companion.finish()
-        self.phase = COMPACT
-        if other is not None:
-            self._go_on_with(other)
         if self._listening is not None:
             self._listen()
 

@@ -16,6 +16,9 @@ from coronet_plugin.methods import (
     uniform,
     random,
     magnitude,
+    taylor,
+    slimming,
+    distill,
     gan_compression,
     manifold,
 )
@@ -32,6 +35,7 @@ __all__ = [
     "Sample",
     "Task",
     "configure",
+    "distill",
     "find",
     "gan_compression",
     "gated",
@@ -44,5 +48,7 @@ __all__ = [
     "published",
     "random",
     "setting",
+    "slimming",
+    "taylor",
     "uniform",
 ]

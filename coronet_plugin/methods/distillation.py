@@ -85,8 +85,8 @@ class Distillation(Events):
         """Find the taps of the dense generator, and the units of their channels."""
         self._dense = self._present = self.plan
         if self.terms.need_features:
-            known = taps_of(self.architecture)
-            asked = self._asked or known or find_taps(self.generator, self.plan, self.inputs)
+            given = (self.architecture, self.generator, self.plan, self.inputs)
+            asked = self._asked or taps_for(*given)
             self._units = units_of_features(self.generator, self.plan, self.inputs, asked)
         self.taps = tuple(self._units)
 
@@ -165,9 +165,8 @@ class Distillation(Events):
     def state_dict(self) -> dict[str, Any]:
         if self.teacher is None or self.maps is None:
             return {}
-        own = self.teacher.tensors() if self._given is None else {}
-        known = {"is": self.teacher.fingerprint(), "widths": self.maps.widths}
-        return {"teacher": own, **known, **self.maps.state_dict()}
+        saved = self.teacher.tensors() if self._given is None else self.teacher.fingerprint
+        return {"teacher": saved, "widths": self.maps.widths, **self.maps.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if not state:
@@ -177,7 +176,7 @@ class Distillation(Events):
         if self._given is None:
             self._restore_(state)
         assert self.teacher is not None and self.maps is not None
-        if self.teacher.fingerprint() != state["is"]:
+        if self._given is not None and self.teacher.fingerprint != state["teacher"]:
             raise CheckpointError(
                 "the teacher is not the one of the saved training; continue with the --coronet_distill of "
                 "the first run, and with the weights it had"
@@ -195,14 +194,25 @@ class Distillation(Events):
             self.teacher = Teacher(module, self.taps)
         try:
             self.teacher.module.load_state_dict(state["teacher"])
-        except RuntimeError as error:
-            raise CheckpointError("the saved teacher is of another generator than this one") from error
+        except (RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                "the saved teacher is not this generator; continue with the --coronet_distill of the first "
+                "run"
+            ) from error
         self._map_(state["widths"])
 
 
-def taps_of(architecture: Mapping[str, Any]) -> tuple[str, ...]:
-    """The taps of the family that the architecture of a spec names; none where it names none."""
-    if not is_registered(architecture):
-        return ()
-    family, config = read_architecture(architecture)
-    return family.taps(config)
+def taps_for(
+    architecture: Mapping[str, Any], generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...]
+) -> tuple[str, ...]:
+    """The taps of the family that a spec's ``architecture`` names, else those found in the ``generator``.
+
+    Raises:
+        OptionError: no family names any, and none are found.
+    """
+    if is_registered(architecture):
+        family, config = read_architecture(architecture)
+        taps = family.taps(config)
+        if taps:
+            return taps
+    return find_taps(generator, plan, inputs)

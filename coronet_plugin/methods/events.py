@@ -102,7 +102,7 @@ class Events:
     def finish(self) -> nn.Module | None:
         """The search is over and the generator is cut: let go of memory.
 
-        Returns a module to go on with instead, or None.
+        Returns a module to go on with instead, the generator itself if it became another one, or None.
         """
         return None
 

@@ -43,6 +43,8 @@ class Maps:
             layer.to(device)
         broadcast_([p.data for p in self.parameters()])
         self._host, self._group = optimizer, group
+        if not self.layers:
+            return
         groups = [{"params": self.parameters()}]
         self.optimizer = companion_optimizer(optimizer, optimizer.param_groups[group], groups)
 

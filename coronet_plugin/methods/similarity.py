@@ -78,7 +78,7 @@ class Terms:
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Mean structural similarity of images in [-1, 1], a scalar; where they are whole in the window.
+    """Mean structural similarity of images in [-1, 1], a scalar, where the window is whole.
 
     Of images that are smaller than the window, the window is as large as they are.
     """
@@ -89,12 +89,12 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
         rows = functional.conv2d(x.flatten(0, 1)[:, None], weights[None, None, :, None])
         return functional.conv2d(rows, weights[None, None, None])
 
-    low, high = local_mean(first), local_mean(second)
-    variances = local_mean(first**2) - low**2 + local_mean(second**2) - high**2
-    covariance = local_mean(first * second) - low * high
-    c1, c2 = (2 * K1) ** 2, (2 * K2) ** 2  # values span 2
-    likeness = (2 * low * high + c1) * (2 * covariance + c2) / ((low**2 + high**2 + c1) * (variances + c2))
-    return likeness.mean()
+    x, y = (first + 1) / 2, (second + 1) / 2
+    mean_x, mean_y = local_mean(x), local_mean(y)
+    variances = local_mean(x**2) - mean_x**2 + local_mean(y**2) - mean_y**2
+    covariance = local_mean(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + K1**2) / (mean_x**2 + mean_y**2 + K1**2)
+    return (luminance * (2 * covariance + K2**2) / (variances + K2**2)).mean()
 
 
 @functools.cache

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,53 +20,73 @@ from coronet_plugin.errors import OptionError, describe
 class Teacher:
     """A frozen generator: ``teacher(inputs)`` gives its output and the features of ``taps`` by name.
 
-    Norms go by the statistics of the batch, as in training, whatever else a mode changes (dropout) is off;
-    it leaves the random state and its own buffers as they are. The ``module`` is kept, and changed to that.
+    It is run as :func:`look_at` says. The ``module`` is kept, and not trained any more.
+
+    Raises:
+        OptionError: it lacks one of the taps.
     """
 
     def __init__(self, module: nn.Module, taps: Sequence[str]) -> None:
-        self.module = module.requires_grad_(False).eval()
+        self.module = module.requires_grad_(False)
         self.taps = tuple(taps)
-        self._features: dict[str, Tensor] = {}
-        for each in module.modules():
-            if isinstance(each, _NormBase):
-                each.train()
-                each.momentum = 0.0
+        self.fingerprint = _fingerprint(module)
+        """A number that differs between teachers."""
         for name in self.taps:
             try:
-                module.get_submodule(name).register_forward_hook(self._keep(name))
+                module.get_submodule(name)
             except AttributeError as error:
                 raise OptionError(
                     f"the teacher {type(module).__name__} has no layer {name!r} to compare; give one of the "
                     "student's architecture"
                 ) from error
 
-    def _keep(self, name: str) -> Callable[..., None]:
-        def keep(_: nn.Module, inputs: Any, output: Any) -> None:
-            self._features[name] = output
-
-        return keep
-
     def __call__(self, inputs: tuple[Any, ...]) -> tuple[Any, dict[str, Tensor]]:
         first = next(tensors_in(inputs))
         if next(self.module.parameters()).device != first.device:
             self.module.to(first.device)
-        devices = [first.device] if first.is_cuda else []
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            output = self.module(*inputs)
-        features, self._features = self._features, {}
-        return output, features
+        return look_at(self.module, inputs, self.taps)
 
     def tensors(self) -> dict[str, Tensor]:
         """Its state, on the CPU."""
         return {name: tensor.detach().cpu() for name, tensor in self.module.state_dict().items()}
 
-    def fingerprint(self) -> int:
-        """A number that differs between teachers."""
-        number = 0
-        for tensor in self.tensors().values():
-            number = zlib.crc32(tensor.float().contiguous().numpy().tobytes(), number)
-        return number
+
+@torch.no_grad()
+def look_at(module: nn.Module, inputs: tuple[Any, ...], taps: Sequence[str]) -> tuple[Any, dict[str, Tensor]]:
+    """The output of ``module`` and the features of ``taps``, without gradients.
+
+    Norms go by the statistics of the batch, as in training; whatever else a mode changes (dropout) is off.
+    Random state, buffers and modes are left as they are.
+    """
+    modes = [(each, each.training, getattr(each, "track_running_stats", None)) for each in module.modules()]
+    devices = [x.device for x in tensors_in(inputs) if x.is_cuda][:1]
+    try:
+        for each in module.eval().modules():
+            if isinstance(each, _NormBase):
+                each.training, each.track_running_stats = True, False
+        with torch.random.fork_rng(devices), features_of(module, taps) as features:
+            return module(*inputs), features
+    finally:
+        for each, training, tracking in modes:
+            each.training = training
+            if isinstance(each, _NormBase):
+                each.track_running_stats = bool(tracking)
+
+
+@contextlib.contextmanager
+def features_of(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """While this lasts, what ``taps`` put out when ``module`` runs is kept in the dictionary this gives."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _, inputs, output: found.update({name: output})
+
+    handles = [module.get_submodule(name).register_forward_hook(keep(name)) for name in taps]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def matching_widths(
@@ -100,6 +121,13 @@ def matching_widths(
                 "one of its architecture and direction, and taps that are feature maps (N, C, H, W)"
             )
     return {name: features[name].shape[1] for name in taps}
+
+
+def _fingerprint(module: nn.Module) -> int:
+    number = 0
+    for tensor in module.state_dict().values():
+        number = zlib.crc32(tensor.detach().float().cpu().contiguous().numpy().tobytes(), number)
+    return number
 
 
 def _shape(value: Any) -> tuple[int, ...]:
