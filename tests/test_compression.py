@@ -23,6 +23,7 @@ from coronet_plugin import (
 from coronet_plugin.channels.cut import masked
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.methods import Sample, configure, names
+from models.networks import NLayerDiscriminator
 
 
 def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind="macs", **options):
@@ -41,6 +42,9 @@ def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind
     )
     if hasattr(compression.config, "holdout"):
         compression.method.held_out = [Sample((example,), -example)]
+    with torch.random.fork_rng([]):
+        torch.manual_seed(5)
+        compression.method.judged_by(NLayerDiscriminator(3, 4, 2, torch.nn.InstanceNorm2d))
     return generator, compression.attach(optimizer), optimizer
 
 

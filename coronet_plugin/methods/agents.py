@@ -66,7 +66,7 @@ def gates(logits: Tensor, base: float, temperature: float, random: torch.Generat
     """
     uniform = torch.rand(logits.shape, generator=random).clamp(1e-6, 1 - 1e-6)
     soft = torch.sigmoid((logits + uniform.log() - (-uniform).log1p() + base) / temperature)
-    return (soft > 0.5).to(soft) + soft - soft.detach()
+    return (soft > 0.5).to(soft) + (soft - soft.detach())  # in this order: exactly 0 or 1
 
 
 def soft_cost(plan: ChannelPlan, gates: Tensor, kind: str) -> Tensor:

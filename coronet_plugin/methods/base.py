@@ -45,7 +45,7 @@ class Method(Events):
     schedule: ClassVar[str] = "cubic"
     """How the cost falls if nothing else is asked."""
     discriminators: ClassVar[bool] = False
-    """Whether it can prune discriminators too; it is then given one in ``discriminator``."""
+    """Whether it can prune discriminators too; :meth:`judged_by` is then called before it begins."""
     steady: ClassVar[bool] = False
     """Whether its latents can all shrink alike, the schedule ``steady``."""
     generates: ClassVar[bool] = False
@@ -77,6 +77,9 @@ class Method(Events):
     def search_share(cls, config: Any) -> float:
         """Part of a training that the search takes if nothing else is asked."""
         return 0.5
+
+    def judged_by(self, discriminator: nn.Module, pruned_by: Method | None = None) -> None:
+        """What judges the generator's outputs, and its method if it is pruned, too."""
 
     def one_way(self, step: int) -> bool:
         """Whether translations there and back are of no account in step number ``step``, of all."""

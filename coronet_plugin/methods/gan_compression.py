@@ -232,15 +232,6 @@ class GanCompression(Method):
             for parameter in self.generator.parameters():
                 self._optimizer.state.pop(parameter, None)
 
-    def _check_teacher(self, teacher: nn.Module) -> None:
-        """Raises OptionError for a teacher whose weights cannot be taken over where they are to be."""
-        shapes = [{k: x.shape for k, x in net.state_dict().items()} for net in (teacher, self.generator)]
-        if self.config.pipeline == FULL and shapes[0] != shapes[1]:
-            raise OptionError(
-                "--coronet_pipeline full begins with the teacher's weights, and the teacher is of another "
-                "architecture or width than the generator; take 'fast', or a teacher like it"
-            )
-
     def _take_over(self, teacher: nn.Module) -> None:
         self.generator.load_state_dict(teacher.state_dict())
         self.rank = ranks_by_l1(self.generator, self.plan, self.space)
@@ -255,7 +246,8 @@ class GanCompression(Method):
         self._optimizer = optimizer
         if self.teacher is not None:
             self.distillation.learn_from(self.teacher)
-            self._check_teacher(self.teacher)
+            if self.config.pipeline == FULL:
+                check_alike(self.teacher, self.generator, "--coronet_pipeline full begins with")
 
     def runs_with(self, step: int) -> np.ndarray | None:
         self.distillation.alive = None
@@ -338,6 +330,16 @@ class GanCompression(Method):
         self.seed = int(state["seed"])
         self._began = bool(state["began"])
         self._initial = dict(state["initial"])
+
+
+def check_alike(teacher: nn.Module, generator: nn.Module, why: str) -> None:
+    """Raises OptionError for a teacher whose weights the generator cannot have; ``why`` it is to have them."""
+    shapes = [{k: x.shape for k, x in net.state_dict().items()} for net in (teacher, generator)]
+    if shapes[0] != shapes[1]:
+        raise OptionError(
+            f"{why} the teacher's weights, and the teacher is of another architecture or width than the "
+            "generator; give one like it"
+        )
 
 
 def _check(config: Any) -> None:

@@ -24,7 +24,7 @@ from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.agents import Agent, Gated, density_distance, gates, soft_cost
 from coronet_plugin.methods.base import Method, Task
-from coronet_plugin.methods.gan_compression import teacher_part_setting, teacher_setting
+from coronet_plugin.methods.gan_compression import check_alike, teacher_part_setting, teacher_setting
 from coronet_plugin.methods.registry import method
 from coronet_plugin.settings import setting
 
@@ -36,8 +36,8 @@ SHARE_AFTER = 1.0
 class Manifold(Method):
     """Two agents, a generator and its discriminator; see the module's text.
 
-    ``discriminator``: set before the method begins; or ``lead``, the method of the generator, where the
-    network to be pruned is the discriminator itself.
+    It prunes a generator, and with agents of its own, or it is that of the discriminator and does as the
+    generator's, its ``lead``, says (:meth:`judged_by`).
 
     Raises:
         OptionError: a setting cannot be used, or the budget is a time or shared.
@@ -74,6 +74,7 @@ class Manifold(Method):
             raise OptionError(f"manifold's agents go by macs or params, not by {goal.budget.kind}")
         self.discriminator: nn.Module | None = None
         self.lead: Manifold | None = None
+        self._peer: Manifold | None = None
         self.fraction = goal.target / goal.dense
         self._now = 0
         self._random = torch.Generator().manual_seed(torch.initial_seed() % 2**32)
@@ -88,16 +89,23 @@ class Manifold(Method):
         before = config.teacher_part * (not config.teacher) + config.agents_part
         return float(before / (before + SHARE_AFTER))
 
+    def judged_by(self, discriminator: nn.Module, pruned_by: Method | None = None) -> None:
+        self.discriminator = discriminator
+        if isinstance(pruned_by, Manifold):
+            self._peer, pruned_by.lead = pruned_by, self
+
     # -- before the first step -------------------------------------------
     def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         if self.lead is not None:
             return
         if self.discriminator is None:
             raise OptionError(
-                "manifold prunes a generator and its discriminator together; give it before attach(): "
-                "compression.method.discriminator = D"
+                "manifold prunes a generator and its discriminator together; give that before attach(): "
+                "compression.method.judged_by(D)"
             )
-        self._judge_plan = self._plan_of(self.discriminator)
+        if self.teacher is not None:
+            check_alike(self.teacher, self.generator, "manifold goes on with")
+        self._judge_plan = self._plan_of(self.discriminator) if self._peer is None else self._peer.plan
         with torch.random.fork_rng(devices=[]):
             for name, plan in (("G", self.plan), ("D", self._judge_plan)):
                 self._agents[name] = Agent(plan, self.config.agent_hidden, self._random)
@@ -117,6 +125,8 @@ class Manifold(Method):
     # -- the agents' part ------------------------------------------------
     def acts(self, step: int) -> bool:
         """Whether step number ``step`` is the agents'; those before it train the original."""
+        if self.lead is not None:
+            return self.lead.acts(step)
         if self.teacher is not None:
             return True
         config = self.config
@@ -126,7 +136,7 @@ class Manifold(Method):
         if self.lead is not None:
             return
         if self._game is None and not self._saved:
-            self._bank = [*self._bank, _detached(inputs)][-self.config.bank :]
+            self._bank = [*self._bank, *_samples(inputs)][-self.config.bank :]
         full = self.config.bank if self.teacher is not None else 2
         if self.acts(self._now) and (self._game is not None or self._saved or len(self._bank) >= full):
             self._play()
@@ -142,7 +152,11 @@ class Manifold(Method):
             drawn = [self._drawn(x) for x in (logits, others)]
             centre = int(torch.randint(len(self._bank), (), generator=self._random))
             distance = self._game.distance(drawn[0], drawn[1], centre)
-            over = [self._over(self.plan, drawn[0]), self._over(self._judge_plan, drawn[1])]
+            allowed = self.fraction if self._peer is None else self._peer.fraction
+            over = [
+                self._over(self.plan, drawn[0], self.fraction),
+                self._over(self._judge_plan, drawn[1], allowed),
+            ]
             weight = self.config.agent_budget
             self._improve(one, distance + weight * over[0], keep=True)
             self._improve(two, weight * over[1] - distance)
@@ -152,10 +166,10 @@ class Manifold(Method):
     def _drawn(self, logits: Tensor) -> Tensor:
         return gates(logits, self.config.agent_base, self.config.agent_temperature, self._random)
 
-    def _over(self, plan: ChannelPlan, drawn: Tensor) -> Tensor:
+    def _over(self, plan: ChannelPlan, drawn: Tensor, fraction: float) -> Tensor:
         """How far what the gates leave open is from the budget: the size of the ratio's logarithm."""
         kind = self.goal.goal.budget.kind
-        wanted = self.fraction * plan.cost().of_kind(kind)
+        wanted = fraction * plan.cost().of_kind(kind)
         return (soft_cost(plan, drawn, kind) / wanted).log().abs().to(drawn)
 
     def _improve(self, agent: Agent, loss: Tensor, keep: bool = False) -> None:
@@ -211,7 +225,7 @@ class Manifold(Method):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if not state:
+        if "agents" not in state:
             return
         for name, agent in self._agents.items():
             agent.load_state_dict(state["agents"][name])
@@ -272,8 +286,14 @@ def judged(discriminator: nn.Module, inputs: tuple[Any, ...], output: Tensor) ->
     )
 
 
-def _detached(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in inputs)
+def _samples(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """The samples of a batch, each a batch of one."""
+    count = next(len(x) for x in tensors_in(inputs))
+
+    def part(x: Any, i: int) -> Any:
+        return x[i : i + 1].detach().clone() if isinstance(x, Tensor) and len(x) == count else x
+
+    return [tuple(part(x, i) for x in inputs) for i in range(count)]
 
 
 def _check(config: Any) -> None:

@@ -130,6 +130,17 @@ def generators(model: Any, names: str = "") -> dict[str, nn.Module]:
     return {name: unwrap(getattr(model, "net" + name)) for name in chosen}
 
 
+def discriminators(names: Iterable[str]) -> list[str]:
+    """Those of the ``names`` that hosts give to discriminators: ``D``, ``D_A``."""
+    return [name for name in names if name == "D" or name.startswith("D_")]
+
+
+def discriminator_of(model: Any, name: str) -> str:
+    """The name of the discriminator that judges what the generator ``name`` makes; none if there is none."""
+    judge = "D" + name[1:]
+    return judge if name.startswith(GENERATOR_PREFIX) and judge in model.model_names else ""
+
+
 def forget_statistics_(network: nn.Module) -> None:
     """Let instance norms without scale and shift keep no running statistics, in place.
 

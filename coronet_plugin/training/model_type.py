@@ -25,9 +25,9 @@ from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, wid
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
 from coronet_plugin.compression import Compression, shared_goal
 from coronet_plugin.distributed import is_main, say
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together
-from coronet_plugin.methods import Events, Method, Sample
+from coronet_plugin.methods import Events, Method, Sample, registry
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
 from coronet_plugin.runs import tested
@@ -84,13 +84,32 @@ class CompressedModel:
         self._is_slim = self._tested = False
         self.compressions = {}
         networks = host.generators(self, self._options.networks)
-        self._compressed = tuple(networks)
+        self._check_networks(tuple(networks))
+        self._compressed = tuple(name for name in networks if not host.discriminators([name]))
         for network in networks.values():
             host.forget_statistics_(network)
         for remark in host.remarks(opt):
             say(f"coronet: note: {remark}")
         if self.isTrain:
             self._compress(networks)
+
+    def _check_networks(self, names: Sequence[str]) -> None:
+        """Raises OptionError if discriminators are to be pruned by a method for generators alone."""
+        judges, method = host.discriminators(names), method_of(self._options.config)
+        if judges and not method.discriminators:
+            able = ", ".join(name for name in registry.names() if registry.find(name).discriminators)
+            raise OptionError(
+                f"--coronet_networks {judges[0]}: the method {method.name} prunes generators alone; leave it "
+                f"out, or choose --coronet_method {able}"
+            )
+        if judges and not self._compressed_with(judges, names):
+            raise OptionError(
+                f"--coronet_networks {judges[0]}: a discriminator is pruned together with its generator; "
+                "name that too"
+            )
+
+    def _compressed_with(self, judges: Sequence[str], names: Sequence[str]) -> bool:
+        return {*judges} <= {host.discriminator_of(self, name) for name in names}
 
     def _compress(self, networks: dict[str, nn.Module]) -> None:
         options = self._options
@@ -99,7 +118,7 @@ class CompressedModel:
         host.scale_learning_rates_(optimizers.values(), options.lr_factor)
         examples = {name: self._example(name, network) for name, network in networks.items()}
         shares = self._shares(networks, examples) if options.shared_budget else {}
-        held_out = self._hold_out(tuple(networks))
+        held_out = self._hold_out(self._compressed)
         for name, network in networks.items():
             compression = Compression(
                 network,
@@ -114,19 +133,20 @@ class CompressedModel:
                 schedule=options.schedule or "",
                 gradual=True,
                 method=options.config,
-                companions=self._companions(name, network),
+                companions=self._companions(name, network) if name in self._compressed else (),
                 prune_frozen=options.prune_frozen,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
             compression.method.held_out = held_out.get(name, ())
-            self._give_teacher(name, network, compression.method)
             self.compressions[name] = compression
             if not self.opt.continue_train:
                 self._announce(name)
+        for name in self._compressed:
+            self._give_others(name, self.compressions[name].method)
         for name, compression in self.compressions.items():
             compression.attach(optimizers[name])
-        self.guard.watch(networks)
+        self.guard.watch({name: networks[name] for name in self._compressed})
         self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
         self._slim_if_finished()
         self._report()
@@ -194,11 +214,15 @@ class CompressedModel:
         self._holdout = holdout  # from here on
         return samples
 
-    def _give_teacher(self, name: str, network: nn.Module, method: Method) -> None:
-        """Give a method that learns from a trained run what that made of generator ``name``."""
+    def _give_others(self, name: str, method: Method) -> None:
+        """Give the method of generator ``name`` its discriminator, and its teacher, if it asks for them."""
+        judge = host.discriminator_of(self, name)
+        if method.discriminators and judge:
+            pruned = self.compressions.get(judge)
+            method.judged_by(host.networks(self)[judge], pruned.method if pruned else None)  # type: ignore[arg-type]
         run = getattr(self._options.config, "teacher", "")
         if run:
-            method.teacher = teacher_of(run, name, network, self.opt, "teacher", alike=False)
+            method.teacher = teacher_of(run, name, method.generator, self.opt, "teacher", alike=False)
 
     def _example(self, name: str, network: nn.Module) -> Any:
         """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
@@ -280,7 +304,7 @@ class CompressedModel:
         elif self._options.init_from:
             start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
         elif getattr(self._options.config, "teacher", ""):
-            others_from(self, self.compressions, folder_of(self._options.config.teacher, opt))  # type: ignore[arg-type]
+            others_from(self, self._compressed, folder_of(self._options.config.teacher, opt))  # type: ignore[arg-type]
         if state is not None:
             with training_state.explain_misfit(path):
                 training_state.restore_(self, self.place, state)  # type: ignore[arg-type]
@@ -362,7 +386,7 @@ class CompressedModel:
         for compression in self.compressions.values():
             compression.refresh_()
         if not self._is_slim:
-            self.guard.watch({name: c.generator for name, c in self.compressions.items()})
+            self.guard.watch({name: self.compressions[name].generator for name in self._compressed})
         self._report()
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,17 @@ def start_from(model: HostModel, compressions: Mapping[str, Compression], path: 
             network.load_state_dict(_weights(file, network))
             compressions[name].adopt_weights_()
             say(f"coronet: net{name} begins with {file}")
-    others_from(model, compressions, path)
+    others_from(model, tuple(compressions), path)
 
 
-def others_from(model: HostModel, compressions: Mapping[str, Compression], path: str) -> None:
-    """Load weights into the networks that are not compressed (discriminators), where they are there and fit.
+def others_from(model: HostModel, generators: Collection[str], path: str) -> None:
+    """Load weights into all networks but the ``generators``, where they are there and fit.
 
     In place; ``path`` as for :func:`start_from`.
     """
     for name, network in host.networks(model).items():
-        file = _file_of(Path(path), name, alone=len(compressions) == 1)
-        if name in compressions or file is None or not file.exists():
+        file = _file_of(Path(path), name, alone=len(generators) == 1)
+        if name in generators or file is None or not file.exists():
             continue
         try:
             network.load_state_dict(adapt_state_dict(read_state_dict(file), network))
