@@ -26,7 +26,7 @@ from coronet_plugin.methods.distillation import taps_for
 from coronet_plugin.methods.feature_maps import Maps
 from coronet_plugin.methods.generated import companion_optimizer
 from coronet_plugin.methods.registry import method
-from coronet_plugin.methods.similarity import Terms
+from coronet_plugin.methods.similarity import Terms, whole
 from coronet_plugin.methods.teacher import features_of, look_at
 from coronet_plugin.methods.uniform import evenly_narrowed
 from coronet_plugin.settings import setting
@@ -117,7 +117,7 @@ class Distill(Method):
         keep = np.append(self.kept, True)  # the last entry answers for what is PINNED
         units = {name: each[keep[each]] for name, each in self._units.items()}
         self.maps = Maps(units, {name: len(each) for name, each in self._units.items()})
-        self.maps.begin(self._host, self._group, next(self.student.parameters()).device)
+        self.maps.begin(self._host, self._group, next(self.student.parameters()))
         groups = [{"params": [p for p in self.student.parameters() if p.requires_grad]}]
         self.optimizer = companion_optimizer(self._host, self._host.param_groups[self._group], groups)
 
@@ -142,10 +142,10 @@ class Distill(Method):
             with features_of(self.student, self.taps) as mine:
                 own = self.student(*inputs)
             loss = self.terms.loss(
-                (list(tensors_in(own)), [x.detach().float() for x in tensors_in(output)]),
+                (list(tensors_in(own)), [whole(x.detach()) for x in tensors_in(output)]),
                 (
                     [self.maps(name, mine[name]) for name in self.taps],
-                    [features[name].detach().float() for name in self.taps],
+                    [whole(features[name].detach()) for name in self.taps],
                 ),
             )
         if not loss.requires_grad:

@@ -27,7 +27,7 @@ from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.generators.registry import is_registered, read_architecture
 from coronet_plugin.methods.events import Events, Remaining
 from coronet_plugin.methods.feature_maps import Maps
-from coronet_plugin.methods.similarity import Terms
+from coronet_plugin.methods.similarity import Terms, whole
 from coronet_plugin.methods.teacher import Teacher, matching_widths
 
 SELF = "SELF"
@@ -106,7 +106,7 @@ class Distillation(Events):
 
     def _map_(self, widths: Mapping[str, int]) -> None:
         self.maps = Maps(self._units, widths)
-        self.maps.begin(self._host, self._group, next(self.generator.parameters()).device)
+        self.maps.begin(self._host, self._group, next(self.generator.parameters()))
 
     def narrowing(self, step: int) -> None:
         if not self._of_itself or self.teacher is not None:
@@ -129,10 +129,10 @@ class Distillation(Events):
         self.maps.forget_gradients()
         with torch.autocast(next(tensors_in(inputs)).device.type, enabled=False):
             loss = self.terms.loss(
-                ([x.float() for x in tensors_in(output)], [x.float() for x in tensors_in(wanted)]),
+                ([*map(whole, tensors_in(output))], [*map(whole, tensors_in(wanted))]),
                 (
-                    [self.maps(name, x.float(), self.alive) for name, x in features.items()],
-                    [known[name].float() for name in features],
+                    [self.maps(name, whole(x), self.alive) for name, x in features.items()],
+                    [whole(known[name]) for name in features],
                 ),
             )
         if not loss.requires_grad:

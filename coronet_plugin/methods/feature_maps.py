@@ -37,10 +37,13 @@ class Maps:
     def parameters(self) -> list[nn.Parameter]:
         return [p for layer in self.layers.values() for p in layer.parameters()]
 
-    def begin(self, optimizer: torch.optim.Optimizer, group: int, device: torch.device) -> None:
-        """Be trained as the generator is: by an optimizer of the same class and settings."""
+    def begin(self, optimizer: torch.optim.Optimizer, group: int, like: Tensor) -> None:
+        """Be trained as the generator is: by an optimizer of the same class and settings.
+
+        ``like``: one of its parameters.
+        """
         for layer in self.layers.values():
-            layer.to(device)
+            layer.to(like.device, torch.promote_types(like.dtype, torch.float32))
         broadcast_([p.data for p in self.parameters()])
         self._host, self._group = optimizer, group
         if not self.layers:

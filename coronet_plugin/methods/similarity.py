@@ -77,6 +77,11 @@ class Terms:
         return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
+def whole(x: Tensor) -> Tensor:
+    """``x`` in single precision at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def ssim(first: Tensor, second: Tensor) -> Tensor:
     """Mean structural similarity of images in [-1, 1], a scalar, where the window is whole.
 

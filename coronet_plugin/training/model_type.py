@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -313,7 +314,8 @@ class CompressedModel:
             compression.refresh_()
         self._report()
         if self.isTrain:
-            provenance.begin(opt)
+            self._began = time.monotonic()
+            provenance.begin(opt, self._options.teaching.folder(opt))
             self._watch = Watch(self, self._compressed, self._options.watch, self._options.compare_to)
         return result
 
@@ -413,6 +415,7 @@ class CompressedModel:
                 state = training_state.collect(self, self.place, self.compressions)  # type: ignore[arg-type]
                 save_tensors(state, self._state_path("latest"))
         if str(epoch) == "latest":
+            provenance.note(self.opt, time.monotonic() - self._began)
             self.guard.saved()
 
     def load_networks(self, epoch: Any) -> None:

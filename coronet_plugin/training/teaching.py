@@ -7,6 +7,7 @@ becomes a teacher.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -91,6 +92,12 @@ class Teaching:
             ssim=self.distill_ssim,
             tv=self.distill_tv,
         )
+
+    def folder(self, opt: Any) -> Path | None:
+        """The folder of the run that teaches; None if none does, or the generator itself."""
+        if self.distill in ("", SELF):
+            return None
+        return next(iter(find_weights(self.distill, opt.checkpoints_dir).values())).parent
 
     def companion(self, name: str, network: nn.Module, opt: Any) -> Distillation:
         """The teacher's part in the training of ``network``, the generator ``name`` of a host.
