@@ -46,6 +46,16 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, src=0)
 
 
+@torch.no_grad()
+def average_(tensors: Iterable[Tensor]) -> None:
+    """Give every process the mean of all processes' values. In place."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        dist.all_reduce(tensor)
+        tensor.div_(world_size())
+
+
 def agreed(value: Any) -> Any:
     """The first process's ``value`` (anything that can be pickled), in every process."""
     if world_size() == 1:

@@ -23,14 +23,22 @@ from coronet_plugin import (
 )
 from coronet_plugin.channels.cut import masked
 from coronet_plugin.generators.stock import build_generator
-from coronet_plugin.methods import names
+from coronet_plugin.methods import Sample, configure, names
+from models.networks import NLayerDiscriminator
 
 
 def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind="macs", **options):
     generator = small(seed)
     asked = {"search_steps": steps, "budget": budget, "kind": kind, "architecture": ARCHITECTURE, **options}
     optimizer = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.5, 0.999))
-    return generator, Compression(generator, example_input(generator, 32), **asked).attach(optimizer), optimizer
+    compression = Compression(generator, example_input(generator, 32), **asked)
+    if hasattr(compression.config, "holdout"):
+        example = example_input(generator, 32)
+        compression.method.held_out = [Sample((example,), -example)]
+    with torch.random.fork_rng([]):
+        torch.manual_seed(5)
+        compression.method.judged_by(NLayerDiscriminator(3, 4, 2, torch.nn.InstanceNorm2d))
+    return generator, compression.attach(optimizer), optimizer
 
 
 @pytest.mark.parametrize("form", ["published", "folded"])
@@ -153,6 +161,8 @@ def test_other_optimizers_work(optimizer):
 @pytest.mark.parametrize("method", names())
 @pytest.mark.parametrize("phase_steps", [5, 14])
 def test_a_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, phase_steps, method):
+    if method == "gan_compression":
+        method = configure(method, search_generations=2, search_population=4)
     generator, compression, optimizer = started(steps=10, method=method)
     train(compression, optimizer, phase_steps)
     compression.save(tmp_path / "net.pth")

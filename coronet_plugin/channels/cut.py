@@ -10,8 +10,9 @@ every reader; both compute the same function, which
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,12 @@ def _replaced(
 ) -> dict[Tensor, nn.Parameter]:
     """Replace tensors by ``values``, and let the modules' attributes follow."""
     replaced = replace_tensors_(generator, values)
+    _follow_(generator, plan, alive)
+    return replaced
+
+
+def _follow_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> None:
+    """Let the modules' attributes follow their tensors."""
     for module_name, widths in plan.module_widths(alive).items():
         module = generator.get_submodule(module_name)
         for attribute, width in widths.items():
@@ -79,7 +86,6 @@ def _replaced(
     for module_name, padding in plan.paddings(alive).items():
         pad_(generator.get_submodule(module_name), padding)
     update_widths_(generator)
-    return replaced
 
 
 def replace_in_optimizer_(
@@ -230,6 +236,52 @@ def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor] | None = Non
     for old, new in (values or {}).items():
         memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
     return copy.deepcopy(generator, memo)
+
+
+@contextlib.contextmanager
+def narrowed(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> Iterator[None]:
+    """While this lasts, ``generator`` computes what :func:`slim` makes of it, at that cost.
+
+    Slices stand before its parameters, which stay where they are and get the gradients; those of units that
+    are not ``alive`` are zero. What a run writes into buffers (running statistics) is kept.
+    """
+    parts: dict[Tensor, Tensor] = {}
+    for name in plan.slices:
+        whole = _get(generator, name)
+        part = sliced(whole, plan, name, alive)
+        if part.shape != whole.shape:
+            parts[whole] = part
+    before = [(vars(module), dict(vars(module))) for module in generator.modules()]
+    shadows = []
+    for module in generator.modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and tensor in parts:
+                vars(module)[name] = parts[tensor]  # found before the module's own
+                shadows.append((vars(module), name))
+    _follow_(generator, plan, alive)
+    resized = [
+        (now, k, old[k]) for now, old in before for k in old if isinstance(old[k], int) and now[k] != old[k]
+    ]
+    try:
+        yield
+    finally:
+        for place, name in shadows:
+            del place[name]
+        for place, name, width in resized:
+            place[name] = width
+        for name in plan.slices:
+            whole = _get(generator, name)
+            if whole in parts and not whole.requires_grad:
+                _write_back_(whole, parts[whole], plan, name, alive)
+
+
+@torch.no_grad()
+def _write_back_(whole: Tensor, part: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray) -> None:
+    keep = np.append(alive, True)
+    index = [torch.arange(length) for length in whole.shape]
+    for axis, units in plan.slices[name].items():
+        index[axis] = torch.from_numpy(np.flatnonzero(keep[units]))
+    whole[torch.meshgrid(*index, indexing="ij")] = part.detach()
 
 
 def on_device(inputs: Any, device: torch.device | str) -> Any:

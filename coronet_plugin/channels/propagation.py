@@ -225,6 +225,8 @@ class Propagation(TorchFunctionMode):
         self._batch = 1
         self.touched = False
         """Whether any parameter of the generator was used."""
+        self.outputs: dict[str, np.ndarray] = {}
+        """Ids of the channels of what every module put out last, where they are known."""
         named = [*self.generator.named_parameters(), *self.generator.named_buffers()]
         self._names = {id(tensor): name for name, tensor in named}
 
@@ -241,7 +243,7 @@ class Propagation(TorchFunctionMode):
         handles = []
         for name, module in self.generator.named_modules():
             handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
-            handles.append(module.register_forward_hook(self._leave))
+            handles.append(module.register_forward_hook(self._leave(name)))
         try:
             with torch.no_grad(), self, mock.patch.object(math, "sqrt", _square_root(math.sqrt)):
                 out = run(self.generator, *inputs)
@@ -262,11 +264,17 @@ class Propagation(TorchFunctionMode):
 
         return hook
 
-    def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
-        left = self._modules.pop()
-        if left == self._inside:
-            self._inside = None
-            self._unseal(left, list(tensors_in(out)))
+    def _leave(self, name: str) -> Callable[..., None]:
+        def hook(_: Any, inputs: Any, output: Any) -> None:
+            left = self._modules.pop()
+            if left == self._inside:
+                self._inside = None
+                self._unseal(left, list(tensors_in(output)))
+            layout = self._layouts.get(id(output))
+            if layout is not None:
+                self.outputs[name] = layout.ids
+
+        return hook
 
     def _seal(self, name: str, arguments: list[Tensor]) -> None:
         found = [(i, layout) for i, x in enumerate(arguments) if (layout := self.layout(x)) is not None]

@@ -98,6 +98,10 @@ class Family:
         """
         return self.default_config()
 
+    def taps(self, config: Any) -> tuple[str, ...]:
+        """Names of a few layers, first to last, by whose outputs a student is taught; or none."""
+        return ()
+
     def standalone(self, config: Any) -> Standalone | None:
         """Parts of a file without the package, or None where no such file can be written."""
         return None

@@ -71,7 +71,7 @@ class GeneratedWeights:
             {"params": list(self.hypernetwork.kernels.parameters())},
             {"params": list(self.hypernetwork.latents.parameters()), "weight_decay": 0.0},
         ]
-        self._optimizer = _companion(optimizer, optimizer.param_groups[group], groups)
+        self._optimizer = companion_optimizer(optimizer, optimizer.param_groups[group], groups)
 
     @torch.enable_grad()
     def take_gradients(self) -> None:
@@ -180,7 +180,7 @@ class Generating(Method):
         self.write_weights_()
 
 
-def _companion(
+def companion_optimizer(
     optimizer: torch.optim.Optimizer, group: Mapping[str, Any], groups: list[dict[str, Any]]
 ) -> torch.optim.Optimizer:
     """An optimizer of the same class and settings for other parameters."""

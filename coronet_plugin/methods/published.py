@@ -12,7 +12,7 @@ from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.methods.base import Task
 from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.generated import Embedded, Generating
-from coronet_plugin.methods.proximal import DEAD_BELOW, shrink_
+from coronet_plugin.methods.proximal import DEAD_BELOW, amount, shrink_
 from coronet_plugin.methods.registry import method
 
 
@@ -37,15 +37,9 @@ class Shrinking(Generating):
         self.write_weights_()
 
     def _shrink(self, step: int) -> None:
-        """One proximal step: as large as the way left over the steps left (docs/method.md eq. (6)),
-        or as the schedule needs."""
-        left = self.steps - step + 1
-        if left < 1:
+        if step > self.steps:
             return
-        if self.goal.schedule == STEADY:
-            self.shrinkage = self.goal.threshold() / left
-        else:
-            self.shrinkage = self.goal.threshold(step / self.steps)
+        self.shrinkage = amount(self.goal, step, self.steps)
         floors = [int(self.goal.protected()[s.slice].sum()) for s in self.plan.prunable]
         shrink_(list(self.generated.hypernetwork.latents), self.shrinkage, floors)
 

@@ -41,6 +41,8 @@ TEST = "test"
 _TESTS = "it only tests, and there is nothing to compress"
 NO_BASES = {"coronet": "it would wrap itself", TEST: _TESTS, "slim_test": _TESTS, "base": "it is no model"}
 """Model types that can be no base, and why."""
+BOTH_WAYS = ("lambda_A", "lambda_B", "lambda_identity")
+"""Options for the weights of losses that translate there and back."""
 
 
 class HostModel(Protocol):
@@ -137,6 +139,17 @@ def generators(model: Any, names: str = "") -> dict[str, nn.Module]:
     return {name: unwrap(getattr(model, "net" + name)) for name in chosen}
 
 
+def discriminators(names: Iterable[str]) -> list[str]:
+    """Those of the ``names`` that hosts give to discriminators: ``D``, ``D_A``."""
+    return [name for name in names if name == "D" or name.startswith("D_")]
+
+
+def discriminator_of(model: Any, name: str) -> str:
+    """The name of the discriminator that judges what the generator ``name`` makes; none if there is none."""
+    judge = "D" + name[1:]
+    return judge if name.startswith(GENERATOR_PREFIX) and judge in model.model_names else ""
+
+
 def forget_statistics_(network: nn.Module) -> None:
     """Let instance norms without scale and shift keep no running statistics, in place.
 
@@ -228,21 +241,31 @@ def steps_per_epoch(opt: Any) -> int:
     Hosts never pass it, so the data set is built once more to be counted. Several
     processes share an epoch.
     """
-    kind = _data_set(opt)
     with same_random_numbers():
-        if "opt" in inspect.signature(kind.__init__).parameters:
-            dataset = kind(opt)
-        else:
-            dataset = kind()
-            dataset.initialize(opt)
+        dataset = make_data_set(opt)
     images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
     batch = int(option(opt, "batch_size", "batchSize", default=1)) * world_size()
     return max(1, math.ceil(images / batch))
 
 
+def make_data_set(opt: Any) -> Any:
+    """The data set of ``opt.dataset_mode``, as the host makes it."""
+    kind = _data_set(opt)
+    if "opt" in inspect.signature(kind.__init__).parameters:
+        return kind(opt)
+    dataset = kind()
+    dataset.initialize(opt)
+    return dataset
+
+
+def is_paired(opt: Any) -> bool:
+    """Whether every picture has a partner that shows what is to be made of it."""
+    return option(opt, "dataset_mode") == "aligned"
+
+
 def remarks(opt: Any) -> list[str]:
     """Remarks on odd pictures of the data set, where the host does not make them itself."""
-    if option(opt, "dataset_mode") != "aligned" or hasattr(_data_set(opt), "remarks"):
+    if not is_paired(opt) or hasattr(_data_set(opt), "remarks"):
         return []
     from coronet_plugin.pictures.survey import square_pairs
 
@@ -272,6 +295,17 @@ def one_line_of_norms(training: bool) -> Iterator[None]:
             else "test.py gives one image at a time: use --eval, or larger images"
         )
         raise DataError(f"a norm layer was given one value per channel ({what}); {remedy}") from error
+
+
+@contextlib.contextmanager
+def one_way(opt: Any, active: bool) -> Iterator[None]:
+    """While this lasts, if ``active``, CycleGAN's losses of cycles and of identity weigh nothing."""
+    weights = {name: getattr(opt, name) for name in BOTH_WAYS if active and hasattr(opt, name)}
+    vars(opt).update(dict.fromkeys(weights, 0.0))
+    try:
+        yield
+    finally:
+        vars(opt).update(weights)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,9 @@ from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, wid
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
 from coronet_plugin.compression import Compression, shared_goal
 from coronet_plugin.distributed import is_main, say
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together
-from coronet_plugin.methods import Events
+from coronet_plugin.methods import Events, Method, Sample, registry
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
 from coronet_plugin.runs import tested
@@ -35,6 +36,7 @@ from coronet_plugin.training import host, provenance, testing
 from coronet_plugin.training import state as training_state
 from coronet_plugin.training.average import AVERAGE, Average
 from coronet_plugin.training.guard import Guard
+from coronet_plugin.training.holdout import Holdout
 from coronet_plugin.training.options import (
     REMEMBERED,
     TrainingOptions,
@@ -44,7 +46,8 @@ from coronet_plugin.training.options import (
 )
 from coronet_plugin.training.place import Place
 from coronet_plugin.training.qat import Rounding
-from coronet_plugin.training.start import start_from
+from coronet_plugin.training.start import others_from, start_from
+from coronet_plugin.training.teaching import folder_of, teacher_of
 from coronet_plugin.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class CompressedModel(_Base):
     """Mixed in front of a host's model class, :class:`~coronet_plugin.training.host.HostModel`."""
 
     compressions: dict[str, Compression]
+    _holdout: Holdout | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -75,13 +79,32 @@ class CompressedModel(_Base):
         self._is_slim = self._tested = False
         self.compressions = {}
         networks = host.generators(self, self._options.networks)
-        self._compressed = tuple(networks)
+        self._check_networks(tuple(networks))
+        self._compressed = tuple(name for name in networks if not host.discriminators([name]))
         for network in networks.values():
             host.forget_statistics_(network)
         for remark in host.remarks(opt):
             say(f"coronet: note: {remark}")
         if self.isTrain:
             self._compress(networks)
+
+    def _check_networks(self, names: Sequence[str]) -> None:
+        """Raises OptionError if discriminators are to be pruned by a method for generators alone."""
+        judges, method = host.discriminators(names), method_of(self._options.config)
+        if judges and not method.discriminators:
+            able = ", ".join(name for name in registry.names() if registry.find(name).discriminators)
+            raise OptionError(
+                f"--coronet_networks {judges[0]}: the method {method.name} prunes generators alone; leave it "
+                f"out, or choose --coronet_method {able}"
+            )
+        if judges and not self._compressed_with(judges, names):
+            raise OptionError(
+                f"--coronet_networks {judges[0]}: a discriminator is pruned together with its generator; "
+                "name that too"
+            )
+
+    def _compressed_with(self, judges: Sequence[str], names: Sequence[str]) -> bool:
+        return {*judges} <= {host.discriminator_of(self, name) for name in names}
 
     def _compress(self, networks: dict[str, nn.Module]) -> None:
         options = self._options
@@ -90,6 +113,7 @@ class CompressedModel(_Base):
         host.scale_learning_rates_(optimizers.values(), options.lr_factor)
         examples = {name: self._example(name, network) for name, network in networks.items()}
         shares = self._shares(networks, examples) if options.shared_budget else {}
+        held_out = self._hold_out(self._compressed)
         for name, network in networks.items():
             compression = Compression(
                 network,
@@ -104,17 +128,20 @@ class CompressedModel(_Base):
                 schedule=options.schedule or "",
                 gradual=True,
                 method=options.config,
-                companions=self._companions(name),
+                companions=self._companions(name, network) if name in self._compressed else (),
                 prune_frozen=options.prune_frozen,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
+            compression.method.held_out = held_out.get(name, ())
             self.compressions[name] = compression
             if not self.opt.continue_train:
                 self._announce(name)
+        for name in self._compressed:
+            self._give_others(name, self.compressions[name].method)
         for name, compression in self.compressions.items():
             compression.attach(optimizers[name])
-        self.guard.watch(networks)
+        self.guard.watch({name: networks[name] for name in self._compressed})
         curves = [f"{kind}_{name}" for name in networks for kind in ("macs", "width")]
         self.loss_names: list[str] = [*self.loss_names, *curves]
         self._slim_if_finished()
@@ -157,10 +184,12 @@ class CompressedModel(_Base):
         )
         return dict(zip(networks, goal.shares))
 
-    def _companions(self, name: str) -> Sequence[Events]:
+    def _companions(self, name: str, network: nn.Module) -> Sequence[Events]:
         """Who takes part in the training of generator ``name`` besides the method."""
         options = self._options
         found: list[Events] = []
+        if options.teaching.distill:
+            found.append(options.teaching.companion(name, network, self.opt))
         if options.multipliers:
             steps = self._steps(options.search_epochs or 0.0)
             found.append(StepMultipliers(steps, Rates(rate=options.multipliers)))
@@ -171,15 +200,42 @@ class CompressedModel(_Base):
             found.append(Rounding(self._steps(host.total_epochs(self.opt)) - steps + 1, steps, name))
         return found
 
+    def _hold_out(self, names: Sequence[str]) -> dict[str, list[Sample]]:
+        """Training pictures that are not trained on, by generator, for a method that asks for some."""
+        share = getattr(self._options.config, "holdout", 0.0)
+        if not share:
+            return {}
+        holdout = Holdout(self.opt, share)
+        samples = holdout.samples(self, names)
+        self._holdout = holdout  # from here on
+        return samples
+
+    def _give_others(self, name: str, method: Method) -> None:
+        """Give the method of generator ``name`` its discriminator, and its teacher, if it asks for them."""
+        judge = host.discriminator_of(self, name)
+        if method.discriminators and judge:
+            pruned = self.compressions.get(judge)
+            method.judged_by(host.networks(self)[judge], pruned.method if pruned else None)  # type: ignore[arg-type]
+        run = getattr(self._options.config, "teacher", "")
+        if run:
+            method.teacher = teacher_of(run, name, method.generator, self.opt, "teacher", alike=False)
+
     def _example(self, name: str, network: nn.Module) -> Any:
         """Give an input to run ``network`` on: the model's own ``coronet_example(name)``, or its family's."""
         own = getattr(self, "coronet_example", None)
         return own(name) if own else host.example(network, self.opt)
 
     # -- training --------------------------------------------------------
+    def set_input(self, input: Any, *args: Any, **kwargs: Any) -> Any:
+        """Take a batch; other pictures stand in for those that are held out."""
+        if self._holdout is not None:
+            input = self._holdout.without(input)
+        return super().set_input(input, *args, **kwargs)  # type: ignore[safe-super]
+
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """Make one training step of the base model, then that of the methods."""
-        with host.one_line_of_norms(training=True):
+        one_way = any(c.method.one_way(c.steps + 1) for c in self.compressions.values())
+        with host.one_line_of_norms(training=True), host.one_way(self.opt, one_way):
             result = super().optimize_parameters(*args, **kwargs)  # type: ignore[safe-super]
         self.place.next_step()
         for name, compression in self.compressions.items():
@@ -243,6 +299,8 @@ class CompressedModel(_Base):
             self.load_networks(host.epoch_name(opt))
         elif self._options.init_from:
             start_from(self, self.compressions, self._options.init_from)
+        elif getattr(self._options.config, "teacher", ""):
+            others_from(self, self._compressed, folder_of(self._options.config.teacher, opt))
         if state is not None:
             with training_state.explain_misfit(path):
                 training_state.restore_(self, self.place, state)
@@ -251,7 +309,8 @@ class CompressedModel(_Base):
             compression.refresh_()
         self._report()
         if self.isTrain:
-            provenance.begin(opt)
+            self._began = time.monotonic()
+            provenance.begin(opt, self._options.teaching.folder(opt))
             self._watch = Watch(self, self._compressed, self._options.watch, self._options.compare_to)
         return result
 
@@ -324,7 +383,7 @@ class CompressedModel(_Base):
         for compression in self.compressions.values():
             compression.refresh_()
         if not self._is_slim:
-            self.guard.watch({name: c.generator for name, c in self.compressions.items()})
+            self.guard.watch({name: self.compressions[name].generator for name in self._compressed})
         self._report()
 
     def save_networks(self, epoch: Any) -> None:
@@ -346,6 +405,7 @@ class CompressedModel(_Base):
                 state = training_state.collect(self, self.place, self.compressions)
                 save_tensors(state, self._state_path("latest"))
         if str(epoch) == "latest":
+            provenance.note(self.opt, time.monotonic() - self._began)
             self.guard.saved()
 
     def load_networks(self, epoch: Any) -> None:
