@@ -24,7 +24,7 @@ LAYERS = (
     {FACADE, "__main__", "model"},
     {"cli"},
     {"checkout", "sweep", "benchmark"},
-    {"comparison", "translation"},
+    {"comparison", "packing", "translation"},
     {"inspection", "export"},
     {"standalone"},
     {"evaluation"},

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coronet_plugin.checkpoint.foreign import in_words, origin_of
-from coronet_plugin.checkpoint.tensors import read_tensors
+from coronet_plugin.checkpoint.tensors import is_weight_file, read_tensors
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle
 from coronet_plugin.generators.registry import Family, families, find_family
@@ -247,7 +247,7 @@ def _shape_problem(key: str, state: Mapping[str, Any], target: Mapping[str, Any]
 
 
 def _neighbours(path: Path, limit: int = 6) -> str:
-    names = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
+    names = sorted(p.name for p in path.parent.glob("*") if is_weight_file(p)) if path.parent.is_dir() else []
     if not names:
         return f" and {path.parent} holds no weights"
     shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -24,6 +24,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=positive, default=12, help="test pictures to show (default: %(default)s)"
     )
+    parser.add_argument(
+        "--worst",
+        type=int,
+        default=8,
+        help="how many of them are those that differ most between the runs; the others are spread evenly "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--title", default="", help="heading of the page (default: the names of the runs)")
     add_speed_options(parser)
     add_quality_options(parser)
@@ -119,6 +126,7 @@ def _run(options: argparse.Namespace) -> int:
         options.output,
         _measuring(options, extractor),
         images=options.images,
+        worst=max(0, options.worst),
         title=options.title,
         remarks=remarks,
         command=without_home(shlex.join(["coronet", *sys.argv[1:]])),

@@ -19,7 +19,7 @@ def table(runs: Sequence[Run], measurements: Measurements, remarks: Sequence[str
     """The table, and below it how its figures were made; ``remarks``: what was left out, and why."""
     tags = html()
     tags.h2("Numbers")
-    with tags.div(cls="scroll"), tags.table(cls="numbers"):
+    with tags.div(cls="scroll"), tags.table(cls="numbers", style=f"--runs: {len(runs)}"):
         with tags.thead(), tags.tr():
             tags.th("")
             for index, run in enumerate(runs):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
+from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive, say
 from coronet_plugin.errors import OptionError
 from coronet_plugin.generators.extension import add_family_option
 
@@ -27,7 +26,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "weights",
         nargs="?",
         metavar="RUN_OR_WEIGHTS",
-        help="name or folder of a run, slim or dense, or a weight file (.pth)",
+        help="name or folder of a run, slim or dense, a packed folder, or a weight file",
     )
     add_family_option(parser)
     parser.add_argument("--list", action="store_true", help="show all targets and what is installed here")
@@ -218,14 +217,13 @@ def _tell(result: Result, notes: Sequence[str], pictures: Samples) -> None:
     for path in result.files:
         print(path)
     for line in (*notes, *_remarks(result, pictures)):
-        print(f"note: {line}", file=sys.stderr)
+        say(line, "note")
     if not result.accepted:
         limit = result.record["check"]["tolerance"]
-        print(
-            f"coronet: {result.path.name} does not compute the same: accepted are at most {limit['max']}, on "
+        say(
+            f"{result.path.name} does not compute the same: accepted are at most {limit['max']}, on "
             f"average {limit['mean']}, where the output has a range of 2, and SSIM of at least "
-            f"{limit['ssim']}; it is kept for inspection alone",
-            file=sys.stderr,
+            f"{limit['ssim']}; it is kept for inspection alone"
         )
 
 

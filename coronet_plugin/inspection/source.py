@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from coronet_plugin.channels.find import example_input, find_channels
 from coronet_plugin.checkpoint.spec import SEARCH, Spec, spec_path
 from coronet_plugin.checkpoint.storage import check_tensors
+from coronet_plugin.checkpoint.tensors import is_weight_file
 from coronet_plugin.checkpoint.upstream import read_state_dict
 from coronet_plugin.errors import OptionError, PlanError
 from coronet_plugin.generators.config import checked
@@ -88,13 +89,14 @@ def _refuse(choices: Choices, *names: str, model: str) -> None:
 
 def _check_known(model: str, checkpoints_dir: Path) -> None:
     """Raise OptionError unless ``model`` is a weight file or a run, by its name or folder."""
-    if model.endswith(".pth") or (model and ((checkpoints_dir / model).is_dir() or Path(model).is_dir())):
+    if is_weight_file(model) or (model and ((checkpoints_dir / model).is_dir() or Path(model).is_dir())):
         return
     runs = sorted(path.name for path in checkpoints_dir.glob("*") if path.is_dir())
     there = f"has {', '.join(runs)}" if runs else "has none"
     raise OptionError(
         f"{model!r} is not known; expected a family of generators ({', '.join(families())}), a weight file "
-        f"(.pth), a run ({checkpoints_dir} {there}), or a generator of your own (path/to/file.py:Name)"
+        f"(.pth or .safetensors), a run ({checkpoints_dir} {there}), or a generator of your own "
+        "(path/to/file.py:Name)"
     )
 
 

@@ -91,7 +91,7 @@ def takes_one_image(architecture: Mapping[str, Any]) -> bool:
 def _with_spec(name: str, path: Path) -> StoredGenerator:
     spec = Spec.read(spec_path(path))
     family, config = read_family(spec, path)
-    searching = "the search is not over; it is written at full size"
+    searching = "the search is not over; it is written as it is now"
     return StoredGenerator(
         name=name,
         generator=load_generator(path),
@@ -104,7 +104,7 @@ def _with_spec(name: str, path: Path) -> StoredGenerator:
         spec=spec,
         notes=(searching,) if spec.phase == SEARCH else (),
         ranges=spec.quantization.get("ranges", {}),
-        bit_depth=read_options(path.parent).integer("bit_depth", FULL_DEPTH),
+        bit_depth=read_options(path.parent).integer("bit_depth", spec.options.get("bit_depth", FULL_DEPTH)),
     )
 
 

@@ -18,6 +18,8 @@ from typing import Any
 from torch import nn
 
 from coronet_plugin.checkpoint.spec import Spec, spec_path
+from coronet_plugin.checkpoint.storage import packed_weights
+from coronet_plugin.checkpoint.tensors import ENDINGS, is_weight_file
 from coronet_plugin.errors import CheckpointError, DataError, OptionError
 from coronet_plugin.files import settle
 from coronet_plugin.runs.opener import read_generator, takes_one_image
@@ -151,7 +153,7 @@ def find_run(
     options = read_options(folder)
     if not options.values:
         raise CheckpointError(f"{folder} has no train_opt.txt; is it a folder that train.py wrote?")
-    weights = {path.stem[len(f"{epoch}_net_") :]: path for path in sorted(folder.glob(f"{epoch}_net_G*.pth"))}
+    weights = weights_in(folder, epoch)
     if not weights:
         raise CheckpointError(f"{folder} has no {epoch}_net_G*.pth; let train.py save, or take another epoch")
     images = results_of(Path(results_dir) / name, phase, epoch) / "images"
@@ -164,6 +166,17 @@ def find_run(
         log=read_log(folder / "loss_log.jsonl"),
         images_dir=images if images.is_dir() else None,
     )
+
+
+def weights_in(folder: Path, epoch: str) -> dict[str, Path]:
+    """The weight files of ``epoch`` in the folder of a run, by generator, sorted."""
+    start = f"{epoch}_net_"
+    found = {
+        path.stem[len(start) :]: path
+        for ending in reversed(ENDINGS)
+        for path in folder.glob(f"{start}G*{ending}")
+    }
+    return dict(sorted(found.items()))
 
 
 def results_of(folder: Path, phase: str, epoch: str) -> Path:
@@ -183,10 +196,16 @@ def pictures_in(folder: Path, visual: str, made_by: Tested | None) -> list[Path]
     return [path for path in found if made_by is None or path.name[: -len(ending)] in made_by.names]
 
 
+def run_folder(target: str, checkpoints_dir: Path | str) -> Path:
+    """The folder of a run by its name in ``checkpoints_dir``, or by itself; it need not be there."""
+    folder = Path(checkpoints_dir) / target
+    return Path(target).resolve() if target and not folder.is_dir() and Path(target).is_dir() else folder
+
+
 def find_weights(
     target: str, checkpoints_dir: Path | str, epoch: str = "latest", network: str = ""
 ) -> dict[str, Path]:
-    """Weight files by generator: of a weight file (.pth), or of a run by its name or folder.
+    """Weight files by generator: of a weight file, of a run by its name or folder, or of a packed folder.
 
     ``network``: the only generator to find; by default all.
 
@@ -194,12 +213,12 @@ def find_weights(
         CheckpointError: there is no such run, or it has no weights of ``epoch``.
         OptionError: it has no generator ``network``.
     """
-    if target.endswith(".pth"):
+    if is_weight_file(target):
         weights = {Path(target).stem.rpartition("_net_")[2]: Path(target)}
+    elif target and packed_weights(target) and not (Path(target) / "train_opt.txt").is_file():
+        weights = packed_weights(target)
     else:
-        folder = Path(checkpoints_dir) / target
-        if target and not folder.is_dir() and Path(target).is_dir():
-            folder = Path(target).resolve()
+        folder = run_folder(target, checkpoints_dir)
         weights = dict(find_run(folder.name, folder.parent, epoch=epoch).weights)
     if network and network not in weights:
         raise OptionError(f"--network {network}: {target} has {', '.join(weights)}")

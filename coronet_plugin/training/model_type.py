@@ -24,6 +24,7 @@ from coronet_plugin.channels.cost import human
 from coronet_plugin.channels.find import FROZEN
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, widths_of
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
+from coronet_plugin.checkpoint.tensors import weight_file
 from coronet_plugin.compression import Compression, shared_goal
 from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError, OptionError
@@ -422,7 +423,7 @@ class CompressedModel(_Base):
             load_into(network, path, spec)
 
     def _weights_path(self, epoch: str, name: str) -> Path:
-        path, ending = self._path(f"{epoch}_net_{name}.pth"), f"_{AVERAGE}"
+        path, ending = weight_file(self._path(f"{epoch}_net_{name}.pth")), f"_{AVERAGE}"
         if not path.exists() and epoch.endswith(ending) and any(path.parent.glob(f"{epoch}_net_*.pth")):
             return self._path(f"{epoch[: -len(ending)]}_net_{name}.pth")
         return path

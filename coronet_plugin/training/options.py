@@ -103,8 +103,8 @@ class TrainingOptions:
     init_from: str = setting(
         "",
         "weights of a trained dense run to begin with instead of random ones: a file such as "
-        "checkpoints/RUN/latest_net_G.pth or the run's folder; other networks' files beside it are taken "
-        "too (default: none)",
+        "checkpoints/RUN/latest_net_G.pth (or .safetensors) or the run's folder; other networks' files "
+        "beside it are taken too (default: none)",
         metavar="PATH",
     )
     qat: float = setting(

@@ -17,11 +17,11 @@ from coronet_plugin.channels.cost import Cost
 from coronet_plugin.comparison import numbers
 from coronet_plugin.comparison.measure import Measurement, Measuring, in_order, is_full, measure_all
 from coronet_plugin.comparison.pareto import Point, front, pareto_figure, quality_of
+from coronet_plugin.comparison.pictures import shown_pictures
 from coronet_plugin.comparison.quantities import FID, KID, SSIM, quantities
 from coronet_plugin.comparison.record import as_json
 from coronet_plugin.comparison.report import write_comparison
 from coronet_plugin.comparison.runtimes import Failure, Speed, choose, package_of, time_generators
-from coronet_plugin.comparison.sections import shown_stems
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.evaluation.distances import Distance
 from coronet_plugin.evaluation.features import MissingWeights
@@ -271,7 +271,8 @@ def test_a_run_with_a_budget_of_one_stands_with_the_dense_ones(tmp_path: Path) -
     runs = [find_run(name, tmp_path / "checkpoints", tmp_path / "results") for name in ("slim", "full")]
     assert [is_full(run) for run in runs] == [False, True]
     assert [run.name for run in in_order(runs)] == ["full", "slim"]
-    assert shown_stems(runs, TRANSLATION, 2) == ["a", "c"]
+    shown, worst = shown_pictures(runs, TRANSLATION, 2, worst=0)
+    assert {picture.stem for picture in shown} == {"a", "c"} and worst == 0
 
 
 def test_page_says_what_runs_were_made_of_and_warns_of_different_data(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def test_the_search_is_written_at_full_size(tmp_path, capsys):
     path = tmp_path / "latest_net_G.pth"
     generator = save_weights(path, "resnet_6blocks", slim=False)
     files, notes = export(capsys, path, "--output", tmp_path / "out")
-    assert notes == "note: G: the search is not over; it is written at full size\n"
+    assert notes == "note: G: the search is not over; it is written as it is now\n"
     module = imported(files[1])
     assert module.STEM == 8 and "at full size" in module.__doc__.splitlines()[0]
     x = torch.rand(1, 3, 32, 32)
