@@ -57,7 +57,7 @@ NORM_MODE = "batch"
 
 
 def add_norm_mode_option(parser: argparse.ArgumentParser) -> None:
-    """How norms compute; the same for every subcommand that exports or times."""
+    """Add ``--norm_mode``, the same for every subcommand that exports or times."""
     parser.add_argument(
         "--norm_mode",
         default=NORM_MODE,

@@ -150,7 +150,7 @@ class Compression:
         self._looked_at = self.plan.units
         self._kept = np.ones(self.plan.units, dtype=bool)
         self.dense = self.plan.cost()
-        """What the generator costs at full size."""
+        """Cost of the generator at full size."""
         self.optimizer: torch.optim.Optimizer | None = None
         """The host's, once it is attached."""
         self._group = 0
@@ -160,6 +160,7 @@ class Compression:
         self.companions = {each.name: each for each in (*self.method.companions(), *companions)}
         for companion in self.companions.values():
             companion.generator, companion.plan = generator, self.plan
+            companion.inputs, companion.architecture = self.inputs, self.architecture
         if keep_weights:
             self.method.adopt_weights_()
         self.method.write_weights_()
@@ -170,8 +171,14 @@ class Compression:
         if self.goal.schedule == STEADY and not made.steady:
             able = ", ".join(name for name in names() if find(name).steady)
             raise OptionError(f"the schedule {STEADY!r} is for {able} alone, whose latents all shrink")
+        made.architecture = self.architecture
+        made.narrows = self._narrows
         self.goal.method = made
         return made
+
+    def _narrows(self) -> None:
+        for companion in self.companions.values():
+            companion.narrowing(self.steps)
 
     def adopt_weights_(self) -> None:
         """Go on from the weights the generator has now, to the last bit."""
@@ -318,16 +325,20 @@ class Compression:
     def _make_compact(self, alive: np.ndarray) -> None:
         self.remove_(alive)
         other = self.method.finish()
+        self.phase = COMPACT
+        if other is self.generator:
+            self._now_has(alive, None)
+        elif other is not None:
+            self._go_on_with(other)
         for companion in self.companions.values():
             companion.finish()
-        self.phase = COMPACT
-        if other is not None:
-            self._go_on_with(other)
         if self._listening is not None:
             self._listen()
 
     def remove_(self, alive: np.ndarray) -> None:
         """Remove all units but ``alive`` from the generator and from what its optimizer knows."""
+        if self._kept.all() and not alive.all():
+            self._narrows()
         parameters, before = dict(self.generator.named_parameters()), self._present
         replaced = slim_(self.generator, before, alive)
         if self.optimizer is not None:
@@ -360,7 +371,7 @@ class Compression:
 
     # -- saving ----------------------------------------------------------
     def spec(self, options: Mapping[str, Any] | None = None) -> Spec:
-        """What is to be known of the generator as it is now."""
+        """Describe the generator as it is now."""
         budget = self.goal.goal.budget
         return Spec(
             phase=self.phase,
@@ -372,6 +383,7 @@ class Compression:
             sets=self.plan.sets_as_dicts(self._kept),
             tensors={name: list(t.shape) for name, t in self.generator.state_dict().items()},
             widths=self.plan.module_widths(self._kept),
+            padded={name: p.as_dict() for name, p in self.plan.paddings(self._kept).items()},
             search={
                 "steps": min(self.steps, self.method.steps),
                 "of": self.method.steps,
@@ -434,7 +446,8 @@ class Compression:
             differing = set(state.get("required", [])) ^ set(self._required())
             raise CheckpointError(
                 f"one of the saved training and this one has {', '.join(sorted(differing))}, the other not; "
-                "continue with the --coronet_method and --coronet_multipliers of the first run"
+                "continue with the --coronet_method, --coronet_multipliers and --coronet_distill of the first "
+                "run"
             )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:

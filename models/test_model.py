@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.pictures.lab import to_rgb
 from coronet_plugin.training.testing import SlimTesting, recall_one
 from models import networks
 from models.base_model import BaseModel
@@ -58,6 +59,11 @@ class TestModel(SlimTesting, BaseModel):
 
     def forward(self) -> None:
         self.fake = self.netG(self.real)
+
+    def compute_visuals(self) -> None:
+        """Show the two colours that ``colorization`` gives together with their lightness."""
+        if self.fake.shape[1] == 2:
+            self.fake = to_rgb(self.real[0], self.fake[0])
 
     def optimize_parameters(self) -> None:
         """Never called: there is nothing to train."""

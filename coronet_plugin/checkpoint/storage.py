@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels.baking import bake_
 from coronet_plugin.channels.cut import replace_tensors_, update_widths_
+from coronet_plugin.channels.padding import Padding, pad_
 from coronet_plugin.checkpoint.spec import Spec, spec_path
 from coronet_plugin.checkpoint.spec_check import NUMBERS
 from coronet_plugin.checkpoint.tensors import SAFETENSORS, safetensors_of
@@ -132,7 +133,7 @@ def _build(spec: Spec, path: str | Path) -> nn.Module:
 
 
 def _has_unsaved_tensors(generator: nn.Module) -> bool:
-    """Whether it computes with tensors that no state_dict has: buffers not saved, or plain attributes."""
+    """True if it computes with tensors that no state_dict has: buffers not saved, or plain attributes."""
     saved = {id(tensor) for tensor in generator.state_dict(keep_vars=True).values()}
     plain = (value for module in generator.modules() for value in vars(module).values())
     return any(isinstance(value, Tensor) for value in plain) or any(
@@ -219,15 +220,21 @@ def resize_(generator: nn.Module, spec: Spec, path: str | Path) -> None:
     for module, attributes in spec.widths.items():
         for attribute, width in attributes.items():
             _set_width(generator, module, attribute, width, path)
+    for module, padding in spec.padded.items():
+        pad_(_submodule(generator, module, path), Padding.of(padding))
     update_widths_(generator)
+
+
+def _submodule(generator: nn.Module, module: str, path: str | Path) -> nn.Module:
+    try:
+        return generator.get_submodule(module)
+    except AttributeError as error:
+        raise CheckpointError(f"the spec of {path} speaks of a layer {module!r} that is not there") from error
 
 
 def _set_width(generator: nn.Module, module: str, attribute: str, width: int, path: str | Path) -> None:
     """Change a number of a module; nothing else may be overwritten by what a file says."""
-    try:
-        owner = generator.get_submodule(module)
-    except AttributeError as error:
-        raise CheckpointError(f"the spec of {path} speaks of a layer {module!r} that is not there") from error
+    owner = _submodule(generator, module, path)
     if not hasattr(owner, attribute):
         return
     if type(getattr(owner, attribute)) is not int:

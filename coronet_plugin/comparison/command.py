@@ -37,7 +37,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
-    """How latency and memory are measured."""
+    """Add options of how latency and memory are measured."""
     parser.add_argument(
         "--threads", type=positive, default=1, help="CPU threads for the latency (default: %(default)s)"
     )
@@ -57,7 +57,7 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_quality_options(parser: argparse.ArgumentParser) -> None:
-    """How quality is measured; more of it with ``coronet evaluate``."""
+    """Add options of how quality is measured; more of it with ``coronet evaluate``."""
     parser.add_argument(
         "--no_fid", action="store_true", help="do not measure FID and KID, which takes minutes on a CPU"
     )

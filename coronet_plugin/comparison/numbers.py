@@ -75,7 +75,7 @@ def _signed(difference: float) -> str:
 
 
 def _protocol(measurements: Measurements) -> None:
-    """How the figures were made."""
+    """Say how the figures were made."""
     tags = html()
     columns = [column for group in measurements.values() for column in group]
     tags.p("Small print: ratio to the first run, or difference from it for quality.", cls="note")

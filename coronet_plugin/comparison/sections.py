@@ -108,7 +108,7 @@ def _width_table(spec: Spec) -> None:
 
 
 def commands(runs: Sequence[Run], own: str = "") -> None:
-    """How each run was trained: command, seed, versions, code, data, machine. ``own``: the page's command."""
+    """Show command, seed, versions, code, data and machine of each run. ``own``: the page's command."""
     tags = html()
     tags.h2("How these runs were trained")
     records = {run.name: provenance.read(run.folder) for run in runs}

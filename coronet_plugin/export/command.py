@@ -39,6 +39,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="256, or 256x512 as height x width (default: as trained)",
     )
     parser.add_argument("--dynamic", action="store_true", help="leave batch, height and width free")
+    parser.add_argument(
+        "--embed_preprocessing",
+        action="store_true",
+        help="bake it into the file that pictures are bytes: (N, H, W, C) uint8 RGB in and out",
+    )
     add_norm_mode_option(parser)
     parser.add_argument(
         "--rewrite",
@@ -132,7 +137,8 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
     check_norm_mode(options.norm_mode)
     target = target_named(options.to).with_rewrites([p for p in options.rewrite.split(",") if p])
     if stored is None:
-        return Request(target, options.dtype, dynamic=options.dynamic)
+        embed = options.embed_preprocessing
+        return Request(target, options.dtype, dynamic=options.dynamic, embed_preprocessing=embed)
     about: dict[str, Any] = {"network": stored.name, "origin": stored.origin, "trained_on": stored.size}
     about.update(architecture=stored.architecture, output_range=list(stored.family.output_range))
     about.update(cost=dict(stored.slim), cost_dense=dict(stored.dense))
@@ -143,6 +149,7 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
         dynamic=options.dynamic,
         norm_mode=options.norm_mode,
         multiple=stored.multiple,
+        embed_preprocessing=options.embed_preprocessing,
         about=about,
         quantization=_quantization(options, stored),
     )

@@ -1,4 +1,4 @@
-"""What ``coronet inspect`` is pointed at: a family, weights, a run, or a generator of the user's own.
+"""The target of ``coronet inspect``: a family, weights, a run, or a generator of the user's own.
 
 Turns the text a user typed into inspections, one for each generator. Weight files are
 data and never executed; the user's code runs only when it is named as ``file.py:Name``
@@ -41,7 +41,7 @@ SIZE = 256
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose besides the model. None (or empty) where nothing was chosen.
+    """Choices of the user besides the model. None (or empty) where nothing was chosen.
 
     ``size``: (H, W) of the example input. ``channels``: those of the example for a generator of
     the user's own, which is called with ``kwargs``; for a family they are entries of its config, as

@@ -27,10 +27,15 @@ from coronet_plugin.runs.options import Options, read_options
 from coronet_plugin.runs.tested import Tested
 from coronet_plugin.runs.tested import read as read_tested
 
+PAIRED = ("aligned", "colorization", "template")
+"""Data sets in which every picture has its truth."""
+VISUALS = {"colorization": ("real_A", "fake_B_rgb", "real_B_rgb"), "template": ("data_A", "output", "data_B")}
+"""What models call the pictures of their generator, where they do not call them as pix2pix does."""
+
 
 @dataclass(frozen=True)
 class Translation:
-    """What one generator does, in the visual names of the results: source -> output, truth if known."""
+    """One generator's translation by visual names of the results: source -> output, truth if known."""
 
     generator: str
     source: str
@@ -77,9 +82,9 @@ class Run:
     @property
     def translations(self) -> tuple[Translation, ...]:
         """One for each generator with weights. The truth is known for aligned data alone."""
-        aligned = self.options.text("dataset_mode", "unaligned") == "aligned"
+        aligned = self.options.text("dataset_mode", "unaligned") in PAIRED
         known = {
-            "G": ("real_A", "fake_B", "real_B"),
+            "G": VISUALS.get(self.base_model, ("real_A", "fake_B", "real_B")),
             "G_A": ("real_A", "fake_B", "real_B"),
             "G_B": ("real_B", "fake_A", "real_A"),
         }
@@ -112,7 +117,7 @@ class Run:
 
     @cached_property
     def tested(self) -> Tested | None:
-        """What made the test pictures; None without a note beside them. Raises DataError if it is damaged."""
+        """The note beside the test pictures, of what made them, if any. Raises DataError if it is damaged."""
         return read_tested(self.images_dir.parent) if self.images_dir else None
 
     def pictures(self, visual: str) -> list[Path]:
@@ -120,7 +125,7 @@ class Run:
         return pictures_in(self.images_dir, visual, self.tested) if self.images_dir else []
 
     def can_rebuild(self, generator: str) -> bool:
-        """Whether it is of a registered family and takes one image, as what measures runs needs."""
+        """True if it is of a registered family and takes one image, as what measures runs needs."""
         return generator not in self.specs or takes_one_image(self.specs[generator].architecture)
 
     def load_generator(self, generator: str) -> nn.Module:

@@ -34,6 +34,8 @@ class Column:
     digits: int
     factor: float = 1.0
     higher_is_better: bool = False
+    judged: bool = True
+    """Whether the best of a budget is marked."""
 
     def cell(self, values: Sequence[float]) -> str:
         """Mean and, of several values, standard deviation."""
@@ -43,14 +45,16 @@ class Column:
 
 
 COLUMNS = (
-    Column("macs_share", "MACs, %", 2, 100),
-    Column("parameters_share", "parameters, %", 2, 100),
+    Column("macs_share", "MACs, %", 2, 100, judged=False),
+    Column("parameters_share", "parameters, %", 2, 100, judged=False),
     Column("kid", "KID x 1000", 1, 1000),
     Column("fid", "FID", 1),
     Column("lpips", "LPIPS", 3),
     Column("ssim", "SSIM", 3, higher_is_better=True),
     Column("psnr", "PSNR, dB", 2, higher_is_better=True),
     Column("l1", "L1", 4),
+    Column("training_seconds", "training, s", 0, judged=False),
+    Column("training_memory", "training memory, MB", 0, 1e-6, judged=False),
 )
 
 
@@ -164,9 +168,9 @@ def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> li
 
 
 def _is_best(group: Group, rivals: Sequence[Group], column: Column) -> bool:
-    """Whether a quality is the best of several at the same budget."""
+    """True if a quality is the best of several at the same budget."""
     means = [row.mean(column.key) for row in rivals if column.key in row.values]
-    if column.key.endswith("_share") or is_dense(group.method) or len(set(means)) < 2:
+    if not column.judged or is_dense(group.method) or len(set(means)) < 2:
         return False
     best = max if column.higher_is_better else min
     return group.mean(column.key) == best(means)

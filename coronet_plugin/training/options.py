@@ -20,9 +20,11 @@ from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
 from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.methods import registry
+from coronet_plugin.methods.gan_compression import CYCLE_GAN, PIX2PIX
 from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
 from coronet_plugin.training import host
 from coronet_plugin.training.numerics import ON_NAN, STOP
+from coronet_plugin.training.teaching import Teaching
 
 REMEMBERED = (
     *("netG", "ngf", "norm", "no_dropout", "input_nc", "output_nc", "direction", "dataset_mode"),
@@ -35,7 +37,7 @@ REMEMBERED = (
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What the user asked of the model type: every field is an option, ``config`` the method's own ones."""
+    """Options of the model type: every field is one, ``config`` the method's own ones."""
 
     base: str = setting(
         "cycle_gan",
@@ -82,7 +84,7 @@ class TrainingOptions:
     search_epochs: float | None = setting(
         None,
         "epochs until the budget is met, may be fractional; methods without loss remove channels on the way, "
-        "the others at the end (default: half of all epochs)",
+        "the others at the end (default: half of all epochs, or what the method says)",
         type=float,
     )
     schedule: str | None = setting(
@@ -150,10 +152,11 @@ class TrainingOptions:
         choices=ON_NAN,
     )
     config: Any = field(default=None)
+    teaching: Teaching = field(default_factory=Teaching)
 
     @property
     def goal(self) -> str:
-        """What the generators are to cost, in words."""
+        """The cost that the generators are to have, in words."""
         if self.widths_from:
             return f"widths of {self.widths_from}"
         return f"{'shared ' * self.shared_budget}budget {self.budget} ({self.budget_kind})"
@@ -166,12 +169,13 @@ class TrainingOptions:
             OptionError: a value is out of range, or the search would outlast the training.
             BudgetError: the budget cannot be read.
         """
-        values = values_of(opt, settings_of(cls))
+        values, config = values_of(opt, settings_of(cls)), _config(opt)
         if opt.isTrain:
             Budget.parse(values["budget"], values["budget_kind"])
             epochs = host.total_epochs(opt)
             given = values["search_epochs"]
-            values["search_epochs"] = epochs / 2 if given is None else given
+            share = registry.method_of(config).search_share(config)
+            values["search_epochs"] = epochs * share if given is None else given
             _check_lengths(epochs, values["search_epochs"], values["qat"])
         if not 0 <= values["average"] < 1:
             raise OptionError(
@@ -181,7 +185,8 @@ class TrainingOptions:
             raise OptionError(f"--coronet_lr_factor must be a number above 0, not {values['lr_factor']:g}")
         if values["shared_budget"] and values["widths_from"]:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
-        return cls(**values, config=_config(opt))
+        teaching = Teaching(**values_of(opt, settings_of(Teaching)))
+        return cls(**values, config=config, teaching=teaching)
 
 
 def _check_lengths(epochs: int, search: float, qat: float) -> None:
@@ -208,13 +213,17 @@ def _config(opt: Any) -> Any:
             "leave --coronet_hypernetwork out, it is the former name of the other"
         )
     given = [name for name in registry.settings() if hasattr(opt, PREFIX + name)]
-    return registry.configure(method, **{name: getattr(opt, PREFIX + name) for name in given})
+    values = {name: getattr(opt, PREFIX + name) for name in given}
+    if "task" in {each.name for each in settings_of(registry.find(method).Config)}:
+        values.setdefault("task", PIX2PIX if host.is_paired(opt) else CYCLE_GAN)
+    return registry.configure(method, **values)
 
 
 def add_coronet_options(parser: argparse.ArgumentParser) -> None:
     """Add every ``--coronet_*`` option; each help text gives unit, default and effect."""
     group = parser.add_argument_group("coronet: compress the generators while they train")
     add_options(group, settings_of(TrainingOptions))
+    add_options(group, settings_of(Teaching))
     add_family_option(group)
     methods = "; ".join(f"'{name}': {registry.summary(name)}" for name in registry.names())
     group.add_argument(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,24 @@ def start_from(model: HostModel, compressions: Mapping[str, Compression], path: 
         if name in compressions:
             network.load_state_dict(_weights(file, network))
             compressions[name].adopt_weights_()
-        elif file is None or not file.exists():
+            say(f"coronet: net{name} begins with {file}")
+    others_from(model, tuple(compressions), path)
+
+
+def others_from(model: HostModel, generators: Collection[str], path: str) -> None:
+    """Load weights into all networks but the ``generators``, where they are there and fit.
+
+    In place; ``path`` as for :func:`start_from`.
+    """
+    for name, network in host.networks(model).items():
+        file = _file_of(Path(path), name, alone=len(generators) == 1)
+        if name in generators or file is None or not file.exists():
             continue
-        else:
-            try:
-                network.load_state_dict(_weights(file, network))
-            except CheckpointError as error:
-                say(f"coronet: net{name} begins with new weights: {error}")
-                continue
+        try:
+            network.load_state_dict(adapt_state_dict(read_state_dict(file), network))
+        except CheckpointError as error:
+            say(f"coronet: net{name} begins with new weights: {file}: {error}")
+            continue
         say(f"coronet: net{name} begins with {file}")
 
 

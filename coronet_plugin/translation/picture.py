@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.pictures.files import MODES
+from coronet_plugin.pictures.lab import to_lab, to_rgb
 from coronet_plugin.pictures.padding import cut, pad_to, padded_side
 from coronet_plugin.translation.source import Translator
 from coronet_plugin.translation.statistics import WholePicture
@@ -35,11 +36,15 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Prepared:
-    """``values``: (1, C, H, W) in [-1, 1], mirrored out; ``size``: (H, W) of the picture in their middle."""
+    """``values``: (1, C, H, W) in [-1, 1], mirrored out; ``picture``: what is in their middle."""
 
     values: Tensor
-    size: tuple[int, int]
     picture: Image.Image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the picture."""
+        return self.picture.height, self.picture.width
 
 
 class PictureTranslator:
@@ -50,7 +55,7 @@ class PictureTranslator:
 
     def __init__(self, translator: Translator, size: Size = "trained", tiling: Tiling | None = None) -> None:
         self.translator, self.size, self.tiling = translator, size, tiling
-        self.mode = MODES[translator.channels]
+        self.mode = "RGB" if translator.colours else MODES[translator.channels]
         self.passes = 0
         """How often the tiles of the last picture were gone through."""
         self._tile = self._overlap = None
@@ -60,7 +65,10 @@ class PictureTranslator:
             usual = usual_overlap(tile, translator.multiple)
             self._overlap = usual if tiling.overlap is None else tiling.overlap
             self._tile = tile
-            grid(tile, tile, self._overlap)  # which refuses overlaps
+            if not 0 <= self._overlap < min(tile):
+                raise OptionError(
+                    f"--overlap {self._overlap} must be at least 0 and below the {min(tile)} pixels of a tile"
+                )
         whole = tiling is not None and tiling.whole and translator.generator is not None
         self._whole = WholePicture(translator.generator) if whole else None  # type: ignore[arg-type]
 
@@ -73,11 +81,13 @@ class PictureTranslator:
         if (picture.height, picture.width) != size:
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
         picture = picture.convert(self.mode)
-        return Prepared(pad_to(to_values(picture), *self._padded(size)), size, picture)
+        values = to_lab(picture)[0][None] if self.translator.colours else to_values(picture)
+        return Prepared(pad_to(values, *self._padded(size)), picture)
 
     def translate(self, prepared: list[Prepared]) -> list[Image.Image]:
         """What becomes of pictures that were prepared to the same size."""
-        if self._tile is None or prepared[0].values.shape[-2:] == self._tile:
+        height, width = prepared[0].values.shape[-2:]
+        if self._tile is None or (height <= self._tile[0] and width <= self._tile[1]):
             outputs = self.translator.run(torch.cat([one.values for one in prepared]))
         else:
             outputs = torch.cat([self._in_tiles(one.values) for one in prepared])
@@ -107,7 +117,7 @@ class PictureTranslator:
                 f"{size[0]}x{size[1]} pixels (height x width), and the file takes {trained} alone; leave "
                 "--size out, translate in tiles (--tile), or export with --dynamic"
             )
-        least = translator.size if translator.fixed else self._tile or (1, 1)
+        least = translator.size if translator.fixed else (1, 1)
         height, width = (max(padded_side(a, translator.multiple), b) for a, b in zip(size, least))
         return height, width
 
@@ -115,7 +125,8 @@ class PictureTranslator:
     def _in_tiles(self, values: Tensor) -> Tensor:
         assert self._tile is not None and self._overlap is not None
         size = (values.shape[-2], values.shape[-1])
-        tiles = grid(size, self._tile, self._overlap, self.translator.multiple)
+        tile = (min(self._tile[0], size[0]), min(self._tile[1], size[1]))
+        tiles = grid(size, tile, self._overlap, self.translator.multiple)
         if self._whole is not None:
             output = self._whole.translate(values, tiles)
             self.passes = self._whole.passes
@@ -130,6 +141,8 @@ class PictureTranslator:
     def _finished(self, output: Tensor, prepared: Prepared) -> Image.Image:
         if output.shape[-2:] == prepared.values.shape[-2:]:
             output = cut(output, *prepared.size)
+        if self.translator.colours:
+            return Image.fromarray(to_rgb(to_lab(prepared.picture)[0], output[0]))
         return to_picture(output[0], self.translator.limits)
 
 

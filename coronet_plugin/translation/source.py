@@ -35,7 +35,8 @@ class Translator:
 
     ``run``: (N, ``channels``, H, W) in [-1, 1] to values between ``limits``, on the CPU, each picture as if
     alone. ``size``: (H, W) it was trained on; with ``fixed`` the only one it takes, one picture at a time.
-    ``multiple``: what other sides must be multiples of. ``generator``: None for a file of another runtime.
+    ``multiple``: what other sides must be multiples of. ``colours``: it goes from the lightness of Lab to the
+    two colours, as the model type ``colorization`` does. ``generator``: None for a file of another runtime.
     ``bit_depth``: of the values in pictures of 16 bits a channel. ``notes``: what the user should know.
     """
 
@@ -47,6 +48,7 @@ class Translator:
     fixed: bool = False
     limits: tuple[float, float] = (-1.0, 1.0)
     generator: nn.Module | None = None
+    colours: bool = False
     bit_depth: int = FULL_DEPTH
     notes: tuple[str, ...] = ()
 
@@ -132,10 +134,15 @@ def _trained(name: str, path: Path, norm_mode: str, device: str) -> Translator:
         stored.size,
         stored.multiple,
         limits=stored.family.output_range,
+        colours=_are_colours(stored.channels, getattr(stored.config, "output_nc", 0)),
         generator=generator,
         bit_depth=stored.bit_depth,
         notes=stored.notes,
     )
+
+
+def _are_colours(inputs: int, outputs: int) -> bool:
+    return (inputs, outputs) == (1, 2)
 
 
 def _check_channels(path: Path, channels: int) -> None:
@@ -185,6 +192,7 @@ def _exported(path: Path, record: Mapping[str, Any], device: str, threads: int) 
         multiple = max((int(side[1]) for side in free if side), default=1)
         height, width = map(int, record.get("trained_on", UNKNOWN) if dynamic else shape[2:])
         limits = float(low), float(high)
+        colours = _are_colours(channels, int(record["output"]["shape"][1]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path}.json is damaged ({type(error).__name__}: {error})") from error
     _check_channels(path, channels)
@@ -195,4 +203,4 @@ def _exported(path: Path, record: Mapping[str, Any], device: str, threads: int) 
         return torch.cat([torch.from_numpy(model(part.numpy())) for part in parts])
 
     name = str(record.get("network", "G"))
-    return Translator(name, run, channels, (height, width), multiple, not dynamic, limits)
+    return Translator(name, run, channels, (height, width), multiple, not dynamic, limits, colours=colours)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coronet_plugin.errors import OptionError
 from coronet_plugin.pictures.padding import padded_side
 
 
@@ -35,11 +34,9 @@ class Tile:
 def grid(picture: tuple[int, int], tile: tuple[int, int], overlap: int, multiple: int = 1) -> list[Tile]:
     """Tiles over a ``picture`` of (H, W), at least ``overlap`` pixels of each shared with the next.
 
-    They begin at multiples of ``multiple``, as far as they are larger than that and the picture's sides are
-    multiples, so that a generator of strides sees the same grid of pixels as in the whole picture.
-
-    Raises:
-        OptionError: the overlap is not smaller than a tile, or a tile is larger than the picture.
+    The overlap is smaller than a tile, and a tile is no larger than the picture. They begin at multiples of
+    ``multiple``, as far as they are larger than that and the picture is of such, so that a generator
+    of strides sees the same grid of pixels as in the whole picture.
     """
     axes = [_axis(side, length, overlap, multiple) for side, length in zip(picture, tile)]
     rows, columns = axes
@@ -78,10 +75,9 @@ def usual_overlap(tile: tuple[int, int], multiple: int) -> int:
 
 def _axis(side: int, length: int, overlap: int, multiple: int) -> list[tuple[int, Tensor]]:
     """Where tiles of ``length`` begin along a ``side``, each with its weights."""
-    if not 0 <= overlap < length:
-        raise OptionError(f"--overlap {overlap} must be at least 0 and below the {length} pixels of a tile")
-    if length > side:
-        raise OptionError(f"a tile of {length} pixels is larger than the picture's {side}")
+    if length == side:
+        return [(0, torch.ones(side))]
+    assert 0 <= overlap < length <= side
     step = length - overlap
     step = step // multiple * multiple or step
     starts = [*range(0, side - length, step), side - length]

@@ -47,8 +47,9 @@ class Report:
         """Say in a line how fast it went."""
         each = self.pictures / max(self.seconds, 1e-9)
         alone = self.pictures / max(self.generator_seconds, 1e-9)
+        what = "1 picture" if self.pictures == 1 else f"{self.pictures} pictures"
         return (
-            f"{self.pictures} pictures in {self.seconds:.1f} s: {each:.3g} pictures per second, "
+            f"{what} in {self.seconds:.1f} s: {each:.3g} pictures per second, "
             f"{alone:.3g} in the generator alone"
         )
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from coronet_plugin.errors import DataError, OptionError
 
-ENCODERS = ("libx264", "h264", "mpeg4")
+ENCODERS = ("libx264", "libopenh264")
 """The first that this PyAV has writes the video."""
 QUALITY = {"crf": "18", "preset": "medium"}
 FRACTION = 1000
@@ -125,7 +125,11 @@ class _Copy:
 
     def _begin(self, size: tuple[int, int]) -> None:
         rate = self.video.average_rate or self.video.guessed_rate or Fraction(25)
-        name = next(name for name in ENCODERS if name in self.av.codecs_available)
+        name = next((name for name in ENCODERS if name in self.av.codecs_available), "")
+        if not name:
+            raise OptionError(
+                f"this PyAV has no encoder of H.264 ({' or '.join(ENCODERS)}); install its wheel"
+            )
         self.stream = self.written.add_stream(name, rate=Fraction(rate).limit_denominator(FRACTION))
         self.stream.width, self.stream.height = size
         self.stream.pix_fmt = "yuv420p"
