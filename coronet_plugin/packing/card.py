@@ -29,7 +29,7 @@ COSTS = {
 
 @dataclass(frozen=True)
 class About:
-    """What the card says of the whole. ``license``: the hub's identifier of that of the weights.
+    """Said on the card of the whole. ``license``: the hub's identifier of that of the weights.
 
     ``data``: a sentence on the data, who made them and under what licence. ``dataset``: their name.
     ``attribution``: name of a file in the folder with more about them. ``tags``: further words for the hub.
