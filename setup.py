@@ -48,7 +48,7 @@ setup(
         "executorch": ["executorch>=1.0", *LIKENESS],  # this and litert are large: an environment each
         "litert": ["litert-torch>=0.8", "ai-edge-litert>=2.0", *LIKENESS],
         "translate": ["pillow>=9.1"],  # coronet translate
-        "video": ["av>=12", "pillow>=9.1"],  # coronet translate, of videos
+        "video": ["av>=14", "pillow>=9.1"],  # coronet translate, of videos
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },
