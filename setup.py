@@ -16,7 +16,8 @@ LIKENESS = METRICS  # every export is compared with torch
 ONNX = [*ONNXRUNTIME, "onnxscript>=0.1", *LIKENESS]
 CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "pytest-timeout>=2.2", "hypothesis>=6.80", "setuptools>=70.1"]
 CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0"]
-TEST = [*HOST, *ONNX, "torch-pruning>=1.5", *CHECKS]
+VIDEO = ["av>=14", "pillow>=9.1"]
+TEST = [*HOST, *ONNX, *VIDEO, "torch-pruning>=1.5", *CHECKS]
 
 setup(
     name="coronet-plugin",
@@ -48,7 +49,7 @@ setup(
         "executorch": ["executorch>=1.0", *LIKENESS],  # this and litert are large: an environment each
         "litert": ["litert-torch>=0.8", "ai-edge-litert>=2.0", *LIKENESS],
         "translate": ["pillow>=9.1"],  # coronet translate
-        "video": ["av>=14", "pillow>=9.1"],  # coronet translate, of videos
+        "video": VIDEO,  # coronet translate, of videos
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },
