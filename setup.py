@@ -18,7 +18,8 @@ SAFETENSORS = ["safetensors>=0.4"]
 NOTEBOOK = ["nbclient>=0.8", "ipykernel>=6.20"]
 CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "pytest-timeout>=2.2", "hypothesis>=6.80", "setuptools>=70.1"]
 CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0", "pyyaml>=6"]
-TEST = [*HOST, *ONNX, *SAFETENSORS, *NOTEBOOK, "torch-pruning>=1.5", *CHECKS]
+VIDEO = ["av>=14", "pillow>=9.1"]
+TEST = [*HOST, *ONNX, *VIDEO, *SAFETENSORS, *NOTEBOOK, "torch-pruning>=1.5", *CHECKS]
 
 setup(
     name="coronet-plugin",
@@ -52,7 +53,7 @@ setup(
         "safetensors": SAFETENSORS,  # weights in files of that kind, which coronet pack writes
         "notebook": NOTEBOOK,  # scripts/run_notebook.py
         "translate": ["pillow>=9.1", *SAFETENSORS],  # coronet translate, with zoo/ too
-        "video": ["av>=12", "pillow>=9.1"],  # coronet translate, of videos
+        "video": VIDEO,  # coronet translate, of videos
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },
