@@ -203,6 +203,8 @@ class Propagation(TorchFunctionMode):
     products: list[Product] = field(default_factory=list)
     consumers: dict[str, np.ndarray] = field(default_factory=dict)
     corrections: list[Correction] = field(default_factory=list)
+    approximate: list[tuple[np.ndarray, str]] | None = None
+    """Channels that code mixes out of reach, and how; None if those are pinned."""
     sealed: frozenset[str] = frozenset()
     """Modules whose inside is not followed: they are handed the dead channels as zeros."""
     padded: dict[str, Padded] = field(default_factory=dict)
@@ -235,7 +237,7 @@ class Propagation(TorchFunctionMode):
         if first is not None and first.ndim in (2, 4, 5):  # otherwise one image without a batch axis
             self._batch = first.shape[0]
         for tensor in tensors_in(inputs):
-            if tensor.ndim >= 3:
+            if tensor.ndim >= 4 or tensor.ndim == 3 and first.ndim == 3:  # type: ignore[union-attr]
                 axis = tensor.ndim - 3
                 self.set_layout(tensor, Layout(np.zeros(tensor.shape[axis], dtype=np.int64), axis))
         handles = []
@@ -352,10 +354,30 @@ class Propagation(TorchFunctionMode):
         except NotUnderstood as error:
             if isinstance(error, Mixes):
                 self.mixers.setdefault(self.module, str(error))
+                if self.approximate is not None and tracked:
+                    self._mix(tracked, results, str(error))
+                    return
             for tensor in tracked:
                 self.doubt(self.layout(tensor).ids, str(error))  # type: ignore[union-attr]
             for result in results:
                 self._layouts.pop(id(result), None)
+
+    def _mix(self, tracked: list[Tensor], results: list[Tensor], reason: str) -> None:
+        """What mixes channels does so about as well with fewer, it is taken: what is gone has to be zero."""
+        for tensor in tracked:
+            ids = self.layout(tensor).ids  # type: ignore[union-attr]
+            self.needs_zeros(ids)
+            self.depart(ids, reason)
+        for result in results:
+            like = [x for x in tracked if x.shape == result.shape]
+            self.set_layout(result, self.layout(like[0]) if like else None)
+
+    def depart(self, ids: np.ndarray, reason: str) -> None:
+        """Without some of ``ids`` something else is computed: pinned, or approximate if that is asked for."""
+        if self.approximate is None:
+            self.doubt(ids, reason)
+        else:
+            self.approximate.append((ids, f"{reason} (in {self.module})" if self.module else reason))
 
     # -- layouts ---------------------------------------------------------
     def layout(self, tensor: Any) -> Layout | None:
@@ -528,7 +550,7 @@ class Propagation(TorchFunctionMode):
                     raise NotUnderstood("a number of channels is computed with")
                 self.depends(tensors[0], ids, sign * power)
             except NotUnderstood as error:
-                self.doubt(ids, str(error))
+                self.depart(ids, str(error))
         if sign and len(tensors) == 1 and isinstance(call.out, Tensor):
             self.same_source(call.out, *tensors)
 
@@ -541,7 +563,7 @@ class Propagation(TorchFunctionMode):
             self._correct(name, axis, source.rows.unique().long().numpy(), ids, -power)
 
     def correct(self, parameter: Tensor, axis: int, which: np.ndarray, ids: np.ndarray, power: float) -> None:
-        """Multiply indices ``which`` of an axis by (share of ``ids`` that is left) ** ``power`` at the cut."""
+        """At the cut, multiply indices ``which`` by (share of ``ids`` that is left) ** ``power``."""
         self._correct(self._names[id(parameter)], axis, which, ids, power)
 
     def _correct(self, name: str, axis: int, which: np.ndarray, ids: np.ndarray, power: float) -> None:
@@ -587,6 +609,14 @@ class Propagation(TorchFunctionMode):
     def doubt(self, ids: np.ndarray, reason: str) -> None:
         """Pin ``ids`` for what the running module does with them."""
         self.pin(ids, f"{reason} (in {self.module})" if self.module else reason)
+
+    def departing(self) -> dict[int, str]:
+        """Reason by root id, for every root that is approximate."""
+        reasons: dict[int, str] = {}
+        for ids, reason in self.approximate or ():
+            for index in ids.tolist():
+                reasons.setdefault(self.find(index), reason)
+        return reasons
 
     def pinned(self) -> dict[int, str]:
         """Reason by root id, for every root that must never be removed."""

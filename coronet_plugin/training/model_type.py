@@ -112,6 +112,7 @@ class CompressedModel:
                 method=options.config,
                 companions=self._companions(name),
                 prune_frozen=options.prune_frozen,
+                sets=options.sets,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
@@ -159,6 +160,7 @@ class CompressedModel:
             options.round_to,
             options.prune_frozen,
             [host.runner(self, name) for name in networks],
+            options.sets,
         )
         return dict(zip(networks, goal.shares))
 

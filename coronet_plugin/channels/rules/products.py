@@ -109,7 +109,7 @@ def _rescaled(state: Propagation, operands: tuple[Tensor, ...], width: np.ndarra
         with suppress(NotUnderstood):
             state.depends(x, width, -0.5)
             return
-    state.doubt(width, "attention is scaled by the number of channels of a head")
+    state.depart(width, "attention is scaled by the number of channels of a head")
 
 
 def contract(
