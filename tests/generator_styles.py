@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from styles import STYLES, Style, attentive, conditioned, mobile, plain, shake, skips, unusual
+from styles import STYLES, Style, attentive, conditioned, diffusion, mobile, plain, shake, skips, unusual
 
-__all__ = ["STYLES", "Style", "attentive", "conditioned", "mobile", "plain", "shake", "skips", "unusual"]
+__all__ = ["STYLES", "Style", "attentive", "conditioned", "diffusion", "mobile", "plain", "shake", "skips", "unusual"]

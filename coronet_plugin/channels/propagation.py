@@ -223,6 +223,7 @@ class Propagation(TorchFunctionMode):
         self._inside: str | None = None  # a sealed module
         self._sources: dict[int, Source] = {}
         self._nonnegative: set[int] = set()
+        self._attributes: list[tuple[nn.Module, str, int]] = []
         self._grids: dict[int, Grid] = {}
         self._batch = 1
         self.touched = False
@@ -250,6 +251,8 @@ class Propagation(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
+            for owner, attribute, value in self._attributes:
+                setattr(owner, attribute, value)
         for tensor in tensors_in(out):
             layout = self.layout(tensor)
             if layout is not None:
@@ -505,7 +508,8 @@ class Propagation(TorchFunctionMode):
     def attribute(self, number: int) -> str:
         """The attribute of the running module that is ``number`` and by its name a width, or ""."""
         for name, value in vars(self.generator.get_submodule(self.module)).items():
-            if type(value) is int and value == number and any(word in name.lower() for word in WIDTHS):
+            is_number = type(value) in (int, Width) and int(value) == number
+            if is_number and any(word in name.lower() for word in WIDTHS):
                 return name
         return ""
 
@@ -513,6 +517,10 @@ class Propagation(TorchFunctionMode):
         """The attribute ``name`` of the running module is the number of ``ids``."""
         known = self.norms.setdefault(self.module, {})
         self.merge(known.setdefault(name, ids), ids)
+        owner = self.generator.get_submodule(self.module)
+        if type(value := getattr(owner, name)) is int:  # what else is computed with it follows, too
+            self._attributes.append((owner, name, value))
+            setattr(owner, name, Width(ids, Fraction(1), self._compare))
 
     # -- where a number can be made good ---------------------------------
     def set_source(self, tensor: Tensor, parameters: list[tuple[Tensor, int]], axis: int) -> None:

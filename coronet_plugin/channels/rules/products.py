@@ -124,7 +124,7 @@ def contract(
     known: dict[str, list[Layout]] = {}
     for term, tensor in zip(terms, operands):
         layout = state.layout(tensor)
-        if layout is not None:
+        if layout is not None and len(layout.ids) > 1:  # a single channel is one factor for all
             known.setdefault(term[layout.axis], []).append(layout)
     for letter, layouts in known.items():
         if len(layouts) < sum(letter in term for term in terms):
