@@ -93,8 +93,8 @@ class Compression:
         prune_frozen: remove channels of frozen layers (``requires_grad`` off), too. By default every set that
             one makes or reads is pinned. Methods that generate no weights alone can.
         sets: ``"approximate"`` removes, too, channels whose removal changes what is computed
-            (:func:`~coronet_plugin.channels.find.find_channels`); by how much is measured at the cut, printed,
-            kept in :attr:`change` and written into the spec.
+            (:func:`~coronet_plugin.channels.find.find_channels`); by how much is measured at the cut,
+            printed, kept in :attr:`change` and written into the spec.
         keep_weights: begin with the weights the generator has, to the last bit; methods without generated
             weights always do.
         run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
@@ -335,8 +335,8 @@ class Compression:
         if before is not None:
             self.change = relative_difference(self._output(), before)
             say(
-                f"coronet: approximate channel sets were cut, which changed the output by {self.change:.2%} of "
-                "its largest value"
+                "coronet: approximate channel sets were cut, which changed the output by "
+                f"{self.change:.2%} of its largest value"
             )
         other = self.method.finish()
         for companion in self.companions.values():
@@ -555,7 +555,7 @@ def shared_goal(
     try:
         check_removable(plans, asked)
         meters = [
-            _meter(generator, plan, example if isinstance(example, tuple) else (example,), asked.kind, runtime, run)
+            _meter(generator, plan, example, asked.kind, runtime, run)
             for generator, plan, example, run in zip(generators, plans, examples, runs)
         ]
         return Goal(plans, meters, asked, schedule, round_to)
@@ -585,9 +585,10 @@ def _within_reach(
 
 
 def _meter(
-    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], kind: str, runtime: str, run: Runner
+    generator: nn.Module, plan: ChannelPlan, example: Any, kind: str, runtime: str, run: Runner
 ) -> Meter:
     if kind != LATENCY:
         return CountMeter(plan, kind)
+    inputs = example if isinstance(example, tuple) else (example,)
     measured = LatencyTable.measure(generator, plan, inputs, run, Clock(runtime))
     return LatencyMeter(plan, LatencyTable(**agreed(measured.as_dict())))  # times differ, decisions must not

@@ -92,10 +92,11 @@ def _without_failures(
 ) -> ChannelPlan:
     """``plan`` with every set pinned, or called approximate, that fails one trial."""
     _, failure, examiner = _examine(generator, plan, inputs, conditions)
-    good = 0
+    running = right = 0  # so many sets, of the first, can lose channels and it still does
     while failure:
-        name, why = examiner.culprit(plan, failure, good)
-        good = [s.name for s in plan.prunable].index(name)  # those before it do no harm
+        name, why = examiner.culprit(plan, failure, right if failure.startswith(ELSE) else running)
+        running = [s.name for s in plan.prunable].index(name)
+        right = running if why.startswith(ELSE) else min(right, running)
         reason = f"without some of its channels the generator {why}"
         (blamed,) = (s for s in plan.prunable if s.name == name)
         excused = approximate and why.startswith(ELSE) and plan.mixed(blamed)

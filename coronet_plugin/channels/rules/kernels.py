@@ -37,7 +37,7 @@ def follow(state: Propagation, call: Call) -> None:
         elif name in SUMS | STATISTICS:
             _reduced(state, call)
         elif name in ("matmul", "mm", "__matmul__") and all(x.ndim == 2 for x in call.tensors()):
-            _multiplied(state, *call.tensors(), call.out)
+            _multiplied(state, call)
         elif name == "_weight_norm":
             _combined(state, call)
     except NotUnderstood as error:
@@ -108,11 +108,11 @@ def _reduced(state: Propagation, call: Call) -> None:
         state.set_grid(result, grid)
 
 
-def _multiplied(state: Propagation, left: Tensor, right: Tensor, out: Tensor) -> None:
-    first, second = state.grid(left), state.grid(right)
+def _multiplied(state: Propagation, call: Call) -> None:
+    first, second = (state.grid(x) for x in call.tensors())
     if 1 in first and 0 in second:
         state.merge(first[1].ids, second[0].ids)
-    state.set_grid(out, {d: grid[d] for d, grid in ((0, first), (1, second)) if d in grid})
+    state.set_grid(call.out, {d: grid[d] for d, grid in ((0, first), (1, second)) if d in grid})
 
 
 def used(

@@ -12,7 +12,15 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from coronet_plugin.channels.baking import NORM_HOOKS, hooks_of
-from coronet_plugin.channels.propagation import Call, LayerCall, Layout, Mixes, NotUnderstood, Product, Propagation
+from coronet_plugin.channels.propagation import (
+    Call,
+    LayerCall,
+    Layout,
+    Mixes,
+    NotUnderstood,
+    Product,
+    Propagation,
+)
 from coronet_plugin.channels.rules import kernels
 from coronet_plugin.channels.rules.registry import along, rule, tracked
 
@@ -133,10 +141,8 @@ def _maker(parts: frozenset[tuple[str, int]], module: str) -> str:
 
 def _spectral(module: nn.Module) -> bool:
     """Whether its weight is divided by what two vectors of its whole size make of it."""
-    parts = module.parametrizations.modules() if is_parametrized(module) else ()
-    return any(isinstance(h, SpectralNorm) for h in hooks_of(module)) or any(
-        isinstance(part, _SpectralNorm) for part in parts
-    )
+    inside = is_parametrized(module) and any(isinstance(part, _SpectralNorm) for part in module.modules())
+    return inside or any(isinstance(hook, SpectralNorm) for hook in hooks_of(module))
 
 
 @rule("_weight_norm")
