@@ -445,8 +445,8 @@ class Compression:
             differing = set(state.get("required", [])) ^ set(self._required())
             raise CheckpointError(
                 f"one of the saved training and this one has {', '.join(sorted(differing))}, the other not; "
-                "continue with the --coronet_method, --coronet_multipliers and --coronet_distill of the first "
-                "run"
+                "continue with the --coronet_method, --coronet_multipliers and --coronet_distill of the "
+                "first run"
             )
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:

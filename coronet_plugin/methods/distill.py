@@ -1,9 +1,9 @@
-"""A narrow student from the first step on, and beside it the wide generator, which trains as ever and teaches.
+"""A narrow student from the first step on, beside the wide generator, which trains as ever and teaches.
 
-After OMGD (Ren et al., ICCV 2021, arXiv 2108.06908). The host trains its generator as it always does, with its
-losses, discriminators and optimizer: that is the teacher. The student sees no discriminator and no truth; in
-every step it learns from the teacher's output and features of that moment. At the end of the search it takes
-the generator's place, with what its own optimizer knows. docs/method.md says what of OMGD is left out.
+After OMGD (Ren et al., ICCV 2021, arXiv 2108.06908). The host trains its generator as it always does, with
+its losses, discriminators and optimizer: that is the teacher. The student sees no discriminator and no truth;
+in every step it learns from the teacher's output and features of that moment. At the end of the search it
+takes the generator's place, with what its own optimizer knows. docs/method.md says what of OMGD is left out.
 """
 
 from __future__ import annotations
