@@ -62,7 +62,7 @@ class Manifold(Method):
         agent_lr: float = setting(0.001, "learning rate of the agents")
         agent_hidden: int = setting(128, "numbers that an agent remembers, each way")
         agent_budget: float = setting(2.0, "weight of the logarithm of the ratio to the budget")
-        agent_temperature: float = setting(0.4, "temperature of the gates; gradients of cold ones are sharper")
+        agent_temperature: float = setting(0.4, "temperature of the gates; cold ones are sharper")
         agent_base: float = setting(3.0, "added to every gate's logit, so that all are open at first")
 
         def __post_init__(self) -> None:
