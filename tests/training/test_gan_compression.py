@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import QUIET, TINY, paired_folder, run_test, run_train, unpaired_folder
+from torch.utils.data import default_collate
 
 import train
 from coronet_plugin.checkpoint.spec import Spec
+from coronet_plugin.training.holdout import Holdout
 
 SHORT = "--coronet_method gan_compression --coronet_search_whole 3 --coronet_search_generations 1 --coronet_search_population 2".split()
 
@@ -102,6 +104,28 @@ def test_pictures_held_out_are_never_trained_on(trained, tmp_path, monkeypatch):
     looked_at, trained_on = seen[:2], seen[2:]
     assert len(trained_on) == 15 and {Path(path).name for path in looked_at} == {"1.png", "3.png"}
     assert {Path(path).name for path in trained_on} == {"0.png", "2.png", "4.png"}
+
+
+def test_nor_are_those_of_either_side_without_pairs(tmp_path, run):
+    from options.train_options import TrainOptions
+
+    root = unpaired_folder(tmp_path, images=(6, 5))
+    opt = TrainOptions().parse(run("u", root, "cycle_gan"))
+    holdout = Holdout(opt, 0.3)
+    assert {Path(path).name for path in holdout.paths} == {"A1.png", "A4.png", "B1.png", "B3.png"}
+    random = torch.get_rng_state()
+    for index in range(30):
+        sample = holdout._dataset[index % 6]
+        batch = default_collate([sample, holdout._dataset[(index + 2) % 6]])
+        given = holdout.without(batch)
+        paths = {*given["A_paths"], *given["B_paths"]}
+        assert len(given["A_paths"]) == 2 and paths.isdisjoint(holdout.paths)
+        again = holdout.without(batch)
+        assert all(torch.equal(given[side], again[side]) for side in "AB")
+        for i in range(2):  # what is not held out stays as it came
+            if {batch["A_paths"][i], batch["B_paths"][i]}.isdisjoint(holdout.paths):
+                assert torch.equal(given["A"][i], batch["A"][i]) and given["A_paths"][i] == batch["A_paths"][i]
+    assert torch.equal(random, torch.get_rng_state())
 
 
 BAD = [
