@@ -215,6 +215,12 @@ class CompressedModel:
         self._holdout = holdout  # from here on
         return samples
 
+    @property
+    def _teacher(self) -> Path | None:
+        """The folder of the run that the method learns from, if it does."""
+        run = getattr(self._options.config, "teacher", "")
+        return folder_of(run, self.opt) if run else None
+
     def _give_others(self, name: str, method: Method) -> None:
         """Give the method of generator ``name`` its discriminator, and its teacher, if it asks for them."""
         judge = host.discriminator_of(self, name)
@@ -304,8 +310,8 @@ class CompressedModel:
             self.load_networks(self._epoch_name(opt))
         elif self._options.init_from:
             start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
-        elif getattr(self._options.config, "teacher", ""):
-            others_from(self, self._compressed, folder_of(self._options.config.teacher, opt))  # type: ignore[arg-type]
+        elif self._teacher is not None:
+            others_from(self, self._compressed, self._teacher)  # type: ignore[arg-type]
         if state is not None:
             with training_state.explain_misfit(path):
                 training_state.restore_(self, self.place, state)  # type: ignore[arg-type]
@@ -315,7 +321,7 @@ class CompressedModel:
         self._report()
         if self.isTrain:
             self._began = time.monotonic()
-            provenance.begin(opt, self._options.teaching.folder(opt))
+            provenance.begin(opt, self._teacher or self._options.teaching.folder(opt))
             self._watch = Watch(self, self._compressed, self._options.watch, self._options.compare_to)
         return result
 

@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 
 import train
 from coronet_plugin.checkpoint.spec import Spec
+from coronet_plugin.training import provenance
 from coronet_plugin.training.holdout import Holdout
 
 SHORT = "--coronet_method gan_compression --coronet_search_whole 3 --coronet_search_generations 1 --coronet_search_population 2".split()
@@ -167,7 +168,7 @@ def test_a_trained_run_teaches_and_lends_its_discriminator(trained, tmp_path, ca
     assert spec.slim["macs"] <= 0.5 * spec.dense["macs"] and spec.search["config"]["teacher"] == "teacher"
     state = torch.load(folder / "latest_coronet_state.pth", weights_only=True)
     known = state["compressions"]["G"]["companions"]["distillation"]
-    assert known["teacher"] == {} and known["layers"]["model.9"]["weight"].shape[0] == 32
+    assert known["layers"]["model.9"]["weight"].shape[0] == 32
 
 
 def test_a_teacher_that_cannot_teach_is_one_line(trained, tmp_path, capsys):
@@ -186,3 +187,15 @@ def test_a_teacher_that_cannot_teach_is_one_line(trained, tmp_path, capsys):
         trained(f"bad_{run}", root, "pix2pix", *options, code=2)
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert what in line
+
+
+def test_the_teacher_s_time_counts_and_there_is_one_teacher(trained, tmp_path, capsys):
+    root = paired_folder(tmp_path)
+    teacher = dense(root, tmp_path, "teacher")
+    options = ["--coronet_teacher", "teacher", "--coronet_budget", 0.5, *SHORT]
+    folder = trained("student", root, "pix2pix", *options)
+    assert provenance.spent(folder).seconds > provenance.spent(teacher).seconds > 0
+    assert provenance.read(folder)[-1]["teacher"]["run"] == "teacher"
+    capsys.readouterr()
+    trained("two", root, "pix2pix", *options, "--coronet_distill", "SELF", code=2)
+    assert "gan_compression brings its own distillation; leave out what asks" in capsys.readouterr().err
