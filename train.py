@@ -135,7 +135,7 @@ class Training:
             self.visualizer.plot_current_losses(epoch, self.seen / len(self.dataset), losses)
 
     def due(self, frequency: int, images: int) -> bool:
-        """Whether the last ``images`` passed a multiple of ``frequency``."""
+        """True if the last ``images`` passed a multiple of ``frequency``."""
         return self.total // frequency > (self.total - images) // frequency
 
     def save(self, name: str, epoch: int | None = None) -> None:

@@ -150,7 +150,7 @@ class Compression:
         self._looked_at = self.plan.units
         self._kept = np.ones(self.plan.units, dtype=bool)
         self.dense = self.plan.cost()
-        """What the generator costs at full size."""
+        """Cost of the generator at full size."""
         self.optimizer: torch.optim.Optimizer | None = None
         """The host's, once it is attached."""
         self._group = 0
@@ -378,7 +378,7 @@ class Compression:
 
     # -- saving ----------------------------------------------------------
     def spec(self, options: Mapping[str, Any] | None = None) -> Spec:
-        """What is to be known of the generator as it is now."""
+        """Describe the generator as it is now."""
         budget = self.goal.goal.budget
         return Spec(
             phase=self.phase,
@@ -390,6 +390,7 @@ class Compression:
             sets=self.plan.sets_as_dicts(self._kept),
             tensors={name: list(t.shape) for name, t in self.generator.state_dict().items()},
             widths=self.plan.module_widths(self._kept),
+            padded={name: p.as_dict() for name, p in self.plan.paddings(self._kept).items()},
             search={
                 "steps": min(self.steps, self.method.steps),
                 "of": self.method.steps,

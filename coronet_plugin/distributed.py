@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 
 def active() -> bool:
-    """Whether a process group exists."""
+    """True if a process group exists."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -26,7 +26,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes files and speaks."""
+    """True if this process writes files and speaks."""
     return not active() or dist.get_rank() == 0
 
 

@@ -91,7 +91,7 @@ hidden channels of those styles are prunable, which the tests check.
 
 @dataclass(frozen=True)
 class Judged:
-    """What pruning gave: ``error`` in one line, or the difference and the fraction of parameters removed."""
+    """Outcome of pruning: ``error`` in one line, or the difference and the fraction of parameters removed."""
 
     difference: float = 0.0
     removed: float = 0.0

@@ -72,7 +72,7 @@ SAVE_EVERY, LAST = 100, 3
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained. ``train`` and ``held_out``: how many pictures, at most, of either side."""
+    """A training. ``train`` and ``held_out``: how many pictures, at most, of either side."""
 
     options: str
     size: int
@@ -97,7 +97,7 @@ class Task:
         return [*words, "--save_epoch_freq", "1000", "--save_latest_freq", str(SAVE_EVERY), "--save_by_iter"]
 
     def looks(self, saves: int = LAST) -> list[str]:
-        """What runs at the best rate are judged by: averaged weights, and so many saves of the plain ones."""
+        """Saves that runs at the best rate are judged by: averaged weights, and so many of the plain ones."""
         earlier = range(self.steps - SAVE_EVERY, self.steps - SAVE_EVERY * saves, -SAVE_EVERY)
         return [AVERAGED, *([RAW] if saves else []), *(f"test_iter_{number}" for number in earlier)]
 

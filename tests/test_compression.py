@@ -9,6 +9,7 @@ import pytest
 import torch
 from run_helpers import ARCHITECTURE, difference
 from torch.func import functional_call
+from training_helpers import small, train
 
 from coronet_plugin import (
     BudgetError,
@@ -27,41 +28,17 @@ from models.networks import NLayerDiscriminator
 
 
 def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind="macs", **options):
-    torch.manual_seed(seed)
-    generator = build_generator(**ARCHITECTURE)
-    example = example_input(generator, 32)
+    generator = small(seed)
+    asked = {"search_steps": steps, "budget": budget, "kind": kind, "architecture": ARCHITECTURE, **options}
     optimizer = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.5, 0.999))
-    compression = Compression(
-        generator,
-        example,
-        search_steps=steps,
-        budget=budget,
-        kind=kind,
-        architecture=ARCHITECTURE,
-        **options,
-    )
+    compression = Compression(generator, example_input(generator, 32), **asked)
     if hasattr(compression.config, "holdout"):
+        example = example_input(generator, 32)
         compression.method.held_out = [Sample((example,), -example)]
     with torch.random.fork_rng([]):
         torch.manual_seed(5)
         compression.method.judged_by(NLayerDiscriminator(3, 4, 2, torch.nn.InstanceNorm2d))
     return generator, compression.attach(optimizer), optimizer
-
-
-def train(compression, optimizer, steps: int, seed: int = 1) -> list[float]:
-    """Learn to invert pictures; slims when the search is over. Returns the losses."""
-    noise = torch.Generator().manual_seed(seed)
-    losses = []
-    for _ in range(steps):
-        x = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4, generator=noise) * 2 - 1, size=32)
-        loss = (compression.generator(x) + x).abs().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if compression.step():
-            compression.slim()
-        losses.append(loss.item())
-    return losses
 
 
 @pytest.mark.parametrize("form", ["published", "folded"])

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from coronet_plugin.channels.padding import pad_
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.wrappers import unwrap
@@ -43,7 +44,7 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
     smaller: dict[Tensor, Tensor] = {}
     for name in plan.slices:
         tensor = _get(generator, name)
-        kept = sliced(tensor.detach(), plan, name, alive)
+        kept = sliced(tensor.detach(), plan, name, alive, corrected=True)
         if kept.shape != tensor.shape:
             smaller[tensor] = kept
     return _replaced(generator, plan, alive, smaller)
@@ -82,6 +83,8 @@ def _follow_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> None
         for attribute, width in widths.items():
             if hasattr(module, attribute):
                 setattr(module, attribute, width)
+    for module_name, padding in plan.paddings(alive).items():
+        pad_(generator.get_submodule(module_name), padding)
     update_widths_(generator)
 
 
@@ -115,15 +118,23 @@ def update_optimizer_(
             }
 
 
-def sliced(tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray) -> Tensor:
-    """What stays of ``tensor``, which is the parameter or buffer ``name`` or goes with it.
+def sliced(
+    tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray, corrected: bool = False
+) -> Tensor:
+    """Give the part that stays of ``tensor``, the parameter or buffer ``name`` or one that goes with it.
 
-    Channels-last weights stay channels-last.
+    ``corrected``: it is multiplied by what makes smaller numbers of channels good; what goes with a
+    parameter without being one, such as a moment of its gradients, is not. Channels-last weights stay
+    channels-last.
     """
     last = tensor.ndim == 4 and not tensor.is_contiguous()
     layout = torch.channels_last if last else torch.contiguous_format
     keep = np.append(alive, True)  # the last entry answers for PINNED
     for axis, units in plan.slices.get(name, {}).items():
+        factor = plan.factors(name, axis, alive) if corrected else None
+        if factor is not None:
+            shape = [-1 if i == axis else 1 for i in range(tensor.ndim)]
+            tensor = tensor * torch.from_numpy(factor).to(tensor).view(shape)
         index = torch.from_numpy(np.flatnonzero(keep[units])).to(tensor.device)
         tensor = tensor.index_select(axis, index)
     return tensor.contiguous(memory_format=layout)
@@ -174,6 +185,8 @@ def readers(plan: ChannelPlan) -> Readers:
     of units that one reads, all parameters of the layers that make them are given instead.
     """
     found: dict[tuple[str, int], np.ndarray] = {}
+    for name, axis in sorted({part for call in plan.calls for part in call.reads}):
+        found[name, axis] = plan.slices[name][axis]
     for call in plan.calls:
         if call.weight is None or call.weight not in plan.shapes:
             continue
@@ -186,7 +199,7 @@ def readers(plan: ChannelPlan) -> Readers:
             multiplied[units] = True
     multiplied[-1] = False
     for name in plan.shapes if multiplied.any() else ():
-        for axis, units in plan.slices.get(name, {}).items():
+        for axis, units in {**plan.slices.get(name, {}), **plan.gated.get(name, {})}.items():
             if (name, axis) not in found and multiplied[units].any():
                 found[name, axis] = np.where(multiplied[units], units, PINNED)
     return [(name, axis, units) for (name, axis), units in found.items()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
 from coronet_plugin.channels.proof import prove
 from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
-from coronet_plugin.channels.rules import RULES
+from coronet_plugin.channels.rules import RULES, kernels
 from coronet_plugin.errors import OptionError, PlanError, describe
 from coronet_plugin.sizes import wrong_size
 from coronet_plugin.wrappers import unwrap
@@ -143,10 +144,9 @@ def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> 
 
 def _followed(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Propagation:
     copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
-    state = Propagation(copied, RULES)
     try:
         with torch.random.fork_rng(devices=[x.device for x in tensors_in(inputs) if x.is_cuda][:1]):
-            state.follow(inputs, run)
+            state = _follow(copied, inputs, run)
     except Exception as error:
         _refuse_size(generator, inputs, run, error)
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
@@ -160,6 +160,18 @@ def _followed(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Pro
             "define forward in its class, not on the object"
         )
     return state
+
+
+def _follow(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Propagation:
+    """Follow the channels; once more if modules that mix them all can be left as they are."""
+    sealed: frozenset[str] = frozenset()
+    while True:
+        state = Propagation(generator, RULES, kernels.follow, sealed=sealed)
+        state.follow(inputs, run)
+        more = {module for module in state.mixers if state.can_be_sealed(module)} - sealed
+        if not more:
+            return state
+        sealed |= more
 
 
 def cost_of(generator: nn.Module, example: Any) -> Cost:
@@ -218,6 +230,9 @@ def example_input(generator: nn.Module, size: int, channels: int | None = None) 
 def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
     roots = np.array([state.find(index) for index in range(len(state.origins))])
     first = {origin: i for i, origin in reversed(list(enumerate(state.origins))) if origin is not None}
+    made_by: dict[str | None, list[int]] = defaultdict(list)
+    for root, origin in zip(roots.tolist(), state.origins):
+        made_by[origin].append(root)
     units = np.full(len(roots), PINNED)  # by root
     sets: list[ChannelSet] = []
     start = 0
@@ -231,7 +246,7 @@ def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
                 name=_unused(producers[0], sets),
                 producers=producers,
                 consumers=_readers(state, roots, members),
-                channels=_channels_in(state, roots, producers[0], members),
+                channels=int(np.isin(made_by[producers[0]], members).sum()),
                 units=len(members),
                 start=PINNED if reason else start,
                 pinned=reason,
@@ -242,11 +257,16 @@ def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
         sets=tuple(sets),
         slices={t: {a: units[roots[ids]] for a, ids in axes.items()} for t, axes in state.tensors.items()},
         widths={m: {a: units[roots[ids]] for a, ids in axes.items()} for m, axes in state.norms.items()},
-        calls=tuple(state.calls),
+        calls=tuple(
+            replace(c, axes={a: units[roots[ids]] for a, ids in c.axes.items()}) for c in state.calls
+        ),
         products=tuple(
             Product(p.module, p.positions, tuple(units[roots[ids]] for ids in p.ids)) for p in state.products
         ),
         shapes={name: tuple(p.shape) for name, p in generator.named_parameters()},
+        corrections=tuple(replace(c, ids=units[roots[c.ids]]) for c in state.corrections),
+        padded={name: replace(p, ids=units[roots[p.ids]]) for name, p in state.padded.items()},
+        gated={t: {a: units[roots[ids]] for a, ids in axes.items()} for t, axes in state.gated.items()},
     )
 
 
@@ -280,8 +300,3 @@ def _readers(state: Propagation, roots: np.ndarray, members: list[int]) -> tuple
         for weight, ids in state.consumers.items()
         if np.isin(roots[ids], members).any()
     )
-
-
-def _channels_in(state: Propagation, roots: np.ndarray, module: str, members: list[int]) -> int:
-    mine = [origin == module for origin in state.origins]
-    return int(np.isin(roots[mine], members).sum())

@@ -157,7 +157,7 @@ def in_order(runs: Sequence[Run]) -> tuple[Run, ...]:
 
 
 def is_full(run: Run) -> bool:
-    """Whether its generators have their full size: dense runs, and those with a budget of 1."""
+    """True if its generators have their full size: dense runs, and those with a budget of 1."""
     return all(
         spec.phase == COMPACT and spec.slim["macs"] == spec.dense["macs"] for spec in run.specs.values()
     )

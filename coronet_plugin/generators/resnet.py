@@ -261,7 +261,7 @@ class SubMobileResnet9Blocks(MobileResnet9Blocks):
 
 
 def has_dropout_slot(state: Mapping[str, Any]) -> bool | None:
-    """Whether residual blocks were built with dropout; None where there are none, as in U-Nets."""
+    """True if residual blocks were built with dropout; None where there are none, as in U-Nets."""
     matches = [match for match in map(BLOCK_KEY.match, state) if match]
     places = {int(match[2]) for match in matches if match[3].endswith("weight")} & {5, 6}
     return None if not places else 5 not in places

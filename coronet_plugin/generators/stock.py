@@ -1,4 +1,4 @@
-"""What upstream's generators share: their config, their norm layers, and building one by a host's options.
+"""Parts common to upstream's generators: their config, their norm layers, building by a host's options.
 
 Written anew, with the state_dict keys and shapes of pytorch-CycleGAN-and-pix2pix, so that weights move both
 ways. Used by the bundled host and by whoever loads a compressed generator with the package alone; needs
@@ -48,7 +48,7 @@ def get_norm_layer(norm_type: str = "instance") -> NormLayer:
 
 
 def needs_bias(norm_layer: NormLayer) -> bool:
-    """Whether a convolution before this norm has a bias.
+    """True if a convolution before this norm has a bias.
 
     Only before instance norm: batch norm brings its own shift, and without norm the
     files of upstream have none either.

@@ -20,12 +20,12 @@ LEVEL = 3
 
 
 def can_use_dynamo() -> bool:
-    """Whether torch's exporter of today can be used here."""
+    """True if torch's exporter of today can be used here."""
     return importlib.util.find_spec("onnxscript") is not None and has_dynamo_exporter()
 
 
 def has_dynamo_exporter() -> bool:
-    """Whether this torch's ``torch.onnx.export`` can go through torch.export."""
+    """True if this torch's ``torch.onnx.export`` can go through torch.export."""
     return "dynamo" in inspect.signature(torch.onnx.export).parameters
 
 

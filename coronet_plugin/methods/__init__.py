@@ -25,15 +25,19 @@ from coronet_plugin.methods import (
 
 # isort: on
 from coronet_plugin.methods.base import Method, Sample, Task
+from coronet_plugin.methods.distillation import Distillation
 from coronet_plugin.methods.events import Events
 from coronet_plugin.methods.registry import configure, find, method, names
+from coronet_plugin.methods.similarity import Terms
 from coronet_plugin.settings import setting
 
 __all__ = [
+    "Distillation",
     "Events",
     "Method",
     "Sample",
     "Task",
+    "Terms",
     "configure",
     "distill",
     "find",

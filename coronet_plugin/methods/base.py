@@ -1,4 +1,4 @@
-"""What every method offers to :class:`~coronet_plugin.compression.Compression`: events, and a choice."""
+"""The base of every method: events for :class:`~coronet_plugin.compression.Compression`, and a choice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coronet_plugin.methods.events import Events
 
 
 class Task(NamedTuple):
-    """What a method is asked to do.
+    """The task of a method.
 
     ``generator``, to be changed in place; ``inputs`` to run it on; the ``plan`` of its channels; what may be
     left (``goal``) after how many optimizer ``steps``.
@@ -96,7 +96,7 @@ class Method(Events):
         return np.ones(self.plan.units, dtype=bool)
 
     def gates(self) -> np.ndarray:
-        """What the readers of every unit are multiplied by, ``(units,)``."""
+        """Factors that the readers of every unit are multiplied by, ``(units,)``."""
         return np.ones(self.plan.units)
 
     def chosen(self) -> np.ndarray:

@@ -8,6 +8,7 @@ takes the generator's place, with what its own optimizer knows. docs/method.md s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -127,6 +128,7 @@ class Distill(Method):
         """None, as the teacher learns nothing here; the student makes its steps."""
         if self.student is None:
             return None
+        inputs = copy.deepcopy(inputs, {id(x): x.detach() for x in tensors_in(inputs)})  # often generated
         self._learn(inputs, output, features)
         for earlier in self._before:
             self._learn(earlier, *look_at(self.generator, earlier, self.taps))

@@ -91,7 +91,7 @@ class Events:
         """
 
     def gated(self, plan: ChannelPlan, factor: np.ndarray) -> None:
-        """What reads each unit of ``plan`` was multiplied by its ``factor`` ``(units,)``, by no gradient."""
+        """Readers of each unit of ``plan`` were multiplied by its ``factor`` ``(units,)``, by no gradient."""
 
     def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
         """The generator's parameters were replaced by others, of which ``plan`` speaks.
@@ -132,5 +132,5 @@ class Events:
 
 
 def overrides(events: Events, name: str) -> bool:
-    """Whether ``events`` does anything at the event ``name``."""
+    """True if ``events`` does anything at the event ``name``."""
     return getattr(type(events), name) is not getattr(Events, name)

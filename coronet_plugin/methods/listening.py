@@ -146,7 +146,7 @@ class _Hook:
 
 
 def _no_hook() -> Callable[..., None]:
-    """What a copy of the generator has instead, in memory or in a file."""
+    """Stand in for the hook in a copy of the generator, in memory or in a file."""
     return _nothing
 
 

@@ -104,7 +104,7 @@ def find(name: str) -> type[Method]:
 
 
 def summary(name: str) -> str:
-    """What the method does, in half a sentence."""
+    """Describe the method in half a sentence."""
     return _summaries[find(name).name]
 
 

@@ -33,7 +33,7 @@ OWNED = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What a run differs in. ``budget`` is what ``--coronet_budget`` takes; the dense one has ``1.0``.
+    """A run, by what it differs in. ``budget`` is for ``--coronet_budget``; the dense one has ``1.0``.
 
     ``method``: one of :data:`CHOICES`, or with ``+implicit`` behind it: with multipliers of its steps.
     ``values``: of settings that are varied, by name.
@@ -68,7 +68,7 @@ class Trial:
 
 
 def is_dense(method: str) -> bool:
-    """Whether it trains the dense generator, with or without multipliers of its steps."""
+    """True if it trains the dense generator, with or without multipliers of its steps."""
     return method.split("+")[0].split(" ")[0] == DENSE
 
 
@@ -165,7 +165,7 @@ class Plan:
 
     @property
     def look(self) -> str:
-        """What runs are judged by, the name of the folder of their pictures: ``test_latest``."""
+        """Name of the folder of the pictures that runs are judged by: ``test_latest``."""
         return f"{self.phase}_{self.epoch}"
 
     def pictures(self, trial: Trial) -> Path:
@@ -173,7 +173,7 @@ class Plan:
         return self.results / trial.name / self.look / "images"
 
     def state(self, trial: Trial) -> Path:
-        """What a run that has been saved can go on from."""
+        """Where the state lies that a saved run goes on from."""
         return self.checkpoints / trial.name / "latest_coronet_state.pth"
 
     def train(self, trial: Trial, interpreter: str = "python") -> list[str]:
@@ -241,6 +241,6 @@ def _with_model(options: Sequence[str]) -> Iterator[str]:
 
 
 def _has_seed(script: Path) -> bool:
-    """Whether the host's options have ``--seed``, which upstream's have not."""
+    """True if the host's options have ``--seed``, which upstream's have not."""
     files = (script.parent / "options").glob("*.py")
     return any('"--seed"' in file.read_text(encoding="utf-8", errors="replace") for file in files)

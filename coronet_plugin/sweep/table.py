@@ -169,7 +169,7 @@ def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> li
 
 
 def _is_best(group: Group, rivals: Sequence[Group], column: Column) -> bool:
-    """Whether a quality is the best of several at the same budget."""
+    """True if a quality is the best of several at the same budget."""
     means = [row.mean(column.key) for row in rivals if column.key in row.values]
     if not column.judged or is_dense(group.method) or len(set(means)) < 2:
         return False

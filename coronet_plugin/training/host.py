@@ -36,15 +36,17 @@ from coronet_plugin.runs.options import Options
 from coronet_plugin.wrappers import unwrap
 
 GENERATOR_PREFIX = "G"
+TEST = "test"
+"""Upstream's model type that tests one generator, on pictures without partners."""
 _TESTS = "it only tests, and there is nothing to compress"
-NO_BASES = {"coronet": "it would wrap itself", "test": _TESTS, "slim_test": _TESTS, "base": "it is no model"}
+NO_BASES = {"coronet": "it would wrap itself", TEST: _TESTS, "slim_test": _TESTS, "base": "it is no model"}
 """Model types that can be no base, and why."""
 BOTH_WAYS = ("lambda_A", "lambda_B", "lambda_identity")
 """Options for the weights of losses that translate there and back."""
 
 
 class HostModel(Protocol):
-    """What every host's model has; networks are attributes ``net`` and a name, losses ``loss_`` and a name.
+    """A model of any host; networks are attributes ``net`` and a name, losses ``loss_`` and a name.
 
     ``optimizers`` and ``schedulers`` are lists, of the same order; ``device`` is where it trains.
     """
@@ -58,6 +60,7 @@ class HostModel(Protocol):
     optimizers: list[Any]
     schedulers: list[Any]
     device: Any
+    image_paths: list[str]
 
     def set_input(self, input: Any) -> None:
         """Take a batch of the data loader."""
@@ -80,15 +83,21 @@ def option(opt: Any, *names: str, default: Any = None) -> Any:
     return default
 
 
-def base_class(name: str) -> type[Any]:
-    """The host's model class behind ``--model name``.
+def epoch_name(opt: Any) -> str:
+    """Which saved weights the options ask for, as file names begin: ``latest``, ``20`` or ``iter_100``."""
+    iteration = int(option(opt, "load_iter", default=0))
+    return f"iter_{iteration}" if iteration else str(option(opt, "epoch", "which_epoch", default="latest"))
+
+
+def base_class(name: str, is_train: bool = True) -> type[Any]:
+    """The host's model class behind ``--model name``; unless ``is_train`` also one that only tests.
 
     Raises:
         OptionError: there is no such model, or it is the coronet model itself.
     """
     models = importlib.import_module("models")
     there = _bases(models)
-    if name in NO_BASES:
+    if name in NO_BASES and (is_train or name != TEST):
         raise OptionError(f"--coronet_base {name}: {NO_BASES[name]}; there are {there}")
     if not name.isidentifier():
         raise OptionError(f"--coronet_base {name!r} is no name of a model; there are {there}")
@@ -181,7 +190,7 @@ def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:
 
 
 def example(network: nn.Module, opt: Any) -> Any:
-    """What ``network`` is run on once: the example of its family, or an image if it is of none.
+    """Give an input to run ``network`` on once: the example of its family, or an image if it is of none.
 
     Of crops, or of the next larger size that it takes where pictures come in sizes of their own.
 
@@ -255,7 +264,7 @@ def is_paired(opt: Any) -> bool:
 
 
 def remarks(opt: Any) -> list[str]:
-    """What is odd about the pictures of the data set, where the host does not say it itself."""
+    """Remarks on odd pictures of the data set, where the host does not make them itself."""
     if not is_paired(opt) or hasattr(_data_set(opt), "remarks"):
         return []
     from coronet_plugin.pictures.survey import square_pairs
@@ -322,7 +331,7 @@ def constructor(base_model: type) -> str:
 
 
 def runner(model: Any, name: str) -> Runner:
-    """How the generator ``name`` is run.
+    """Give the function that runs the generator ``name``.
 
     CUT reads features from its generator, and another network of fixed width takes them:
     a run returns them too, so that their channels stay.
@@ -394,7 +403,7 @@ def progress(model: Any) -> dict[str, Any]:
 
 
 def notes_tests(model: Any) -> bool:
-    """Whether the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
+    """True if the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
     return bool(getattr(model, "notes_tests", False))
 
 
@@ -407,5 +416,5 @@ def results_folder(opt: Any) -> Path | None:
 
 
 def observed(model: Any) -> list[torch.Tensor]:
-    """What the bundled host's models noted this epoch for ``--lr_policy plateau``; to be changed in place."""
+    """Values the bundled host noted this epoch for ``--lr_policy plateau``; to be changed in place."""
     return getattr(model, "observed", [])

@@ -37,7 +37,7 @@ REMEMBERED = (
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What the user asked of the model type: every field is an option, ``config`` the method's own ones."""
+    """Options of the model type: every field is one, ``config`` the method's own ones."""
 
     base: str = setting(
         "cycle_gan",
@@ -104,8 +104,8 @@ class TrainingOptions:
     init_from: str = setting(
         "",
         "weights of a trained dense run to begin with instead of random ones: a file such as "
-        "checkpoints/RUN/latest_net_G.pth or the run's folder; other networks' files beside it are taken "
-        "too (default: none)",
+        "checkpoints/RUN/latest_net_G.pth (or .safetensors) or the run's folder; other networks' files "
+        "beside it are taken too (default: none)",
         metavar="PATH",
     )
     qat: float = setting(
@@ -157,7 +157,7 @@ class TrainingOptions:
 
     @property
     def goal(self) -> str:
-        """What the generators are to cost, in words."""
+        """The cost that the generators are to have, in words."""
         if self.widths_from:
             return f"widths of {self.widths_from}"
         return f"{'shared ' * self.shared_budget}budget {self.budget} ({self.budget_kind})"
@@ -259,17 +259,22 @@ def remember(opt: Any) -> dict[str, Any]:
     return {"coronet_base": opt.coronet_base, **kept}
 
 
-def recall(parser: argparse.ArgumentParser) -> Spec | None:
-    """The spec of the run that is about to be tested, if there is one."""
+def saved_specs(parser: argparse.ArgumentParser) -> dict[str, Path]:
+    """The specs of the generators of the run that is about to be tested, by name; none if it is dense."""
     known, _ = parser.parse_known_args()
-    iteration = int(host.option(known, "load_iter", default=0))
-    epoch = f"iter_{iteration}" if iteration else host.option(known, "epoch", "which_epoch", default="latest")
     folder = Path(os.path.join(known.checkpoints_dir, known.name))
     if folder.is_dir():
         settle(folder)
-    for path in sorted(folder.glob(f"{epoch}_net_G*.json")):
-        try:
-            return Spec.read(path)
-        except UserError:  # said clearly when the weights are loaded
-            return None
+    start = f"{host.epoch_name(known)}_net_"
+    return {path.stem[len(start) :]: path for path in sorted(folder.glob(f"{start}G*.json"))}
+
+
+def recall(parser: argparse.ArgumentParser, network: str = "") -> Spec | None:
+    """The spec of the run that is about to be tested, if it has one: of ``network``, or its first."""
+    for name, path in saved_specs(parser).items():
+        if network in ("", name):
+            try:
+                return Spec.read(path)
+            except UserError:  # said clearly when the weights are loaded
+                return None
     return None

@@ -69,10 +69,15 @@ def begin(opt: Any, teacher: Path | None = None) -> None:
     with _guarded():
         path = Path(opt.checkpoints_dir) / opt.name
         continued = bool(host.option(opt, "continue_train", default=False))
-        new = entry(opt, continued)
+        earlier, new = read(path) if continued else [], entry(opt, continued)
+        if earlier and (different := changes(earlier[-1], new)):
+            say(
+                f"coronet: goes on with {'; '.join(different)}: right, but not bit for bit what the run "
+                "would have become"
+            )
         if teacher is not None:
             new["teacher"] = {"run": teacher.name, **asdict(spent(teacher))}
-        _write(path, [*(read(path) if continued else []), new])
+        _write(path, [*earlier, new])
 
 
 def note(opt: Any, seconds: float) -> None:
@@ -141,6 +146,20 @@ def entry(opt: Any, continued: bool = False) -> dict[str, Any]:
         "data": fingerprint(Path(root), phase) if root else None,
         "machine": describe_machine(),
     }
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what two entries differ in that rounding depends on: software, machine, threads, processes."""
+    found = []
+    for name, version in now["versions"].items():
+        if (was := before["versions"].get(name)) != version:
+            found.append(f"{name} {version or 'none'} after {was or 'none'}")
+    then, here = ({**one["machine"], "processes": one.get("processes")} for one in (before, now))
+    for key in ("cpu", "gpus", "threads", "processes"):
+        was, value = (", ".join(v) if isinstance(v := one.get(key), list) else v for one in (then, here))
+        if was != value:
+            found.append(f"{key}: {value or 'none'} after {was or 'none'}")
+    return found
 
 
 # -- how it was called ---------------------------------------------------------
@@ -217,7 +236,7 @@ def _git(folder: Path, *words: str) -> str:
 
 # -- data ----------------------------------------------------------------------
 def fingerprint(dataroot: Path, phase: str = "train") -> dict[str, Any] | None:
-    """What identifies the files that a training reads: equal for equal data, wherever it lies.
+    """Identify the files that a training reads: equal for equal data, wherever it lies.
 
     Of the folders of ``dataroot`` whose name begins with ``phase`` (``train``, ``trainA``), or of the whole
     where there are none. ``names_and_sizes``: SHA-256 over the sorted relative names and sizes of all files.

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from coronet_plugin.checkpoint.tensors import weight_file
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
 from coronet_plugin.compression import Compression
 from coronet_plugin.distributed import say
@@ -14,7 +15,7 @@ from coronet_plugin.errors import CheckpointError
 from coronet_plugin.training import host
 from coronet_plugin.training.host import HostModel
 
-_NETWORK_FILE = re.compile(r"(.+_net_)(.+)(\.pth)")
+_NETWORK_FILE = re.compile(r"(.+_net_)(.+)(\.pth|\.safetensors)")
 
 
 def start_from(model: HostModel, compressions: Mapping[str, Compression], path: str) -> None:
@@ -54,11 +55,11 @@ def others_from(model: HostModel, generators: Collection[str], path: Path) -> No
 
 def _file_of(path: Path, name: str, alone: bool) -> Path:
     if path.is_dir():
-        return path / f"latest_net_{name}.pth"
+        return weight_file(path / f"latest_net_{name}.pth")
     match = _NETWORK_FILE.fullmatch(path.name)
     if match is None or (alone and name.startswith(host.GENERATOR_PREFIX)):
         return path
-    return path.with_name(f"{match[1]}{name}{match[3]}")
+    return weight_file(path.with_name(f"{match[1]}{name}{match[3]}"))
 
 
 def _weights(file: Path, network: Any) -> dict[str, Any]:

@@ -51,9 +51,17 @@ class Watch:
                 for i in range(len(images)):
                     found[f"fixed{i + 1}_input_{name}"] = images[i : i + 1]
                     if name in self.dense:
-                        found[f"fixed{i + 1}_dense_{name}"] = self.dense[name][i : i + 1]
-                    found[f"fixed{i + 1}_now_{name}"] = outputs[i : i + 1]
+                        found[f"fixed{i + 1}_dense_{name}"] = _shown(model, images, self.dense[name], i)
+                    found[f"fixed{i + 1}_now_{name}"] = _shown(model, images, outputs, i)
         return found
+
+
+def _shown(model: Any, images: Tensor, outputs: Tensor, i: int) -> Any:
+    """The ``i``-th output; colours alone, which the model ``colorization`` gives, with their lightness."""
+    one = slice(i, i + 1)
+    if outputs.shape[1] == 2 and hasattr(model, "lab2rgb"):
+        return model.lab2rgb(images[one], outputs[one])
+    return outputs[one]
 
 
 @contextlib.contextmanager
@@ -123,7 +131,7 @@ def whole_pictures(opt: Any) -> Any:
 
 
 def inputs_of(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[str, Tensor]:
-    """What each generator is given of ``samples`` when the model translates them, else what comes first.
+    """Give each generator's part of ``samples`` when the model translates them, else what comes first.
 
     CycleGAN's second generator is first given what the first one makes, which is another thing in every run.
     """
@@ -149,7 +157,7 @@ def inputs_of(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict
 
 
 def _outputs_of(name: str, checkpoints_dir: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the generators of a trained run make of the inputs. Raises CheckpointError if it has others."""
+    """Translate the inputs by the generators of a trained run. Raises CheckpointError if it has others."""
     run = find_run(name, checkpoints_dir)
     lacking = [generator for generator in inputs if generator not in run.weights]
     if lacking:

@@ -112,7 +112,9 @@ class Halving(nn.Module):
         return self.last(torch.cat([x, self.up(self.down(x))], 1))
 
 
-@pytest.mark.parametrize(("size", "nearest"), [((20, 16), "16x16 or 16x24"), ((5, 5), "8x8"), ((9, 33), "32x8 or 40x16")])
+@pytest.mark.parametrize(
+    ("size", "nearest"), [((20, 16), "16x16 or 16x24"), ((5, 5), "8x8"), ((9, 33), "32x8 or 40x16")]
+)
 def test_a_size_that_cannot_be_halved_often_enough_comes_with_the_nearest_that_can(size, nearest):
     said = f"Halving takes images with sides of multiples of 8 pixels, and got {size[1]}x{size[0]}; the nearest that work: {nearest};"
     with pytest.raises(PlanError, match=said):

@@ -102,6 +102,20 @@ def test_the_student_s_step_is_that_of_its_loss():
         assert torch.allclose(a, b, atol=1e-6)
 
 
+def test_a_generator_that_is_given_what_another_made_is_fine():
+    """As CycleGAN's: the student's gradients stay with it."""
+    first, second = dense(), dense(1)
+    compression, optimizer = started(second)
+    alone, plain = dense(), dense(1)
+    for net, other in ((second, first), (plain, alone)):
+        torch.manual_seed(4)
+        net(other(batch(0))).mean().backward()
+    assert compression.method.optimizer.state  # the student learned
+    for net, other in ((first, alone), (second, plain)):
+        for name, parameter in net.named_parameters():
+            assert torch.equal(parameter.grad, other.get_parameter(name).grad)
+
+
 @pytest.mark.parametrize("budget", [0.3, 0.15])
 def test_the_student_takes_the_place_with_all_it_knows(tmp_path, budget):
     generator = dense()

@@ -198,6 +198,39 @@ def test_it_is_its_own_teacher_from_the_moment_it_is_narrowed():
     assert compression.phase == "compact" and equal(tensors(distillation.teacher.module), taught)
 
 
+@pytest.mark.parametrize("method", ["published", "slimming", "taylor", "gated", "distill"])
+def test_whatever_the_method_its_own_teacher_is_dense(method):
+    """Where nothing fades it is the generator of the last step before the first removal."""
+    distillation = Distillation(SELF, Terms(features=1.0))
+    compression, optimizer = started(small(), distillation, method=method, search_steps=6)
+    before = None
+    while compression.phase == "search":
+        before = None if distillation.teacher else copy.deepcopy(compression.generator)
+        train(compression, optimizer, 1)
+    teacher = distillation.teacher.module
+    assert teacher.model[1].out_channels == 8 and compression.generator.model[1].out_channels < 8
+    if before is not None:  # it became a teacher in the very step of the cut, after the optimizer's step
+        distance = max(float((a - b).abs().max()) for a, b in zip(tensors(teacher), tensors(before)))
+        assert 0 < distance < 0.2
+    train(compression, optimizer, 2)
+
+
+def test_under_autocast_maps_and_losses_are_in_single_precision():
+    generator = small()
+    distillation = Distillation(small(1), ALL)
+    compression, optimizer = started(generator, distillation)
+    for _ in range(3):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = generator(X)
+        assert output.dtype == torch.bfloat16
+        (output.float() + X).abs().mean().backward()
+        optimizer.step()
+        compression.step()
+    parameters = [*generator.parameters(), *distillation.maps.parameters()]
+    assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in parameters)
+
+
 def test_removals_change_no_loss():
     """The map reads channels as layers do: gates fade for it, what is closed stays closed, the cut is exact."""
     distillation = Distillation(SELF, ALL)

@@ -35,7 +35,11 @@ class ControlFlow(nn.Module):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.first, self.down, self.up = conv(3, width), conv(width, width, stride=2), nn.ConvTranspose2d(width, width, 2, 2)
+        self.first, self.down, self.up = (
+            conv(3, width),
+            conv(width, width, stride=2),
+            nn.ConvTranspose2d(width, width, 2, 2),
+        )
         self.wide, self.to_image = conv(width, width), conv(width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,7 +218,9 @@ class Warped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         theta = torch.eye(2, 3).expand(x.shape[0], 2, 3)
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False) + self.flow(x).permute(0, 2, 3, 1) * 0.1
+        grid = (
+            F.affine_grid(theta, list(x.shape), align_corners=False) + self.flow(x).permute(0, 2, 3, 1) * 0.1
+        )
         return x + self.after(F.grid_sample(x, grid, align_corners=False))
 
 

@@ -192,7 +192,7 @@ def test_a_folder_keeps_to_its_options(host: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX")
 def test_two_sweeps_do_not_work_on_one_run(host: Path, tmp_path: Path) -> None:
     plan, setting = Plan.of(tmp_path / "out", host, [], 7), Trial("coronet", "0.1", 0)
-    with work(plan)._owned(setting):
+    with work(plan).owned(setting):
         failures = work(plan).all([setting])
     assert "another process" in failures[setting] and not (plan.checkpoints / setting.name).exists()
     assert work(plan).all([setting]) == {}

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from torch import distributed as dist
 
-WORKER = '''
+WORKER = """
 import os, sys
 import torch
 from torch import distributed as dist
@@ -66,9 +66,11 @@ torch.save(
 )
 if several:
     dist.destroy_process_group()
-'''
+"""
 
-needs_gloo = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="torch without gloo")
+needs_gloo = pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="torch without gloo"
+)
 
 
 def launch(script, *arguments, processes):
@@ -153,8 +155,28 @@ def test_the_model_type_slims_inside_ddp_and_one_process_writes(tmp_path, base):
     script = tmp_path / "host.py"
     script.write_text(HOST)
     folder = paired_folder(tmp_path, 4, 32) if base == "pix2pix" else unpaired_folder(tmp_path, (4, 4), 32)
-    options = ["--dataroot", folder, "--name", "run", "--checkpoints_dir", tmp_path / "c", "--model", "coronet"]
-    options += ["--coronet_base", base, "--coronet_budget", 0.3, "--netG", "resnet_6blocks", "--ngf", 8, "--ndf", 4]
+    options = [
+        "--dataroot",
+        folder,
+        "--name",
+        "run",
+        "--checkpoints_dir",
+        tmp_path / "c",
+        "--model",
+        "coronet",
+    ]
+    options += [
+        "--coronet_base",
+        base,
+        "--coronet_budget",
+        0.3,
+        "--netG",
+        "resnet_6blocks",
+        "--ngf",
+        8,
+        "--ndf",
+        4,
+    ]
     options += ["--load_size", 32, "--crop_size", 32, "--display_id", -1, "--num_threads", 0, "--no_html"]
     options += ["--coronet_search_epochs", 1, "--norm", "instance"]
     said = launch(script, *options, "--n_epochs", 2, "--n_epochs_decay", 0, processes=2)
@@ -165,7 +187,5 @@ def test_the_model_type_slims_inside_ddp_and_one_process_writes(tmp_path, base):
         assert Spec.read(weights.with_suffix(".json")).phase == "compact"
         assert not any(key.startswith("module.") for key in torch.load(weights))
         load_generator(weights)
-    said = launch(
-        script, *options, "--n_epochs", 2, "--n_epochs_decay", 1, "--continue_train", processes=2
-    )
+    said = launch(script, *options, "--n_epochs", 2, "--n_epochs_decay", 1, "--continue_train", processes=2)
     assert said.count("coronet: continuing with epoch 3") == 1
