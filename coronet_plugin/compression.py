@@ -171,7 +171,14 @@ class Compression:
         self._stepped = False
         self._listening: Listening | None = None
         self.method = self._new_method()
-        self.companions = {each.name: each for each in (*self.method.companions(), *companions)}
+        self.companions = {each.name: each for each in self.method.companions()}
+        for companion in companions:
+            if companion.name in self.companions:
+                raise OptionError(
+                    f"the method {self.method.name} brings its own {companion.name}; leave out what asks for "
+                    "another, such as --coronet_distill"
+                )
+            self.companions[companion.name] = companion
         for companion in self.companions.values():
             companion.generator, companion.plan = generator, self.plan
             companion.inputs, companion.architecture = self.inputs, self.architecture

@@ -54,6 +54,9 @@ ROWS = {
     "distill": "distill",
     "slimming": "slimming",
     "taylor": "taylor",
+    "GAN Compression": "gan_compression --coronet_teacher {dense} --coronet_search_generations 20 "
+    "--coronet_search_population 40",  # published: 500 of 100, on a GPU
+    "agent gates, inspired by MGGC, equations ours": "manifold --coronet_teacher {dense}",
 }
 """Rows of the tables: methods as ``coronet sweep`` calls them, with options of ``train.py`` of their own.
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from coronet_plugin.channels.padding import pad_
+from coronet_plugin.channels.padding import hooks_of, pad_
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.wrappers import unwrap
@@ -242,22 +242,25 @@ def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor] | None = Non
 def narrowed(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> Iterator[None]:
     """While this lasts, ``generator`` computes what :func:`slim` makes of it, at that cost.
 
-    Slices stand before its parameters, which stay where they are and get the gradients; those of units that
-    are not ``alive`` are zero. What a run writes into buffers (running statistics) is kept.
+    Slices stand in for its parameters, which get the gradients; those of units that are not ``alive`` are
+    zero. What a run writes into buffers (running statistics) is kept.
     """
     parts: dict[Tensor, Tensor] = {}
     for name in plan.slices:
         whole = _get(generator, name)
-        part = sliced(whole, plan, name, alive)
+        part = sliced(whole, plan, name, alive, corrected=True)
         if part.shape != whole.shape:
             parts[whole] = part
     before = [(vars(module), dict(vars(module))) for module in generator.modules()]
-    shadows = []
+    replaced = []
     for module in generator.modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None and tensor in parts:
-                vars(module)[name] = parts[tensor]  # found before the module's own
-                shadows.append((vars(module), name))
+        for place in (module._parameters, module._buffers):
+            for name, tensor in list(place.items()):
+                if tensor is not None and tensor in parts:
+                    place[name] = parts[tensor]  # type: ignore[assignment]
+                    replaced.append((place, name, tensor))
+    padded = [generator.get_submodule(name) for name in plan.paddings(alive)]
+    hooks = [(place, dict(place)) for module in padded for place in hooks_of(module)]
     _follow_(generator, plan, alive)
     resized = [
         (now, k, old[k]) for now, old in before for k in old if isinstance(old[k], int) and now[k] != old[k]
@@ -265,10 +268,13 @@ def narrowed(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> Iter
     try:
         yield
     finally:
-        for place, name in shadows:
-            del place[name]
-        for place, name, width in resized:
-            place[name] = width
+        for place, name, tensor in replaced:
+            place[name] = tensor  # type: ignore[assignment]
+        for attributes, name, width in resized:
+            attributes[name] = width
+        for hooked, known in hooks:
+            hooked.clear()
+            hooked.update(known)
         for name in plan.slices:
             whole = _get(generator, name)
             if whole in parts and not whole.requires_grad:

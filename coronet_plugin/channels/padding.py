@@ -71,9 +71,14 @@ class Narrow:
         return _replaced(out, self.padding.outputs, self.padding.narrow)
 
 
+def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """Where a module has what :func:`pad_` sets."""
+    return module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, module._forward_hooks
+
+
 def pad_(module: nn.Module, padding: Padding) -> None:
     """Let ``module`` run at its dense width from now on; an earlier padding of it is replaced. In place."""
-    hooks = (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, module._forward_hooks)
+    hooks = hooks_of(module)
     old = [k for each in hooks for k, hook in each.items() if isinstance(hook, (Widen, Narrow))]
     for key in old:
         for each in hooks:

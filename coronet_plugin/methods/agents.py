@@ -70,7 +70,7 @@ def gates(logits: Tensor, base: float, temperature: float, random: torch.Generat
 
 
 def soft_cost(plan: ChannelPlan, gates: Tensor, kind: str) -> Tensor:
-    """What the open ``gates`` ``(units,)`` cost, ``"macs"`` or ``"params"``: a plan's count, with gradients."""
+    """What open ``gates`` ``(units,)`` cost, ``"macs"`` or ``"params"``: a plan's count, with gradients."""
     whole = torch.cat([gates, gates.new_ones(1)])  # the last entry answers for PINNED
 
     def size(name: str | None, shape: tuple[int, ...]) -> Tensor:

@@ -42,6 +42,8 @@ class Method(Events):
     frozen dataclass made of :func:`~coronet_plugin.settings.setting`, become options.
     """
 
+    label: ClassVar[str] = ""
+    """What tables say behind its name, if that alone would say too much."""
     schedule: ClassVar[str] = "cubic"
     """How the cost falls if nothing else is asked."""
     discriminators: ClassVar[bool] = False

@@ -71,7 +71,8 @@ class Events:
     ) -> Tensor | None:
         """A loss to be minimised besides the host's, a scalar, or None.
 
-        ``inputs`` and ``output``: of the generator's first run of the step; ``features``: outputs of
+        ``inputs`` and ``output``: of the generator's first run of the step on what no other network made
+        (in CycleGAN: on real pictures), or of the first if there is none; ``features``: outputs of
         :attr:`taps` in it. They are leaves: the loss reaches the generator through them alone, and
         parameters of one's own get their gradients too.
         """

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from coronet_plugin.budget.goal import Goal
-from coronet_plugin.channels.cut import copy_with, narrowed
+from coronet_plugin.channels.cut import copy_with, narrowed, on_device
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.distributed import say
 from coronet_plugin.errors import BudgetError, OptionError
-from coronet_plugin.methods.base import Method, Task
+from coronet_plugin.methods.base import Method, Sample, Task
 from coronet_plugin.methods.distillation import Distillation
 from coronet_plugin.methods.events import Events
 from coronet_plugin.methods.registry import method
@@ -302,19 +302,18 @@ class GanCompression(Method):
         The L1 distance per value. GAN Compression takes the Frechet distance (docs/method.md).
         """
         distances = []
+        device = next(self.generator.parameters()).device
         with _still(self.generator), narrowed(self.generator, self.plan, alive):
-            for sample, wanted in zip(self.held_out, self._wanted()):
-                output = next(tensors_in(self.generator(*sample.inputs)))
+            for sample in (Sample(*on_device(tuple(each), device)) for each in self.held_out):
+                output, wanted = next(tensors_in(self.generator(*sample.inputs))), self._wanted(sample)
                 distances.append(float((output - wanted).abs().mean()))
         return float(np.mean(distances))
 
-    def _wanted(self) -> Iterator[Tensor]:
-        for sample in self.held_out:
-            if sample.truth is None:
-                assert self.distillation.teacher is not None
-                yield next(tensors_in(self.distillation.teacher(sample.inputs)[0]))
-            else:
-                yield sample.truth
+    def _wanted(self, sample: Sample) -> Tensor:
+        if sample.truth is not None:
+            return sample.truth
+        assert self.distillation.teacher is not None
+        return next(tensors_in(self.distillation.teacher(sample.inputs)[0]))
 
     # -- saving ----------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
@@ -333,7 +332,7 @@ class GanCompression(Method):
 
 
 def check_alike(teacher: nn.Module, generator: nn.Module, why: str) -> None:
-    """Raises OptionError for a teacher whose weights the generator cannot have; ``why`` it is to have them."""
+    """Raises OptionError for a teacher whose weights the generator cannot have; ``why`` it should."""
     shapes = [{k: x.shape for k, x in net.state_dict().items()} for net in (teacher, generator)]
     if shapes[0] != shapes[1]:
         raise OptionError(

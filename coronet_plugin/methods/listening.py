@@ -40,7 +40,9 @@ class Listening:
         self._narrow: list[AbstractContextManager[None]] = []
         self._features: dict[str, Tensor] = {}
         self._units: np.ndarray | None = None
-        self._began = self._first = False
+        self._began = self._first = self._waiting = False
+        self._any = False
+        """Whether the generator is run on what other networks made alone: seen of a step without a loss."""
         self._handles: list[Any] = []
         if self._early or self._losing or self._narrowing:
             self._handles.append(generator.register_forward_pre_hook(_Hook(self._before)))
@@ -53,6 +55,7 @@ class Listening:
 
     def next_step(self) -> None:
         """The next run of the generator is the first of a step."""
+        self._any = self._any or (self._began and self._waiting)
         self._began = self._first = False
 
     def stop(self) -> None:
@@ -64,8 +67,12 @@ class Listening:
         if not generator.training or not torch.is_grad_enabled():
             return
         if not self._began:
-            self._began = self._first = True
+            self._began = self._waiting = True
             self._begin_step()
+        # a loss on what another generator made would reach that one, too
+        given = not any(x.requires_grad for x in tensors_in(inputs))
+        self._first = self._waiting and (given or self._any)
+        self._waiting = self._waiting and not self._first
         if self._units is not None:
             self._narrow.append(narrowed(generator, self._narrowing[0].plan, self._units))
             self._narrow[-1].__enter__()

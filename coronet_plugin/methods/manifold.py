@@ -4,7 +4,7 @@ After the abstract and the first figure of Ganjdanesh, Gao, Alipanah and Huang (
 whose equations are not public: every decision of ours stands in docs/method.md. The outputs of the original
 generator are partitioned into neighbourhoods; in each, the density of the pruned generator's outputs is
 compared with that of the original's. What is compared are features of the discriminator, which the second
-agent prunes at the same time so that they tell the two apart. Weights stay as they are; only agents are trained.
+agent prunes at the same time so that they tell the two apart. Weights stay as they are: agents are trained.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.channels.cut import on_device
 from coronet_plugin.channels.find import find_channels
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
@@ -32,7 +33,10 @@ SHARE_AFTER = 1.0
 """Part of a training after the search, in units of ``teacher_part``."""
 
 
-@method("manifold", "agent gates, inspired by MGGC, equations ours")
+LABEL = "agent gates, inspired by MGGC, equations ours"
+
+
+@method("manifold", LABEL)
 class Manifold(Method):
     """Two agents, a generator and its discriminator; see the module's text.
 
@@ -43,6 +47,7 @@ class Manifold(Method):
         OptionError: a setting cannot be used, or the budget is a time or shared.
     """
 
+    label = LABEL
     discriminators = True
 
     @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class Manifold(Method):
         agent_lr: float = setting(0.001, "learning rate of the agents")
         agent_hidden: int = setting(128, "numbers that an agent remembers, each way")
         agent_budget: float = setting(2.0, "weight of the logarithm of the ratio to the budget")
-        agent_temperature: float = setting(0.4, "temperature of the gates: smaller ones are drawn more sharply")
-        agent_base: float = setting(3.0, "what is added to a gate's logit, so that all are open at first")
+        agent_temperature: float = setting(0.4, "temperature of the gates; cold ones are sharper")
+        agent_base: float = setting(3.0, "added to every gate's logit, so that all are open at first")
 
         def __post_init__(self) -> None:
             _check(self)
@@ -220,7 +225,7 @@ class Manifold(Method):
             "agents": {name: agent.state_dict() for name, agent in self._agents.items()},
             "optimizer": self.optimizer.state_dict(),
             "random": self._random.get_state(),
-            "bank": [list(inputs) for inputs in self._bank],
+            "bank": [list(on_device(inputs, "cpu")) for inputs in self._bank],
             "judge": {name: x.detach().cpu() for name, x in judge.items()},
         }
 
@@ -238,15 +243,20 @@ class Manifold(Method):
 class Game:
     """The neighbourhoods of the original's outputs, and how far a pruned generator is from it in them.
 
-    ``bank``: inputs; a neighbourhood is that of one of them: itself and the ``neighbours`` inputs whose outputs
-    of the original are nearest, by the discriminator's features. All are found once.
+    ``bank``: inputs; a neighbourhood is that of one of them: itself and the ``neighbours`` inputs whose
+    outputs of the original are nearest, by the discriminator's features. All are found once.
     """
 
-    def __init__(self, generator: Gated, judge: Gated, bank: Sequence[tuple[Any, ...]], neighbours: int) -> None:
-        self.generator, self.judge, self._bank = generator, judge, bank
+    def __init__(
+        self, generator: Gated, judge: Gated, bank: Sequence[tuple[Any, ...]], neighbours: int
+    ) -> None:
+        self.generator, self.judge = generator, judge
+        device = next(generator.network.parameters()).device
+        judge.network.to(device)
+        self._bank = [on_device(inputs, device) for inputs in bank]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             open_gates = [torch.ones(each.plan.units) for each in (generator, judge)]
-            self._outputs = [generator.output(open_gates[0], inputs) for inputs in bank]
+            self._outputs = [generator.output(open_gates[0], inputs) for inputs in self._bank]
             known = torch.cat([self._features(open_gates[1], [i], [x]) for i, x in enumerate(self._outputs)])
         apart = torch.cdist(known, known).fill_diagonal_(-1)  # a centre comes first
         self.near = apart.argsort(dim=1, stable=True)[:, : neighbours + 1].tolist()
@@ -281,8 +291,8 @@ def judged(discriminator: nn.Module, inputs: tuple[Any, ...], output: Tensor) ->
     if reads == output.shape[1] + sum(x.shape[1] for x in images):
         return (torch.cat([*images, output], dim=1),)
     raise OptionError(
-        f"the discriminator reads {reads} channels, and the generator gives {output.shape[1]}: it sees neither "
-        "these alone nor together with its input; choose another --coronet_method"
+        f"the discriminator reads {reads} channels, and the generator gives {output.shape[1]}: it sees "
+        "neither these alone nor together with its input; choose another --coronet_method"
     )
 
 

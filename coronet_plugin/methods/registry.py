@@ -108,6 +108,12 @@ def summary(name: str) -> str:
     return _summaries[find(name).name]
 
 
+def labelled(text: str) -> str:
+    """``text``, which begins with the name of a method, as tables show it: with its label, if any."""
+    known = _methods.get(text.replace("+", " ").split(" ")[0])
+    return f"{text} ({known.label})" if known is not None and known.label else text
+
+
 def method_of(config: Any) -> type[Method]:
     """The method that ``config``, an instance of its ``Config`` class, belongs to.
 

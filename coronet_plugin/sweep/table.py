@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
 from coronet_plugin.files import write_atomically, write_text
+from coronet_plugin.methods import registry
 from coronet_plugin.sweep.plan import Trial, is_dense
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> list[str]:
-    cells = [group.method, group.budget, str(len(group.seeds))]
+    cells = [registry.labelled(group.method), group.budget, str(len(group.seeds))]
     rivals = [row for row in rows if row.budget == group.budget and not is_dense(row.method)]
     for column in columns:
         if column.key not in group.values:

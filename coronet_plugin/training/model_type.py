@@ -213,6 +213,12 @@ class CompressedModel(_Base):
         self._holdout = holdout  # from here on
         return samples
 
+    @property
+    def _teacher(self) -> Path | None:
+        """The folder of the run that the method learns from, if it does."""
+        run = getattr(self._options.config, "teacher", "")
+        return folder_of(run, self.opt) if run else None
+
     def _give_others(self, name: str, method: Method) -> None:
         """Give the method of generator ``name`` its discriminator, and its teacher, if it asks for them."""
         judge = host.discriminator_of(self, name)
@@ -302,8 +308,8 @@ class CompressedModel(_Base):
             self.load_networks(host.epoch_name(opt))
         elif self._options.init_from:
             start_from(self, self.compressions, self._options.init_from)
-        elif getattr(self._options.config, "teacher", ""):
-            others_from(self, self._compressed, folder_of(self._options.config.teacher, opt))
+        elif self._teacher is not None:
+            others_from(self, self._compressed, self._teacher)
         if state is not None:
             with training_state.explain_misfit(path):
                 training_state.restore_(self, self.place, state)
@@ -313,7 +319,7 @@ class CompressedModel(_Base):
         self._report()
         if self.isTrain:
             self._began = time.monotonic()
-            provenance.begin(opt, self._options.teaching.folder(opt))
+            provenance.begin(opt, self._teacher or self._options.teaching.folder(opt))
             self._watch = Watch(self, self._compressed, self._options.watch, self._options.compare_to)
         return result
 

@@ -47,7 +47,8 @@ class TrainingOptions:
     )
     networks: str = setting(
         "",
-        "comma-separated networks to compress, such as G_A (default: all whose name begins with G)",
+        "comma-separated networks to compress, such as G_A, or G,D with the method 'manifold', which prunes "
+        "discriminators too (default: all whose name begins with G)",
     )
     budget: str = setting(
         "0.1",

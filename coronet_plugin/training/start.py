@@ -33,16 +33,16 @@ def start_from(model: HostModel, compressions: Mapping[str, Compression], path: 
             network.load_state_dict(_weights(file, network))
             compressions[name].adopt_weights_()
             say(f"coronet: net{name} begins with {file}")
-    others_from(model, tuple(compressions), path)
+    others_from(model, tuple(compressions), Path(path))
 
 
-def others_from(model: HostModel, generators: Collection[str], path: str) -> None:
+def others_from(model: HostModel, generators: Collection[str], path: Path) -> None:
     """Load weights into all networks but the ``generators``, where they are there and fit.
 
     In place; ``path`` as for :func:`start_from`.
     """
     for name, network in host.networks(model).items():
-        file = _file_of(Path(path), name, alone=len(generators) == 1)
+        file = _file_of(path, name, alone=len(generators) == 1)
         if name in generators or file is None or not file.exists():
             continue
         try:

@@ -97,7 +97,7 @@ class Teaching:
         """The folder of the run that teaches; None if none does, or the generator itself."""
         if self.distill in ("", SELF):
             return None
-        return next(iter(find_weights(self.distill, opt.checkpoints_dir).values())).parent
+        return folder_of(self.distill, opt)
 
     def companion(self, name: str, network: nn.Module, opt: Any) -> Distillation:
         """The teacher's part in the training of ``network``, the generator ``name`` of a host.
@@ -111,9 +111,9 @@ class Teaching:
         return Distillation(teacher, self.terms(host.is_paired(opt)), taps)
 
 
-def folder_of(run: str, opt: Any) -> str:
+def folder_of(run: str, opt: Any) -> Path:
     """The folder of a trained ``run``. Raises CheckpointError if there is none."""
-    return str(next(iter(find_weights(run, opt.checkpoints_dir).values())).parent)
+    return next(iter(find_weights(run, opt.checkpoints_dir).values())).parent
 
 
 def teacher_of(

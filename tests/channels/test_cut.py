@@ -7,11 +7,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from generator_styles import STYLES
 from run_helpers import difference
 from torch import nn
 
 from coronet_plugin import cost_of, example_input, find_channels
 from coronet_plugin.channels.cut import masked, narrowed, on_device, sliced, slim
+from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.generators.stock import build_generator
 
 SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64, "mobile_resnet_6blocks": 64}
@@ -149,3 +151,20 @@ def test_narrowed_ends_with_an_exception_too():
     with pytest.raises(ZeroDivisionError), narrowed(generator, plan, random_alive(plan, 1)):
         raise ZeroDivisionError
     assert torch.equal(generator(x), expected)
+
+
+@pytest.mark.parametrize("name", ["U-GAT-IT", "ConvNeXt", "nn.MultiheadAttention", "scaled dot product"])
+def test_narrowed_generators_of_other_styles_compute_what_slim_ones_do(name):
+    """With modules that go on at their dense width, corrected weights, and parameters that are listed."""
+    torch.manual_seed(0)
+    generator, x = STYLES[name].build().eval(), STYLES[name].example()
+    x = x if isinstance(x, tuple) else (x,)
+    plan = find_channels(generator, x)
+    alive = random_alive(plan, 0, 0.6)
+    small = slim(generator, plan, alive)
+    with torch.no_grad():
+        before = next(tensors_in(generator(*x)))
+        with narrowed(generator, plan, alive):
+            output = next(tensors_in(generator(*x)))
+        assert torch.allclose(output, next(tensors_in(small(*x))), atol=1e-5)
+        assert torch.equal(next(tensors_in(generator(*x))), before)

@@ -210,6 +210,41 @@ def test_an_extra_loss_adds_exactly_its_gradient(scale):
         assert torch.allclose(mine.grad, expected.grad, rtol=1e-9, atol=1e-12 * scale)
 
 
+class Shrink(Events):
+    """Notes what it was run on, and pulls outputs to zero."""
+
+    name = "shrink"
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def extra_loss(self, inputs, output, features):
+        self.seen.append(inputs[0])
+        return 100 * output.square().mean()
+
+
+def test_a_loss_is_of_a_run_on_real_pictures_and_stays_with_its_generator():
+    """As in CycleGAN: the generator that goes back is first run on what the other makes."""
+    there, back, real = small(1), small(2), X.flip(3)
+    shrink = Shrink()
+    compression, _ = started(back, companions=[shrink])
+    cycle = back(there(X))
+    (0 * cycle.mean() + (back(real) - X).abs().mean()).backward()
+    assert len(shrink.seen) == 1 and torch.equal(shrink.seen[0], real)
+    assert not any(parameter.grad.any() for parameter in there.parameters())
+    compression.step()
+
+
+def test_a_generator_that_is_run_on_others_outputs_alone_has_its_loss_from_the_second_step_on():
+    there, back, shrink = small(1), small(2), Shrink()
+    compression, optimizer = started(back, companions=[shrink])
+    for number in range(3):
+        back(there(X)).mean().backward()
+        optimizer.step()
+        compression.step()
+        assert len(shrink.seen) == number
+
+
 def test_without_events_there_are_no_hooks_and_copies_never_have_them():
     generator = small()
     started(generator)

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import QUIET, TINY, paired_folder, run_test, run_train, unpaired_folder
+from torch.utils.data import default_collate
 
 import train
 from coronet_plugin.checkpoint.spec import Spec
+from coronet_plugin.training import provenance
+from coronet_plugin.training.holdout import Holdout
 
 SHORT = "--coronet_method gan_compression --coronet_search_whole 3 --coronet_search_generations 1 --coronet_search_population 2".split()
 
@@ -104,6 +107,28 @@ def test_pictures_held_out_are_never_trained_on(trained, tmp_path, monkeypatch):
     assert {Path(path).name for path in trained_on} == {"0.png", "2.png", "4.png"}
 
 
+def test_nor_are_those_of_either_side_without_pairs(tmp_path, run):
+    from options.train_options import TrainOptions
+
+    root = unpaired_folder(tmp_path, images=(6, 5))
+    opt = TrainOptions().parse(run("u", root, "cycle_gan"))
+    holdout = Holdout(opt, 0.3)
+    assert {Path(path).name for path in holdout.paths} == {"A1.png", "A4.png", "B1.png", "B3.png"}
+    random = torch.get_rng_state()
+    for index in range(30):
+        sample = holdout._dataset[index % 6]
+        batch = default_collate([sample, holdout._dataset[(index + 2) % 6]])
+        given = holdout.without(batch)
+        paths = {*given["A_paths"], *given["B_paths"]}
+        assert len(given["A_paths"]) == 2 and paths.isdisjoint(holdout.paths)
+        again = holdout.without(batch)
+        assert all(torch.equal(given[side], again[side]) for side in "AB")
+        for i in range(2):  # what is not held out stays as it came
+            if {batch["A_paths"][i], batch["B_paths"][i]}.isdisjoint(holdout.paths):
+                assert torch.equal(given["A"][i], batch["A"][i]) and given["A_paths"][i] == batch["A_paths"][i]
+    assert torch.equal(random, torch.get_rng_state())
+
+
 BAD = [
     (["--coronet_space", "channels-12"], "neither one of channels-64-pix2pix"),
     (["--coronet_space", "1,0.9"], "budget 0.3 is outside the search space 1,0.9: its narrowest generator is"),
@@ -143,7 +168,7 @@ def test_a_trained_run_teaches_and_lends_its_discriminator(trained, tmp_path, ca
     assert spec.slim["macs"] <= 0.5 * spec.dense["macs"] and spec.search["config"]["teacher"] == "teacher"
     state = torch.load(folder / "latest_coronet_state.pth", weights_only=True)
     known = state["compressions"]["G"]["companions"]["distillation"]
-    assert known["teacher"] == {} and known["layers"]["model.9"]["weight"].shape[0] == 32
+    assert known["layers"]["model.9"]["weight"].shape[0] == 32
 
 
 def test_a_teacher_that_cannot_teach_is_one_line(trained, tmp_path, capsys):
@@ -162,3 +187,15 @@ def test_a_teacher_that_cannot_teach_is_one_line(trained, tmp_path, capsys):
         trained(f"bad_{run}", root, "pix2pix", *options, code=2)
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert what in line
+
+
+def test_the_teacher_s_time_counts_and_there_is_one_teacher(trained, tmp_path, capsys):
+    root = paired_folder(tmp_path)
+    teacher = dense(root, tmp_path, "teacher")
+    options = ["--coronet_teacher", "teacher", "--coronet_budget", 0.5, *SHORT]
+    folder = trained("student", root, "pix2pix", *options)
+    assert provenance.spent(folder).seconds > provenance.spent(teacher).seconds > 0
+    assert provenance.read(folder)[-1]["teacher"]["run"] == "teacher"
+    capsys.readouterr()
+    trained("two", root, "pix2pix", *options, "--coronet_distill", "SELF", code=2)
+    assert "gan_compression brings its own distillation; leave out what asks" in capsys.readouterr().err
