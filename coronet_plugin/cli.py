@@ -20,11 +20,12 @@ from coronet_plugin.errors import UserError, debugging, describe, printable
 from coronet_plugin.evaluation import command as evaluation
 from coronet_plugin.export import command as export
 from coronet_plugin.inspection import command as inspection
+from coronet_plugin.page import command as page
 from coronet_plugin.pictures import command as pictures
 from coronet_plugin.standalone import command as standalone
 from coronet_plugin.sweep import command as sweep
 
-MODULES = (comparison, evaluation, inspection, checkout, standalone, sweep, export, benchmark, pictures)
+MODULES = (comparison, evaluation, inspection, checkout, standalone, sweep, export, benchmark, pictures, page)
 """They import what they need to work only when they are run."""
 
 
