@@ -27,7 +27,7 @@ setup(
     license="BSD-3-Clause",
     license_files=["LICENSE", "THIRD_PARTY_NOTICES.md"],
     packages=find_packages(include=["coronet_plugin", "coronet_plugin.*"]),
-    package_data={"coronet_plugin": ["py.typed"]},
+    package_data={"coronet_plugin": ["py.typed", "page/assets/*.*", "page/assets/runtime/*"]},
     python_requires=">=3.9",
     install_requires=["torch>=2.1", "numpy>=1.22"],
     extras_require={
@@ -47,6 +47,7 @@ setup(
         "coreml": ["coremltools>=8.0", *LIKENESS],
         "executorch": ["executorch>=1.0", *LIKENESS],  # this and litert are large: an environment each
         "litert": ["litert-torch>=0.8", "ai-edge-litert>=2.0", *LIKENESS],
+        "browser": ["playwright>=1.40"],  # tests of coronet page, with a Chromium such as Debian's
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },

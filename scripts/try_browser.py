@@ -1,10 +1,10 @@
 """A page of ``coronet page`` in headless Chromium: draws on it, takes pictures of it, compares with torch.
 
     pip install playwright          # and a Chromium, such as Debian's package
-    python scripts/try_browser.py docs/browser --weights zoo/openmoji --screenshots docs/browser
+    python scripts/try_browser.py FOLDER --weights RUN --screenshots .
 
-Prints the frame rates at two widths, a phone's and a desktop's, and how many grey levels the slim picture is away
-from torch's; exit code 1 if it is more than two. ``tests/page/test_browser.py`` uses the same functions.
+Prints the frame rates at two widths, a phone's and a desktop's, and how many grey levels the slim picture
+is away from torch's; exit code 1 if it is more than two. ``tests/page/test_browser.py`` uses the functions.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def wait_for(page: Any, model: str = "slim", patience: float = 60) -> None:
 
 
 def pixels(page: Any, canvas: str) -> np.ndarray:
-    """(H, W, 3) uint8 of a canvas; ``#sight`` is what the models see, ``#slim canvas`` what one makes of it."""
+    """(H, W, 3) uint8 of a canvas: ``#sight`` is what models see, ``#slim canvas`` what one makes of it."""
     values, width = page.evaluate(
         "(selector) => { const canvas = document.querySelector(selector);"
         "const { data, width } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"

@@ -21,25 +21,28 @@ load = plain.load
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
     """Write an ONNX file that calculates in fp32, with its weights in ``job.dtype``."""
+    import onnx
+
     facts = plain.convert(replace(job, dtype="fp32"), path)
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        del node.metadata_props[:]  # where each stood in the program, a quarter of a slim file
     if job.dtype == "fp16":
-        _store_in_fp16(path)
+        _store_in_fp16(model.graph)
+    onnx.save(model, str(path))
     return facts
 
 
-def _store_in_fp16(path: Path) -> None:
-    """Halve the weights in the file ``path``; each is cast to fp32, which runtimes do once, on loading."""
-    import onnx
+def _store_in_fp16(graph: Any) -> None:
+    """Halve the weights of the ONNX ``graph``; each is cast to fp32, which runtimes do once, on loading."""
     from onnx import TensorProto, helper, numpy_helper
 
-    model = onnx.load(str(path))
     casts = []
-    for tensor in model.graph.initializer:
+    for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             name, stored = tensor.name, f"{tensor.name}.fp16"
             half = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(half, stored))
             casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
     for number, cast in enumerate(casts):
-        model.graph.node.insert(number, cast)
-    onnx.save(model, str(path))
+        graph.node.insert(number, cast)

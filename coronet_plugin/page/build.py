@@ -18,6 +18,7 @@ from coronet_plugin.export.browser import BROWSER
 from coronet_plugin.export.pictures import Samples
 from coronet_plugin.export.pipeline import export_generator
 from coronet_plugin.export.request import Request
+from coronet_plugin.export.verify import in_words
 from coronet_plugin.files import appearing_in
 from coronet_plugin.page.inputs import colours_for, inputs_for, write_examples
 from coronet_plugin.page.runtime import ASSETS, copy_runtime
@@ -107,16 +108,15 @@ def _figures(name: str, cost: Mapping[str, int]) -> dict[str, Any]:
 
 def _model(page: Page, stored: StoredGenerator, name: str, examples: Samples, made: Path) -> dict[str, Any]:
     """Export ``stored`` as ``models/NAME.onnx`` below ``made``; gives what the page needs to know of it."""
-    request = Request(
-        BROWSER, page.dtype, size=page.size, norm_mode=page.norm_mode, multiple=stored.multiple
-    )
+    request = Request(BROWSER, page.dtype, size=page.size, norm_mode=page.norm_mode, multiple=stored.multiple)
     file = f"models/{name}.onnx"
     with tempfile.TemporaryDirectory(dir=made, prefix=".export-") as temporary:
         result = export_generator(stored.generator, request, Path(temporary), name, examples)
-        if not result.accepted:
+        if result.difference and not result.accepted:
+            low, high = result.record["output"]["range"]
             raise ExportError(
-                f"the {name} generator in {page.dtype} does not compute the same as torch: {result.difference}; "
-                "take --dtype fp32"
+                f"the {name} generator in {page.dtype} does not compute the same as torch, but differs by "
+                f"{in_words(result.difference, (low, high))}; take --dtype fp32"
             )
         os.replace(result.path, made / file)
     ends = {end: result.record[end] for end in ("input", "output")}
@@ -139,4 +139,6 @@ def _check_channels(channels: int) -> None:
 def _check_alike(slim: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
     ends = [f"{model['input']} to {model['output']}" for model in (slim, dense)]
     if ends[0] != ends[1]:
-        raise OptionError(f"--dense goes from {ends[1]} and the run from {ends[0]}; both must translate the same")
+        raise OptionError(
+            f"--dense goes from {ends[1]} and the run from {ends[0]}; both must translate the same"
+        )

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights", metavar="RUN_OR_FILE", help="name or folder of a run, or a weight file (.pth)")
+    parser.add_argument(
+        "weights", metavar="RUN_OR_FILE", help="name or folder of a run, or a weight file (.pth)"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder of the page")
     parser.add_argument(
         "--dense", metavar="RUN_OR_FILE", help="what to show beside it (default: its figures alone)"
@@ -27,18 +29,27 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="what to offer, the first at the start (default: draw and photo where the run's pictures are "
         "lines on paper, else photo and webcam)",
     )
-    parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: the first)")
+    parser.add_argument(
+        "--network", default="", help="generator of the run, such as G_A (default: the first)"
+    )
     parser.add_argument(
         "--size", type=height_width, metavar="PIXELS", help="256, or height x width (default: as trained)"
     )
     parser.add_argument("--dtype", default="fp16", help="weights in the files: fp32 or fp16 (default: fp16)")
     add_norm_mode_option(parser)
     parser.add_argument("--title", default="", help="heading of the page (default: the name of the run)")
-    parser.add_argument("--credit", default="", help="a line at its end, such as whose pictures it was trained on")
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="examples to start from (default: the run's test pictures)"
+        "--credit", default="", help="a line at its end, such as whose pictures it was trained on"
     )
-    parser.add_argument("--examples", type=positive, default=12, help="how many at most (default: %(default)s)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="examples to start from (default: the run's test pictures)",
+    )
+    parser.add_argument(
+        "--examples", type=positive, default=12, help="how many at most (default: %(default)s)"
+    )
     parser.add_argument(
         "--runtime",
         type=Path,

@@ -17,9 +17,7 @@ def is_drawing(pictures: np.ndarray) -> bool:
     """
     colourful = np.ptp(pictures, axis=1) > 0.15
     plain = np.abs(pictures.mean(axis=1) - paper_tone(pictures)) < 0.1
-    return bool(
-        np.median(colourful.mean(axis=(1, 2))) < 0.02 and np.median(plain.mean(axis=(1, 2))) > 0.6
-    )
+    return bool(np.median(colourful.mean(axis=(1, 2))) < 0.02 and np.median(plain.mean(axis=(1, 2))) > 0.6)
 
 
 def paper_tone(pictures: np.ndarray) -> float:
@@ -33,8 +31,8 @@ def inputs_for(pictures: np.ndarray) -> list[str]:
 
 
 def colours_for(pictures: np.ndarray) -> dict[str, str]:
-    """``paper`` and ``ink`` of drawings like these, as CSS writes colours."""
-    dark = paper_tone(pictures) < 0
+    """``paper`` and ``ink`` as CSS writes colours: of drawings like these, else black on white."""
+    dark = is_drawing(pictures) and paper_tone(pictures) < 0
     return {"paper": BLACK if dark else WHITE, "ink": WHITE if dark else BLACK}
 
 
@@ -46,7 +44,7 @@ def write_examples(pictures: np.ndarray, folder: Path) -> list[str]:
     names = []
     for number, values in enumerate(pictures, start=1):
         pixels = np.rint((values + 1) * 127.5).clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         names.append(f"{number:02d}.png")
-        image.save(folder / names[-1], optimize=True)
+        last = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        Image.fromarray(last).save(folder / names[-1], optimize=True)
     return names

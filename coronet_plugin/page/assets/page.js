@@ -5,7 +5,7 @@ const RUNTIME = "runtime/ort-wasm-simd-threaded.asyncify.wasm.gz";
 const find = (selector, inside = document) => inside.querySelector(selector);
 const wished = new URLSearchParams(location.search); // ?backend=wasm or webgpu, ?threads=1
 const LABELS = { draw: "Draw", photo: "Photo", webcam: "Camera" };
-const RECENT = 15; // pictures of which the median is shown
+const RECENT = 15, TIMING = 1000; // pictures of which the median is shown, and ms for which a start is timed
 
 function say(text, isError = false) {
   find("#says").textContent = text;
@@ -47,7 +47,7 @@ class Model {
     for (const backend of backends) {
       try {
         await this.open({ runtime, threads, backends: backend === "wasm" ? ["wasm"] : [backend, "wasm"] });
-        this.tell("on", named(backend, threads));
+        this.tell("on", `on ${named(backend, threads)}`);
         return;
       } catch (error) {
         this.worker.terminate();
@@ -67,7 +67,7 @@ class Model {
     this.translate();
     await answer();
     this.times.length = 0; // the first picture pays for what is made once
-    this.until = performance.now() + 1500;
+    this.until = performance.now() + TIMING;
     this.translate();
     await answer();
     this.reject = (error) => say(`The ${this.about.title} stopped: ${error.message}`, true);
