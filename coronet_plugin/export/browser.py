@@ -15,7 +15,13 @@ import numpy as np
 from coronet_plugin.export import onnx as plain
 from coronet_plugin.export.targets import TARGETS, Job
 
-BROWSER = replace(TARGETS["onnx"], module="browser", dtypes=("fp32", "fp16"), fp16="storage")
+BROWSER = replace(
+    TARGETS["onnx"],
+    module="browser",
+    dtypes=("fp32", "fp16"),
+    fp16="storage",
+    rewrite=("subpixel_convolution",),
+)
 load = plain.load
 
 

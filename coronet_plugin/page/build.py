@@ -96,11 +96,11 @@ def _about(page: Page, examples: Samples, made: Path) -> dict[str, Any]:
 
 
 def _figures(name: str, cost: Mapping[str, int]) -> dict[str, Any]:
-    """A model without a file; multiply-adds as the literature counts them."""
+    """What is known of a model without its file."""
     return {
         "name": name,
         "title": f"{name} generator",
-        "macs": cost["macs_literature"],
+        "macs": cost["macs"],
         "parameters": cost["parameters"],
         "file": None,
     }

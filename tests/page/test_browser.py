@@ -23,7 +23,8 @@ from coronet_plugin.export.onnx import load
 from coronet_plugin.export.verify import as_pixels
 from coronet_plugin.page.build import PARTS
 from coronet_plugin.page.runtime import ASSETS, NOTICES, PACKED, SCRIPT
-from coronet_plugin.runs.run import find_run
+from coronet_plugin.runs.opener import read_generator
+from coronet_plugin.runs.run import find_run, find_weights
 
 PAGE = ROOT / "docs" / "browser"
 
@@ -183,6 +184,12 @@ def test_what_is_missing_is_said(missing, script, chromium, runs, tmp_path):
 
 
 # -- the page that is committed ------------------------------------------------------
+def in_onnx(picture: np.ndarray) -> np.ndarray:
+    """What its slim model makes of ``picture``, both (H, W, 3)."""
+    values = picture.transpose(2, 0, 1)[None] / np.float32(127.5) - 1
+    return as_pixels(load(PAGE / "models" / "slim.onnx")(values)[0]).astype(int)
+
+
 def test_docs_browser_is_made_by_this_package():
     for name in PARTS:
         assert (PAGE / name).read_bytes() == (ASSETS / name).read_bytes(), f"make docs/browser again: {name}"
@@ -208,6 +215,17 @@ def test_docs_browser_has_small_models_and_names_openmoji():
     assert "OpenMoji" in about["credit"] and "CC BY-SA 4.0" in about["credit"]
 
 
+def test_docs_browser_has_the_model_of_the_zoo(script):
+    zoo = ROOT / "zoo" / "openmoji"
+    if not zoo.is_dir():
+        pytest.skip("there is no zoo/openmoji")
+    pytest.importorskip("safetensors")
+    name, path = next(iter(find_weights(str(zoo), ".").items()))
+    picture = np.asarray(Image.open(PAGE / "examples" / "01.png").convert("RGB"))
+    expected = script.in_torch(read_generator(name, path).generator, picture)
+    assert np.abs(in_onnx(picture) - expected).max() <= 2  # grey levels: weights of fp16, and rounding
+
+
 def test_docs_browser_colours_a_face(script, chromium):
     with script.served(PAGE) as address:
         page = script.open_page(chromium, f"{address}?threads=1", patience=120)
@@ -216,8 +234,7 @@ def test_docs_browser_colours_a_face(script, chromium):
             script.draw(page, stroke)
         script.wait_for(page)
         seen, found = script.pixels(page, "#sight"), script.pixels(page, "#slim canvas")
-    values = seen.transpose(2, 0, 1)[None] / np.float32(127.5) - 1
-    assert np.abs(found.astype(int) - as_pixels(load(PAGE / "models" / "slim.onnx")(values)[0])).max() <= 1
+    assert np.abs(found.astype(int) - in_onnx(seen)).max() <= 1
     inside = found[40:90, 40:90].reshape(-1, 3)
     assert np.median(np.ptp(inside, axis=1)) > 40  # colours, where gray was given
     assert np.median(found[:10, :10]) > 240  # and none on the paper around it

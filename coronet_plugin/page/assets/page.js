@@ -46,7 +46,7 @@ class Model {
   async start({ backends, threads, runtime }) {
     for (const backend of backends) {
       try {
-        await this.open({ runtime, threads, backends: backend === "wasm" ? ["wasm"] : [backend, "wasm"] });
+        await this.open({ runtime, threads, backend });
         this.tell("on", `on ${named(backend, threads)}`);
         return;
       } catch (error) {
