@@ -1,4 +1,4 @@
-"""What all models share: networks by name, schedules, saving and loading.
+"""The base of all models: networks by name, schedules, saving and loading.
 
 A model lists its networks, losses and visuals by name (``"G"`` is ``self.netG``,
 ``"G_L1"`` is ``self.loss_G_L1``, ``"fake_B"`` is ``self.fake_B``); everything here

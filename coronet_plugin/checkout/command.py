@@ -127,7 +127,7 @@ def _shell(line: str) -> str:
 
 
 def commands(checkout: Checkout, env: Environment, base: str = "") -> dict[str, dict[str, str]]:
-    """What to type: for each way of starting, training, continuing and testing in this version's options."""
+    """Commands to type: for each way of starting, training, continuing, testing in this version's options."""
     names = [model.name for model in checkout.models if model.trains or not model.networks]
     if base and base not in names:
         raise OptionError(f"--base {base}: this checkout has {', '.join(names)}")

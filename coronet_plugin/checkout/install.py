@@ -98,7 +98,7 @@ KINDS = {
     "deepliif": "DeepLIIF (deepliif.models)",
     "none": "not a checkout",
 }
-"""What is recognised, and how it is called."""
+"""Names of the kinds of folder that are recognised."""
 
 
 class CheckoutError(UserError):
@@ -107,7 +107,7 @@ class CheckoutError(UserError):
 
 @dataclass(frozen=True)
 class Checkout:
-    """What the sources of a checkout say; ``why_not`` is empty where ``--model coronet`` can work."""
+    """A checkout by its sources; ``why_not`` is empty where ``--model coronet`` can work."""
 
     root: Path
     kind: str
@@ -135,7 +135,7 @@ class Checkout:
 
 
 def read_checkout(path: str | Path) -> Checkout:
-    """What the folder ``path`` is.
+    """Recognise the checkout in the folder ``path``.
 
     Raises:
         CheckoutError: it is not a folder.
@@ -181,7 +181,7 @@ def _read(sources: Sources) -> Checkout:
 
 
 def _features(sources: Sources, base: ast.ClassDef | None, required: frozenset[str]) -> Iterator[str]:
-    """What a version has or lacks beyond its options."""
+    """Name what a version has or lacks beyond its options."""
     lookup, train, methods = sources.tree("models/__init__.py"), sources.tree("train.py"), names_of(base)
     if "find_model_using_name" in names_of(lookup):
         yield "lookup"
@@ -207,7 +207,7 @@ def _features(sources: Sources, base: ast.ClassDef | None, required: frozenset[s
 
 
 def _none_norm_is_none(networks: ast.Module) -> bool:
-    """Whether ``get_norm_layer`` gives None, which its callers call, for ``--norm none``."""
+    """True if ``get_norm_layer`` gives None, which its callers call, for ``--norm none``."""
     function = names_of(networks).get("get_norm_layer")
     return function is not None and any(
         isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant) and n.value.value is None

@@ -208,7 +208,7 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _worker() -> dict[str, Any]:
-    """What a worker process takes for the script's names."""
+    """Run the script in a worker process for the names it defines."""
     script = os.environ[SCRIPT_VARIABLE]
     prepare(Path(script).parent)
     return runpy.run_path(script, run_name="__mp_main__")

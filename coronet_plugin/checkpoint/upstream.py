@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from coronet_plugin.checkpoint.tensors import read_tensors
+from coronet_plugin.checkpoint.foreign import in_words, origin_of
+from coronet_plugin.checkpoint.tensors import is_weight_file, read_tensors
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle
 from coronet_plugin.generators.registry import Family, families, find_family
@@ -63,7 +64,8 @@ def adapt_state_dict(state_dict: Mapping[str, Any], net: nn.Module) -> dict[str,
     state, target = _adapted(state_dict, net)
     problem = _mismatch(state, target)
     if problem:
-        raise CheckpointError(problem)
+        origin = origin_of(state)
+        raise CheckpointError(f"{problem}: {in_words(origin)}" if origin else problem)
     return {key: state[key] for key in target}
 
 
@@ -78,6 +80,12 @@ def _adapted(state_dict: Mapping[str, Any], net: nn.Module) -> tuple[dict[str, A
         if key.endswith(".num_batches_tracked"):  # files from before torch 0.4.1 lack it
             state[key] = torch.zeros_like(target[key])
     return state, target
+
+
+def whose(state: Mapping[str, Any]) -> str:
+    """Whose generator ``state`` holds where it is known to be none of upstream's, in words; else nothing."""
+    origin = origin_of({_strip_prefixes(key): value for key, value in state.items()})
+    return in_words(origin) if origin else ""
 
 
 def recognise_generator(state: Mapping[str, Any], options: Mapping[str, str]) -> tuple[Family, Any] | None:
@@ -197,7 +205,8 @@ def _describe(state: Mapping[str, Any]) -> str:
     """The kind of network that keys tell: family and depth."""
     blocks = {match[1] for match in map(BLOCK_KEY.match, state) if match}
     if blocks:
-        return f"a ResNet generator with {len(blocks)} blocks"
+        separable = "separable " * any(".conv.0." in key for key in state)
+        return f"a ResNet generator with {len(blocks)} {separable}blocks"
     convolutions = [key for key, value in state.items() if isinstance(value, Tensor) and value.ndim == 4]
     if any(key.startswith("model.model.") for key in state):
         return f"a U-Net generator with {len(convolutions) // 2} levels"
@@ -238,7 +247,7 @@ def _shape_problem(key: str, state: Mapping[str, Any], target: Mapping[str, Any]
 
 
 def _neighbours(path: Path, limit: int = 6) -> str:
-    names = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
+    names = sorted(p.name for p in path.parent.glob("*") if is_weight_file(p)) if path.parent.is_dir() else []
     if not names:
         return f" and {path.parent} holds no weights"
     shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

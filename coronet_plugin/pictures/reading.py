@@ -19,7 +19,7 @@ from coronet_plugin.errors import DataError
 from coronet_plugin.pictures.files import FULL_DEPTH, MODES
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError)
-"""What Pillow raises for damaged files."""
+"""Exceptions that Pillow raises for damaged files."""
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 """Pillow keeps one byte of two: the upper one, or with the other byte order the lower one."""
 _ORIENTATION = 0x0112
@@ -80,12 +80,12 @@ def halves(pair: Image.Image, path: str | Path) -> tuple[Image.Image, Image.Imag
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether the file says how transparent its pixels are."""
+    """True if the file says how transparent its pixels are."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the opened, not yet loaded file has 16 bits a channel."""
+    """True if the opened, not yet loaded file has 16 bits a channel."""
     return image.mode == "I" or image.mode.startswith("I;16") or ";16" in _raw_mode(image)
 
 
@@ -125,7 +125,7 @@ def _as_seen(eight: Image.Image, file: Image.Image, mode: str) -> Image.Image:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file keeps its pixels, such as ``RGB;16B``; empty where the format does not say."""
+    """Form of the file's pixels, such as ``RGB;16B``; empty where the format does not say."""
     tiles: Any = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     kind = args[0] if isinstance(args, tuple) and args else args

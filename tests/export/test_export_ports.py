@@ -13,7 +13,7 @@ from torch import nn
 
 from coronet_plugin import ExportError, OptionError
 from coronet_plugin.errors import describe
-from coronet_plugin.export import silence, verify
+from coronet_plugin.export import pytorch, silence, verify
 from coronet_plugin.export.normalisation import why_not_fp16
 from coronet_plugin.export.pictures import noise, noise_like
 from coronet_plugin.export.pipeline import export_generator
@@ -168,7 +168,7 @@ def test_fp16_of_several(target, tmp_path):
 
 
 def test_one_wrong_output_of_several_is_enough(tmp_path, monkeypatch):
-    load = TARGETS["torchscript"]._module().load
+    load = pytorch.load
 
     def wrong(path, threads=1):
         run = load(path, threads)
@@ -276,7 +276,7 @@ def test_differences_are_parts_of_the_outputs_range(dtype, limits, tmp_path):
 
 @pytest.mark.parametrize("limits", RANGES)
 def test_a_wrong_file_is_rejected_in_any_range(limits, tmp_path, monkeypatch):
-    load = TARGETS["torchscript"]._module().load
+    load = pytorch.load
     off = 0.02 * (limits[1] - limits[0])
     monkeypatch.setattr(
         "coronet_plugin.export.pytorch.load",

@@ -13,6 +13,8 @@ import pytest
 import torch
 from conftest import ROOT, paired_folder, run_test, run_train
 from torch import nn
+from training_helpers import small, train
+from training_helpers import started as training
 
 from coronet_plugin import Compression, OptionError, find_channels
 from coronet_plugin.checkpoint.spec import Spec
@@ -33,25 +35,8 @@ def registered():
         registry.forget(name)
 
 
-def small(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_generator(3, 3, 8, "resnet_6blocks", "instance")
-
-
-def train(compression: Compression, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    for number in range(steps):
-        x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(number)) * 2 - 1
-        optimizer.zero_grad()
-        (compression.generator(x) + x).abs().mean().backward()
-        optimizer.step()
-        if compression.step():
-            compression.slim()
-
-
 def started(generator: nn.Module, **options):
-    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    options = {"search_steps": 5, "budget": 0.5, **options}
-    return Compression(generator, X, **options).attach(optimizer), optimizer
+    return training(generator, **{"search_steps": 5, "budget": 0.5, **options})
 
 
 # -- the page ------------------------------------------------------------------
@@ -223,6 +208,41 @@ def test_an_extra_loss_adds_exactly_its_gradient(scale):
     (scale * ((output - x).abs().mean() + own)).backward()
     for mine, expected in zip(generator.parameters(), plain.parameters()):
         assert torch.allclose(mine.grad, expected.grad, rtol=1e-9, atol=1e-12 * scale)
+
+
+class Shrink(Events):
+    """Notes what it was run on, and pulls outputs to zero."""
+
+    name = "shrink"
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def extra_loss(self, inputs, output, features):
+        self.seen.append(inputs[0])
+        return 100 * output.square().mean()
+
+
+def test_a_loss_is_of_a_run_on_real_pictures_and_stays_with_its_generator():
+    """As in CycleGAN: the generator that goes back is first run on what the other makes."""
+    there, back, real = small(1), small(2), X.flip(3)
+    shrink = Shrink()
+    compression, _ = started(back, companions=[shrink])
+    cycle = back(there(X))
+    (0 * cycle.mean() + (back(real) - X).abs().mean()).backward()
+    assert len(shrink.seen) == 1 and torch.equal(shrink.seen[0], real)
+    assert not any(parameter.grad.any() for parameter in there.parameters())
+    compression.step()
+
+
+def test_a_generator_that_is_run_on_others_outputs_alone_has_its_loss_from_the_second_step_on():
+    there, back, shrink = small(1), small(2), Shrink()
+    compression, optimizer = started(back, companions=[shrink])
+    for number in range(3):
+        back(there(X)).mean().backward()
+        optimizer.step()
+        compression.step()
+        assert len(shrink.seen) == number
 
 
 def test_without_events_there_are_no_hooks_and_copies_never_have_them():

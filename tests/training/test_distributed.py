@@ -20,6 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from coronet_plugin import Compression
 from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.methods.distillation import Distillation
+from coronet_plugin.methods.similarity import Terms
 
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)  # in single precision rounding soon makes another training of it
@@ -36,8 +38,10 @@ torch.manual_seed(7)
 generator = dense()
 optimizer = torch.optim.SGD(generator.parameters(), lr=0.01, momentum=0.9)  # Adam makes much of rounding
 torch.manual_seed(7 + 100 * rank)  # a process of its own has random numbers of its own
+form, _, teacher = form.partition("+")
+companions = [Distillation(teacher, Terms(features=1.0, output=1.0))] if teacher else []
 compression = Compression(
-    generator, torch.rand(1, 3, 32, 32), budget=0.3, search_steps=6, method=form,
+    generator, torch.rand(1, 3, 32, 32), budget=0.3, search_steps=6, method=form, companions=companions,
     architecture=dict(netG="resnet_6blocks", input_nc=3, output_nc=3, ngf=8, norm=norm, use_dropout=False),
 ).attach(optimizer)
 network = DistributedDataParallel(generator) if several else generator
@@ -81,7 +85,7 @@ def launch(script, *arguments, processes):
 
 
 @needs_gloo
-@pytest.mark.parametrize("form", ["published", "folded", "implicit", "gated"])
+@pytest.mark.parametrize("form", ["published", "folded", "implicit", "gated", "gates+SELF", "distill"])
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, form):
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(WORKER))
