@@ -30,7 +30,7 @@ setup(
     license="BSD-3-Clause",
     license_files=["LICENSE", "THIRD_PARTY_NOTICES.md"],
     packages=find_packages(include=["coronet_plugin", "coronet_plugin.*"]),
-    package_data={"coronet_plugin": ["py.typed"]},
+    package_data={"coronet_plugin": ["py.typed", "page/assets/*.*", "page/assets/runtime/*"]},
     python_requires=">=3.9",
     install_requires=["torch>=2.1", "numpy>=1.22"],
     extras_require={
@@ -54,6 +54,7 @@ setup(
         "notebook": NOTEBOOK,  # scripts/run_notebook.py
         "translate": ["pillow>=9.1", *SAFETENSORS],  # coronet translate, with zoo/ too
         "video": VIDEO,  # coronet translate, of videos
+        "browser": ["playwright>=1.40"],  # tests of coronet page, with a Chromium such as Debian's
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },
