@@ -14,9 +14,12 @@ HOST = [*REPORT, "tqdm>=4.60"]
 ONNXRUNTIME = ["onnx>=1.14", "onnxruntime>=1.16"]
 LIKENESS = METRICS  # every export is compared with torch
 ONNX = [*ONNXRUNTIME, "onnxscript>=0.1", *LIKENESS]
+SAFETENSORS = ["safetensors>=0.4"]
+NOTEBOOK = ["nbclient>=0.8", "ipykernel>=6.20"]
 CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "pytest-timeout>=2.2", "hypothesis>=6.80", "setuptools>=70.1"]
-CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0"]
-TEST = [*HOST, *ONNX, "torch-pruning>=1.5", *CHECKS]
+CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0", "pyyaml>=6"]
+VIDEO = ["av>=14", "pillow>=9.1"]
+TEST = [*HOST, *ONNX, *VIDEO, *SAFETENSORS, *NOTEBOOK, "torch-pruning>=1.5", *CHECKS]
 
 setup(
     name="coronet-plugin",
@@ -47,6 +50,10 @@ setup(
         "coreml": ["coremltools>=8.0", *LIKENESS],
         "executorch": ["executorch>=1.0", *LIKENESS],  # this and litert are large: an environment each
         "litert": ["litert-torch>=0.8", "ai-edge-litert>=2.0", *LIKENESS],
+        "safetensors": SAFETENSORS,  # weights in files of that kind, which coronet pack writes
+        "notebook": NOTEBOOK,  # scripts/run_notebook.py
+        "translate": ["pillow>=9.1", *SAFETENSORS],  # coronet translate, with zoo/ too
+        "video": VIDEO,  # coronet translate, of videos
         "browser": ["playwright>=1.40"],  # tests of coronet page, with a Chromium such as Debian's
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,

@@ -66,6 +66,7 @@ class Training:
     def __init__(self, opt: argparse.Namespace, dataset: Loader, model: BaseModel) -> None:
         self.opt, self.dataset, self.model = opt, dataset, model
         self.stop = Interruption()
+        self.began = time.time()
         self.total = int(model.progress.get("total", 0))
         self.seen = 0
         """Images in all, and in this epoch."""
@@ -135,7 +136,7 @@ class Training:
             self.visualizer.plot_current_losses(epoch, self.seen / len(self.dataset), losses)
 
     def due(self, frequency: int, images: int) -> bool:
-        """Whether the last ``images`` passed a multiple of ``frequency``."""
+        """True if the last ``images`` passed a multiple of ``frequency``."""
         return self.total // frequency > (self.total - images) // frequency
 
     def save(self, name: str, epoch: int | None = None) -> None:
@@ -146,6 +147,8 @@ class Training:
             progress["losses"] = dict(self.model.get_current_losses())
         self.model.progress = progress
         self.model.save_networks(name)
+        if self.opt.model != "coronet":
+            provenance.note(self.opt, time.time() - self.began)
 
     def leave(self, epoch: int) -> None:
         """Save and raise Interrupted."""

@@ -15,17 +15,33 @@ from typing import NoReturn
 from coronet_plugin._version import __version__
 from coronet_plugin.benchmark import command as benchmark
 from coronet_plugin.checkout import command as checkout
+from coronet_plugin.command import say
 from coronet_plugin.comparison import command as comparison
 from coronet_plugin.errors import UserError, debugging, describe, printable
 from coronet_plugin.evaluation import command as evaluation
 from coronet_plugin.export import command as export
 from coronet_plugin.inspection import command as inspection
+from coronet_plugin.packing import command as packing
 from coronet_plugin.page import command as page
 from coronet_plugin.pictures import command as pictures
 from coronet_plugin.standalone import command as standalone
 from coronet_plugin.sweep import command as sweep
+from coronet_plugin.translation import command as translation
 
-MODULES = (comparison, evaluation, inspection, checkout, standalone, sweep, export, benchmark, pictures, page)
+MODULES = (
+    comparison,
+    evaluation,
+    inspection,
+    checkout,
+    standalone,
+    sweep,
+    export,
+    benchmark,
+    packing,
+    page,
+    pictures,
+    translation,
+)
 """They import what they need to work only when they are run."""
 
 
@@ -65,5 +81,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if options.debug or debugging():
             raise
-        print(f"coronet: {describe(error)}", file=sys.stderr)
+        say(describe(error))
         return 2

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from coronet_plugin.generators.extension import add_family_option
 
@@ -55,7 +57,7 @@ NORM_MODE = "batch"
 
 
 def add_norm_mode_option(parser: argparse.ArgumentParser) -> None:
-    """How norms compute; the same for every subcommand that exports or times."""
+    """Add ``--norm_mode``, the same for every subcommand that exports or times."""
     parser.add_argument(
         "--norm_mode",
         default=NORM_MODE,
@@ -63,9 +65,22 @@ def add_norm_mode_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def say(line: str) -> None:
-    """Tell the user what takes long, or what is missing: one line on standard error."""
-    print(f"coronet: {line}", file=sys.stderr, flush=True)
+def say(line: str, who: str = "coronet") -> None:
+    """Tell the user what takes long, what is missing, or (``who``) a note: one line on standard error."""
+    print(for_terminal(f"{who}: {line}", sys.stderr), file=sys.stderr, flush=True)
+
+
+def for_terminal(text: str, stream: TextIO) -> str:
+    """``text`` for ``stream``: broken at spaces where a terminal is narrower; one line in files and pipes.
+
+    Words stay whole, so that paths can be copied.
+    """
+    if not stream.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def positive(text: str) -> int:

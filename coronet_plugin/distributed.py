@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 
 def active() -> bool:
-    """Whether a process group exists."""
+    """True if a process group exists."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -26,7 +26,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes files and speaks."""
+    """True if this process writes files and speaks."""
     return not active() or dist.get_rank() == 0
 
 
@@ -44,6 +44,16 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         if tensor.is_cuda or dist.get_backend() != "nccl":
             dist.broadcast(tensor, src=0)
+
+
+@torch.no_grad()
+def average_(tensors: Iterable[Tensor]) -> None:
+    """Give every process the mean of all processes' values. In place."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        dist.all_reduce(tensor)
+        tensor.div_(world_size())
 
 
 def agreed(value: Any) -> Any:

@@ -64,7 +64,7 @@ def printable(text: str) -> str:
 LONGEST = 200
 """Characters of another program's message that are shown."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""What tools colour their messages with."""
+"""Escape sequences by which tools colour their messages."""
 
 
 def describe(error: BaseException, name: bool = True) -> str:
@@ -82,7 +82,7 @@ def describe(error: BaseException, name: bool = True) -> str:
 
 
 def debugging() -> bool:
-    """Whether ``CORONET_DEBUG=1`` asks to see where errors come from."""
+    """True if ``CORONET_DEBUG=1`` asks to see where errors come from."""
     return os.environ.get("CORONET_DEBUG", "0") != "0"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d)
 """Layers that are quantized; norms and activations between them stay in floats."""
 WEIGHT_STEPS = 64
-"""What int8 files hold by default: with 127, runtimes saturate on some CPUs."""
+"""Largest integer of weights in int8 files by default: with 127, runtimes saturate on some CPUs."""
 ACTIVATION_STEPS = 255
 SMALLEST = 1e-12
 """Half a grid that has no width is as wide as this."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 PREFIX = "coronet_"
-"""What option names begin with."""
+"""Beginning of option names."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a generator may be wrapped in without becoming another: data parallelism and torch.compile."""
+"""Wrappers that leave a generator what it is: data parallelism and torch.compile."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class Loader:
         return True
 
     def _order(self) -> dict[str, Any]:
-        """What decides, besides random numbers, which batches an epoch has."""
+        """Give what decides, besides random numbers, which batches an epoch has."""
         return {
             "images": len(self),
             "batch_size": self.opt.batch_size,
@@ -198,7 +198,7 @@ def _leave_signals_to_the_main_process(leaving: Any, _: int) -> None:
 
 
 def _processors() -> int:
-    """How many processors this process may use; more loaders than that only wait for each other."""
+    """Count the processors this process may use; more loaders than that only wait for each other."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What data sets share: the base class, and how an image becomes a tensor.
+"""The base class of data sets, and how an image becomes a tensor.
 
 Augmentation draws from Python's ``random``, which the loader seeds in each of its
 processes, so a seeded run repeats.
@@ -44,7 +44,7 @@ class BaseDataset(torch.utils.data.Dataset, ABC):
         return parser
 
     def remarks(self) -> list[str]:
-        """What is odd about the images, to be said once before they are used; nothing by default."""
+        """Remarks on odd images, to be said once before they are used; none by default."""
         return []
 
     def sizes(self) -> dict[Size, str]:
@@ -152,7 +152,7 @@ def get_transform(
 
 
 def prepared_size(size: Size, opt: argparse.Namespace) -> Size:
-    """What becomes of an image of ``size`` by ``--preprocess``: the size of the sample."""
+    """Size of the sample that ``--preprocess`` makes of an image of ``size``."""
     if opt.preprocess.endswith("crop"):
         size = _scaled(size, opt)
         return size if max(size) <= opt.crop_size else (opt.crop_size, opt.crop_size)

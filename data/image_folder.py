@@ -13,7 +13,7 @@ __all__ = ["IMG_EXTENSIONS", "is_image_file", "make_dataset", "open_image"]
 
 
 def is_image_file(filename: str) -> bool:
-    """Whether the name is that of an image."""
+    """True if the name is that of an image."""
     return filename.lower().endswith(IMG_EXTENSIONS)
 
 

@@ -1,4 +1,4 @@
-"""What all models share: networks by name, schedules, saving and loading.
+"""The base of all models: networks by name, schedules, saving and loading.
 
 A model lists its networks, losses and visuals by name (``"G"`` is ``self.netG``,
 ``"G_L1"`` is ``self.loss_G_L1``, ``"fake_B"`` is ``self.fake_B``); everything here
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.checkpoint.spec import spec_path
 from coronet_plugin.checkpoint.storage import save_tensors
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
 from coronet_plugin.errors import CheckpointError, NumericsError
@@ -192,7 +193,7 @@ class BaseModel(ABC):
             try:
                 net.load_state_dict(adapt_state_dict(state, net))
             except (CheckpointError, RuntimeError) as error:
-                raise CheckpointError(f"{path} does not fit net{name}: {error}") from error
+                raise CheckpointError(f"{path} does not fit net{name}: {_slim(path) or error}") from error
             made_with, has = has_dropout_slot(state), has_dropout_slot(net.state_dict())
             if made_with is False and has:
                 print(f"note: {path} was trained without dropout; pass --no_dropout to use it so")
@@ -213,3 +214,12 @@ class BaseModel(ABC):
 
     def _path(self, epoch: int | str, name: str) -> str:
         return os.path.join(self.save_dir, f"{epoch}_net_{name}.pth")
+
+
+def _slim(path: str) -> str:
+    """What to type for a generator that is slim, which its spec tells; nothing for another."""
+    if not spec_path(path).is_file():
+        return ""
+    return (
+        f"it is slim, as {spec_path(path).name} beside it says; test it with --model coronet or --model test"
+    )

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.pictures.lab import to_rgb
+from coronet_plugin.training.testing import SlimTesting, recall_one
 from models import networks
 from models.base_model import BaseModel
 
 
-class TestModel(BaseModel):
-    """Loads ``<epoch>_net_G<model_suffix>.pth``; a CycleGAN's are ``_A`` and ``_B``."""
+class TestModel(SlimTesting, BaseModel):
+    """Loads ``<epoch>_net_G<model_suffix>.pth``, slim or dense; a CycleGAN's are ``_A`` and ``_B``."""
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
@@ -26,6 +28,7 @@ class TestModel(BaseModel):
         parser.add_argument(
             "--model_suffix", type=str, default="", help="ending of the generator's name, such as _A"
         )
+        recall_one(parser)
         return parser
 
     def __init__(self, opt: argparse.Namespace) -> None:
@@ -56,6 +59,11 @@ class TestModel(BaseModel):
 
     def forward(self) -> None:
         self.fake = self.netG(self.real)
+
+    def compute_visuals(self) -> None:
+        """Show the two colours that ``colorization`` gives together with their lightness."""
+        if self.fake.shape[1] == 2:
+            self.fake = to_rgb(self.real[0], self.fake[0])
 
     def optimize_parameters(self) -> None:
         """Never called: there is nothing to train."""

@@ -73,7 +73,7 @@ def halves(folder: Path, half: str | None, target: Path) -> Path:
 
 
 def ours(folders: list[Path], weights: Path | None, cache: Path) -> dict[str, float]:
-    """What the command prints."""
+    """Figures that the command prints."""
     words = [sys.executable, "-m", "coronet_plugin", "evaluate", "--json", "--cache_dir", str(cache)]
     words += ["--weights", str(weights)] if weights else []
     words += ["--folders", *map(str, folders)]

@@ -23,8 +23,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,20 @@ ROWS = {
     "published": "published",
     "implicit": "implicit",
     "gated": "gated",
+    "gates, self-distilled": "gates --coronet_distill SELF",
+    "gates, distilled": "gates --coronet_distill {dense}",
+    "distill": "distill",
+    "slimming": "slimming",
+    "taylor": "taylor",
+    "GAN Compression": "gan_compression --coronet_teacher {dense} --coronet_search_generations 20 "
+    "--coronet_search_population 40",  # published: 500 of 100, on a GPU
+    "agent gates, inspired by MGGC, equations ours": "manifold --coronet_teacher {dense}",
 }
-"""Rows of the tables: methods as ``coronet sweep`` calls them, with options of ``train.py`` of their own."""
-DENSE_BUDGET = "1.0"
+"""Rows of the tables: methods as ``coronet sweep`` calls them, with options of ``train.py`` of their own.
+
+``{dense}`` is the averaged weights of the row ``dense`` of the same rate and seed, whose training is done
+first; its time counts."""
+DENSE_BUDGET, TEACHER = "1.0", "{dense}"
 FACTORS = ("1", "2.5", "5")
 HELD_OUT = "val_latest_average"
 AVERAGED, RAW = "test_latest_average", "test_latest"
@@ -60,7 +72,7 @@ SAVE_EVERY, LAST = 100, 3
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained. ``train`` and ``held_out``: how many pictures, at most, of either side."""
+    """A training. ``train`` and ``held_out``: how many pictures, at most, of either side."""
 
     options: str
     size: int
@@ -85,7 +97,7 @@ class Task:
         return [*words, "--save_epoch_freq", "1000", "--save_latest_freq", str(SAVE_EVERY), "--save_by_iter"]
 
     def looks(self, saves: int = LAST) -> list[str]:
-        """What runs at the best rate are judged by: averaged weights, and so many saves of the plain ones."""
+        """Saves that runs at the best rate are judged by: averaged weights, and so many of the plain ones."""
         earlier = range(self.steps - SAVE_EVERY, self.steps - SAVE_EVERY * saves, -SAVE_EVERY)
         return [AVERAGED, *([RAW] if saves else []), *(f"test_iter_{number}" for number in earlier)]
 
@@ -164,6 +176,7 @@ class Comparison:
     data: dict[str, Path]
     gpu: str = ""
     saves: int = LAST
+    _teaching: Lock = field(default_factory=Lock)
 
     def record(self, job: Job) -> dict[str, Any]:
         path = self.output / "records" / f"{job.name}.json"
@@ -180,7 +193,10 @@ class Comparison:
     def _judged(self, job: Job, look: str, record: dict[str, Any]) -> dict[str, Any]:
         phase, _, epoch = look.partition("_")
         task, (method, *own) = TASKS[job.task], ROWS[job.row].split()
-        folder = self.output / "sweeps" / "_".join([job.task, f"f{job.factor}", *own[1:]])
+        label = [each.strip("{}") for each in own[1:]]
+        folder = self.output / "sweeps" / "_".join([job.task, f"f{job.factor}", *label])
+        taught = [self._teacher(job)] if TEACHER in own else []
+        own = [str(taught[0][0]) if each == TEACHER else each for each in own]
         words = [
             sys.executable,
             "-m",
@@ -209,7 +225,8 @@ class Comparison:
         _tidy(folder / "checkpoints" / trial.name, job)
         known = {key: getattr(job, key) for key in ("task", "row", "budget", "factor", "seed")}
         looks = {**record.get("looks", {}), look: run["figures"][look][task.generator]}
-        record = {"name": job.name, **known, "seconds": run["seconds"], "looks": looks}
+        seconds = run["seconds"] + sum(spent for _, spent in taught)
+        record = {"name": job.name, **known, "seconds": seconds, "looks": looks}
         path = self.output / "records" / f"{job.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")
@@ -217,6 +234,14 @@ class Comparison:
             json.dumps({**known, "look": look, **short(looks[look]), "s": round(run["seconds"])}), flush=True
         )
         return record
+
+    def _teacher(self, job: Job) -> tuple[Path, float]:
+        """Weights of the dense run of the same rate and seed, and the seconds it took."""
+        with self._teaching:
+            record = self.done(replace(job, row="dense", budget=DENSE_BUDGET, looks=(HELD_OUT,)))
+        folder = self.output / "sweeps" / f"{job.task}_f{job.factor}" / "checkpoints"
+        run = folder / Trial("dense", DENSE_BUDGET, job.seed).name
+        return run / "latest_average_net_G.pth", float(record["seconds"])
 
     # -- which runs, in which order
     def row(self, task: str, row: str, budget: str, seeds: Sequence[int], factors: Sequence[str]) -> None:

@@ -141,7 +141,7 @@ def flags(values: dict[str, object]) -> tuple[str, ...]:
 
 
 def parts(options: argparse.Namespace) -> list[Part]:
-    """What the demo does, in order."""
+    """Steps of the demo, in order."""
     shared = training(options)
     search = options.epochs / 2 if options.search_epochs is None else options.search_epochs
     coronet = {
@@ -224,7 +224,7 @@ def command_file(options: argparse.Namespace, part: Part) -> Path | None:
 
 
 def is_kept(options: argparse.Namespace, part: Part) -> bool:
-    """Whether ``--keep`` was given and an earlier demo finished the very same training."""
+    """True if ``--keep`` was given and an earlier demo finished the very same training."""
     record = command_file(options, part)
     return bool(
         options.keep and record and record.is_file() and record.read_text("utf-8").strip() == part.shown()

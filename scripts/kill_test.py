@@ -61,7 +61,7 @@ CLOCK = {"seconds", "images_per_s"}
 
 @dataclass
 class Counts:
-    """What happened: kills by moment, and trainings that came to their end all the same."""
+    """Counts of kills by moment, and of trainings that came to their end all the same."""
 
     kills: Counter[str] = field(default_factory=Counter)
     finished: int = 0
@@ -232,7 +232,7 @@ def _records(log: Path) -> list[dict[str, Any]]:
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two nested values are equal to the last bit."""
+    """True if two nested values are equal to the last bit."""
     if type(first) is not type(second):
         return False
     if isinstance(first, torch.Tensor):

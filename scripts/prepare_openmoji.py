@@ -49,7 +49,7 @@ def read_pair(path: Path, size: int) -> Pair:
 
 
 def is_logo(stem: str) -> bool:
-    """Whether a file named after code points (``1F600``, ``1F9D1-200D-1F527``) shows a brand."""
+    """True if a file named after code points (``1F600``, ``1F9D1-200D-1F527``) shows a brand."""
     try:
         return int(stem.split("-")[0], 16) in LOGOS
     except ValueError:

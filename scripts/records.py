@@ -1,4 +1,4 @@
-"""What the benchmark scripts do with their records: files, cells of a table, a figure."""
+"""Records of the benchmark scripts: files, cells of a table, a figure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_study(
 
 
 def distinct(rows: Sequence[dict[str, Any]], key: str) -> list[Any]:
-    """What ``key`` is in any of the rows, in the order of their appearance."""
+    """Values of ``key`` in any of the rows, in the order of their appearance."""
     return list(dict.fromkeys(row[key] for row in rows))
 
 

@@ -1,4 +1,4 @@
-"""What the multipliers of the method ``implicit`` do, one property at a time.
+"""Study the multipliers of the method ``implicit``, one property at a time.
 
     python scripts/study_multipliers.py --data facades=PATH --output multipliers --seeds 0 1 2
 
@@ -133,7 +133,7 @@ def auc(spec: Spec, size: int, seed: int) -> float:
     """How well the multipliers of what reads a unit, drawn again, tell that it survives: mean over sets."""
     dense = build_generator(**spec.architecture)
     plan = find_channels(dense, (example_input(dense, size),))
-    values = draw(plan, Rates(), embedding=8, exponent=1, seed=seed)
+    values = draw(plan, Rates(), exponent=1, seed=seed)
     total, count = np.zeros(plan.units + 1), np.zeros(plan.units + 1)
     for name, axis, units in readers(plan):
         if name in values:

@@ -1,4 +1,4 @@
-"""What a training step of the search costs against the plain one: time and peak memory, whole step.
+"""Cost of a training step of the search against the plain one: time and peak memory, whole step.
 
     python scripts/time_search.py --output search_cost
 

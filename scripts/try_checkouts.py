@@ -104,7 +104,7 @@ class OwnModel(BaseModel):
 
 @dataclass
 class Trial:
-    """What was tried with one base model in one checkout: seconds by step, or why a step failed."""
+    """A trial of one base model in one checkout: seconds by step, or why a step failed."""
 
     checkout: str
     base: str

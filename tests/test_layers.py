@@ -1,4 +1,4 @@
-"""The plan of the house: which room may use which, that no two modules need each other, one of each.
+"""The plan of the house: which room may use which, no circles, one of each; and how docstrings begin.
 
 Imports inside functions and for type checking alone count as well. What is loaded by name
 (:func:`importlib.import_module`), such as the targets of export, is not seen.
@@ -6,7 +6,9 @@ Imports inside functions and for type checking alone count as well. What is load
 
 from __future__ import annotations
 
+import ast
 import graphlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
@@ -22,7 +24,7 @@ LAYERS = (
     {FACADE, "__main__", "model"},
     {"cli"},
     {"checkout", "sweep", "benchmark", "page"},
-    {"comparison"},
+    {"comparison", "packing", "translation"},
     {"inspection", "export"},
     {"standalone"},
     {"evaluation"},
@@ -92,3 +94,19 @@ def test_there_is_one_of_each(text, home):
         file.relative_to(root).as_posix() for file in root.rglob("*.py") if text in file.read_text("utf-8")
     }
     assert found == {home}
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Place and text of every docstring of the package, those of attributes among them."""
+    root = Path(coronet_plugin.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                yield f"{file.relative_to(root)}:{node.lineno}", str(node.value.value)
+
+
+def test_docstrings_begin_with_the_thing_itself():
+    """'Give the inputs', 'Cost of the generator'; not 'What it takes', 'What it costs'."""
+    found = dict(docstrings())
+    assert len(found) > 500
+    assert not [place for place, text in found.items() if text.lstrip().startswith("What ")]

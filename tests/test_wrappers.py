@@ -10,6 +10,7 @@ import torch
 from run_helpers import difference
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+from training_helpers import train
 
 from coronet_plugin import Compression, bake_, find_channels, load_generator, masked, slim, verify
 from coronet_plugin.channels.plan import ChannelPlan
@@ -41,12 +42,7 @@ def trained(generator: nn.Module, steps: int = 4) -> Compression:
     compression = Compression(generator, IMAGE, search_steps=steps, budget=0.5)
     optimizer = torch.optim.Adam(generator.parameters(), 1e-2)
     compression.attach(optimizer)
-    for _ in range(steps + 1):
-        optimizer.zero_grad()
-        generator(IMAGE).square().mean().backward()
-        optimizer.step()
-        if compression.step():
-            compression.slim()
+    train(compression, optimizer, steps + 1, through=generator)
     return compression
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a training run on disk: lines of text, lines of JSON, a plot."""
+"""Records of a training run on disk: lines of text, lines of JSON, a plot."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _curves(records: list[dict[str, Any]]) -> tuple[Curves, Curves]:
 
 
 def is_fraction(name: str) -> bool:
-    """Whether a loss is a share of something that is left."""
+    """True if a loss is a share of something that is left."""
     return name.startswith(FRACTIONS)
 
 

@@ -1,4 +1,4 @@
-"""What train.py and test.py do about errors."""
+"""Handle the errors of train.py and test.py."""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ from coronet_plugin.export.pipeline import example_for, load_converted, prepare
 from coronet_plugin.export.pytorch import as_array_model
 from coronet_plugin.export.request import Request
 from coronet_plugin.export.targets import EAGER, TARGETS, ArrayModel, Target, target_named
-from coronet_plugin.export.verify import TOLERANCES, Difference, difference
-from coronet_plugin.measure.machine import instruction_set
+from coronet_plugin.export.verify import difference, refuse_wrong
 
 CALIBRATION_PICTURES = 4
 """Of noise: ranges do not change how long a call takes."""
@@ -117,15 +116,6 @@ def _prepare(
             ready.models[candidate] = model
     except (OptionError, ExportError) as error:
         ready.failures.update({each: str(error) for each in wanted if each not in ready.models})
-
-
-def refuse_wrong(found: Difference, dtype: str) -> None:
-    """Raises ExportError for what ``coronet export`` would reject: a wrong output has no speed."""
-    if not found.within(TOLERANCES[dtype]):
-        raise ExportError(
-            f"its output is wrong on this CPU ({instruction_set()}), so it is not timed: "
-            f"on average {found.mean:.2g} off, SSIM {found.ssim:.3f}"
-        )
 
 
 ALL_LAYERS = {"max_drop": 0.999}

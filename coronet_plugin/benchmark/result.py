@@ -28,11 +28,11 @@ class Benchmark:
         return next(entry for entry in self.entries if entry.name == name)
 
     def reduction(self, candidate: Candidate) -> float:
-        """How many times fewer MACs than the first entry."""
+        """Factor of MACs saved against the first entry."""
         return self.entries[0].cost.macs / self.entry(candidate.generator).cost.macs
 
     def speedup(self, candidate: Candidate) -> float | None:
-        """How many times faster than the first entry, all else equal; None if that did not run."""
+        """Factor of time saved against the first entry, all else equal; None if that did not run."""
         first = Candidate(self.entries[0].name, candidate.runtime, candidate.dtype, candidate.threads)
         if first not in self.timings:
             return None

@@ -63,7 +63,7 @@ class Budget:
 
     @property
     def is_everything(self) -> bool:
-        """Whether nothing has to go."""
+        """True if nothing has to go."""
         return self.amount == 1 and not self.absolute
 
     def target(self, meter: Meter, floors: np.ndarray, why: str = "") -> float:

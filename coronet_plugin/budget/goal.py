@@ -29,7 +29,7 @@ STEADY = "steady"
 
 
 class Scored(Protocol):
-    """What a goal asks of the method of each of its generators."""
+    """The method of each generator, as a goal sees it."""
 
     def score(self) -> np.ndarray:
         """Worth of every unit, ``(units,)``; minus infinity for what is given up."""
@@ -94,6 +94,11 @@ class Goal:
         else:
             self.target = self.budget.target(self.meter, smallest, _why_pinned(self.plan.plans))
 
+    @property
+    def reach(self) -> float:
+        """The smallest fraction of the dense cost that a budget can ask for."""
+        return self.meter(self._smallest()) / self.dense
+
     def _smallest(self) -> np.ndarray:
         return protected(self.plan, np.ones(self.plan.units), self.widths)
 
@@ -116,7 +121,7 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether what is alive costs no more than the target."""
+        """True if what is alive costs no more than the target."""
         return self.meter(np.concatenate([share.method.alive() for share in self.shares])) <= self.target
 
     def score(self) -> np.ndarray:
@@ -151,27 +156,27 @@ class Share:
 
     @property
     def schedule(self) -> str:
-        """How the cost falls."""
+        """Name of the schedule by which the cost falls."""
         return self.goal.schedule
 
     @property
     def dense(self) -> float:
-        """What all generators cost at full size."""
+        """Cost of all generators at full size."""
         return self.goal.dense
 
     @property
     def target(self) -> float:
-        """What may be left of all generators in the end."""
+        """Cost that may be left of all generators in the end."""
         return self.goal.target
 
     @property
     def met(self) -> bool:
-        """Whether what is alive of all generators fits the budget."""
+        """True if what is alive of all generators fits the budget."""
         return self.goal.met
 
     @property
     def meter(self) -> Meter:
-        """What this generator's units cost."""
+        """Meter of this generator's units."""
         return self.goal.meters[self.index]
 
     def measure_anew_(self, meter: Meter) -> None:

@@ -16,7 +16,7 @@ NORM_HOOKS = (WeightNorm, SpectralNorm)
 
 
 def hooks_of(module: nn.Module) -> list[object]:
-    """What runs before the module's forward."""
+    """List the hooks that run before the module's forward."""
     return list(module._forward_pre_hooks.values())
 
 

@@ -10,8 +10,9 @@ every reader; both compute the same function, which
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from coronet_plugin.channels.padding import hooks_of, pad_
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.wrappers import unwrap
@@ -42,7 +44,7 @@ def slim_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> dict[Te
     smaller: dict[Tensor, Tensor] = {}
     for name in plan.slices:
         tensor = _get(generator, name)
-        kept = sliced(tensor.detach(), plan, name, alive)
+        kept = sliced(tensor.detach(), plan, name, alive, corrected=True)
         if kept.shape != tensor.shape:
             smaller[tensor] = kept
     return _replaced(generator, plan, alive, smaller)
@@ -70,13 +72,20 @@ def _replaced(
 ) -> dict[Tensor, nn.Parameter]:
     """Replace tensors by ``values``, and let the modules' attributes follow."""
     replaced = replace_tensors_(generator, values)
+    _follow_(generator, plan, alive)
+    return replaced
+
+
+def _follow_(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> None:
+    """Let the modules' attributes follow their tensors."""
     for module_name, widths in plan.module_widths(alive).items():
         module = generator.get_submodule(module_name)
         for attribute, width in widths.items():
             if hasattr(module, attribute):
                 setattr(module, attribute, width)
+    for module_name, padding in plan.paddings(alive).items():
+        pad_(generator.get_submodule(module_name), padding)
     update_widths_(generator)
-    return replaced
 
 
 def replace_in_optimizer_(
@@ -109,15 +118,23 @@ def update_optimizer_(
             }
 
 
-def sliced(tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray) -> Tensor:
-    """What stays of ``tensor``, which is the parameter or buffer ``name`` or goes with it.
+def sliced(
+    tensor: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray, corrected: bool = False
+) -> Tensor:
+    """Give the part that stays of ``tensor``, the parameter or buffer ``name`` or one that goes with it.
 
-    Channels-last weights stay channels-last.
+    ``corrected``: it is multiplied by what makes smaller numbers of channels good; what goes with a
+    parameter without being one, such as a moment of its gradients, is not. Channels-last weights stay
+    channels-last.
     """
     last = tensor.ndim == 4 and not tensor.is_contiguous()
     layout = torch.channels_last if last else torch.contiguous_format
     keep = np.append(alive, True)  # the last entry answers for PINNED
     for axis, units in plan.slices.get(name, {}).items():
+        factor = plan.factors(name, axis, alive) if corrected else None
+        if factor is not None:
+            shape = [-1 if i == axis else 1 for i in range(tensor.ndim)]
+            tensor = tensor * torch.from_numpy(factor).to(tensor).view(shape)
         index = torch.from_numpy(np.flatnonzero(keep[units])).to(tensor.device)
         tensor = tensor.index_select(axis, index)
     return tensor.contiguous(memory_format=layout)
@@ -168,6 +185,8 @@ def readers(plan: ChannelPlan) -> Readers:
     of units that one reads, all parameters of the layers that make them are given instead.
     """
     found: dict[tuple[str, int], np.ndarray] = {}
+    for name, axis in sorted({part for call in plan.calls for part in call.reads}):
+        found[name, axis] = plan.slices[name][axis]
     for call in plan.calls:
         if call.weight is None or call.weight not in plan.shapes:
             continue
@@ -180,7 +199,7 @@ def readers(plan: ChannelPlan) -> Readers:
             multiplied[units] = True
     multiplied[-1] = False
     for name in plan.shapes if multiplied.any() else ():
-        for axis, units in plan.slices.get(name, {}).items():
+        for axis, units in {**plan.slices.get(name, {}), **plan.gated.get(name, {})}.items():
             if (name, axis) not in found and multiplied[units].any():
                 found[name, axis] = np.where(multiplied[units], units, PINNED)
     return [(name, axis, units) for (name, axis), units in found.items()]
@@ -217,6 +236,58 @@ def copy_with(generator: nn.Module, values: Mapping[Tensor, Tensor] | None = Non
     for old, new in (values or {}).items():
         memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
     return copy.deepcopy(generator, memo)
+
+
+@contextlib.contextmanager
+def narrowed(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> Iterator[None]:
+    """While this lasts, ``generator`` computes what :func:`slim` makes of it, at that cost.
+
+    Slices stand in for its parameters, which get the gradients; those of units that are not ``alive`` are
+    zero. What a run writes into buffers (running statistics) is kept.
+    """
+    parts: dict[Tensor, Tensor] = {}
+    for name in plan.slices:
+        whole = _get(generator, name)
+        part = sliced(whole, plan, name, alive, corrected=True)
+        if part.shape != whole.shape:
+            parts[whole] = part
+    before = [(vars(module), dict(vars(module))) for module in generator.modules()]
+    replaced = []
+    for module in generator.modules():
+        for place in (module._parameters, module._buffers):
+            for name, tensor in list(place.items()):
+                if tensor is not None and tensor in parts:
+                    place[name] = parts[tensor]  # type: ignore[assignment]
+                    replaced.append((place, name, tensor))
+    padded = [generator.get_submodule(name) for name in plan.paddings(alive)]
+    hooks = [(place, dict(place)) for module in padded for place in hooks_of(module)]
+    _follow_(generator, plan, alive)
+    resized = [
+        (now, k, old[k]) for now, old in before for k in old if isinstance(old[k], int) and now[k] != old[k]
+    ]
+    try:
+        yield
+    finally:
+        for place, name, tensor in replaced:
+            place[name] = tensor  # type: ignore[assignment]
+        for attributes, name, width in resized:
+            attributes[name] = width
+        for hooked, known in hooks:
+            hooked.clear()
+            hooked.update(known)
+        for name in plan.slices:
+            whole = _get(generator, name)
+            if whole in parts and not whole.requires_grad:
+                _write_back_(whole, parts[whole], plan, name, alive)
+
+
+@torch.no_grad()
+def _write_back_(whole: Tensor, part: Tensor, plan: ChannelPlan, name: str, alive: np.ndarray) -> None:
+    keep = np.append(alive, True)
+    index = [torch.arange(length) for length in whole.shape]
+    for axis, units in plan.slices[name].items():
+        index[axis] = torch.from_numpy(np.flatnonzero(keep[units]))
+    whole[torch.meshgrid(*index, indexing="ij")] = part.detach()
 
 
 def on_device(inputs: Any, device: torch.device | str) -> Any:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from coronet_plugin.channels.cost import Cost
-from coronet_plugin.channels.propagation import OUTPUT, LayerCall, Product
+from coronet_plugin.channels.padding import Padding
+from coronet_plugin.channels.propagation import OUTPUT, Correction, LayerCall, Padded, Product
 from coronet_plugin.errors import OptionError
 
 PINNED = -1
@@ -33,7 +34,8 @@ class ChannelSet:
 
     A prunable set owns the units ``start`` to ``start + units - 1``; a pinned
     one has ``start == PINNED`` and says why in ``pinned``. ``channels`` is the
-    width a user sees in the first layer.
+    width a user sees in the first layer. ``approximate`` says why the cut of a
+    prunable one changes what is computed, None for all that are exact.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ChannelSet:
     units: int
     start: int
     pinned: str | None
+    approximate: str | None = None
 
     @property
     def slice(self) -> slice:
@@ -60,7 +63,9 @@ class ChannelPlan:
     ``widths[module][attribute]``: units behind a module attribute such as
     ``num_features``. ``calls`` and ``products``: runs of weighted layers and
     products of activations (ids are units here), for counting. ``shapes``: dense
-    shape of every parameter.
+    shape of every parameter. ``corrections``: what is multiplied at the cut. ``padded[module]``: modules
+    that mix channels and stay as they are (:mod:`coronet_plugin.channels.padding`); ``gated``: their
+    parameters, like ``slices``.
     """
 
     sets: tuple[ChannelSet, ...]
@@ -69,6 +74,9 @@ class ChannelPlan:
     calls: tuple[LayerCall, ...]
     products: tuple[Product, ...]
     shapes: Mapping[str, tuple[int, ...]]
+    corrections: tuple[Correction, ...] = ()
+    padded: Mapping[str, Padded] = field(default_factory=dict)
+    gated: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
 
     @property
     def prunable(self) -> tuple[ChannelSet, ...]:
@@ -121,7 +129,13 @@ class ChannelPlan:
 
     def shape_of(self, call: LayerCall, alive: np.ndarray | None = None) -> tuple[int, ...]:
         """The shape of a layer's weight when only the units ``alive`` (bool, ``(units,)``) remain."""
-        return self._shape(call.weight, call.weight_shape, self._keep(alive))
+        keep = self._keep(alive)
+        if call.axes:
+            return tuple(
+                int(np.count_nonzero(keep[call.axes[axis]])) if axis in call.axes else length
+                for axis, length in enumerate(call.weight_shape)
+            )
+        return self._shape(call.weight, call.weight_shape, keep)
 
     def _keep(self, alive: np.ndarray | None) -> np.ndarray:
         keep = np.ones(self.units + 1, dtype=bool)  # the last entry answers for PINNED
@@ -138,7 +152,8 @@ class ChannelPlan:
 
     def sets_in(self, tensor: str) -> list[ChannelSet]:
         """The prunable sets with entries in a parameter or buffer."""
-        found = np.concatenate([[PINNED], *self.slices.get(tensor, {}).values()])
+        entries = (*self.slices.get(tensor, {}).values(), *self.gated.get(tensor, {}).values())
+        found = np.concatenate([[PINNED], *entries])
         return [s for s in self.prunable if ((found >= s.start) & (found < s.slice.stop)).any()]
 
     def why_pinned(self, most: int = 3) -> str:
@@ -157,14 +172,17 @@ class ChannelPlan:
     def units_of(self, channel_set: ChannelSet) -> np.ndarray:
         """The unit of every channel that the set's first producing layer makes."""
         for call in self.calls:
-            if call.module == channel_set.producers[0] and call.weight in self.slices:
-                return self.slices[call.weight or ""][call.axis_out]
+            if call.module == channel_set.producers[0]:
+                if call.weight in self.slices:
+                    return self.slices[call.weight or ""][call.axis_out]
+                if call.axes:
+                    return call.axes[call.axis_out][: channel_set.channels]
         return np.full(channel_set.channels, PINNED)  # made by a kernel that is no parameter
 
     def kept_channels(self, channel_set: ChannelSet, alive: np.ndarray) -> np.ndarray:
         """Indices, in the set's first producing layer, of its channels that are ``alive``."""
         producer = channel_set.producers[0]
-        if all(call.weight not in self.slices for call in self.calls if call.module == producer):
+        if all(c.weight not in self.slices and not c.axes for c in self.calls if c.module == producer):
             return np.arange(channel_set.channels)  # a computed weight: nothing of it can go
         units = self.units_of(channel_set)
         if channel_set.pinned is not None:
@@ -197,6 +215,7 @@ class ChannelPlan:
                 "channels": s.channels,
                 "kept": self.kept_channels(s, alive).tolist(),
                 "pinned": s.pinned,
+                **({"approximate": s.approximate} if s.approximate else {}),
             }
             for s in self.sets
         ]
@@ -209,6 +228,25 @@ class ChannelPlan:
             for module, attributes in self.widths.items()
         }
 
+    def paddings(self, alive: np.ndarray) -> dict[str, Padding]:
+        """How modules that mix channels run when only ``alive`` (bool, ``(units,)``) remain."""
+        keep = self._keep(alive)
+        return {
+            module: Padding(len(p.ids), tuple(np.flatnonzero(keep[p.ids]).tolist()), p.inputs, p.outputs)
+            for module, p in self.padded.items()
+            if not keep[p.ids].all()
+        }
+
+    def factors(self, tensor: str, axis: int, alive: np.ndarray) -> np.ndarray | None:
+        """By what indices along an axis of a parameter are multiplied when only ``alive`` remain, if so."""
+        keep = self._keep(alive)
+        factor = None
+        for c in self.corrections:
+            if (c.tensor, c.axis) == (tensor, axis):
+                factor = np.ones(len(c.rows)) if factor is None else factor
+                factor[c.rows] *= keep[c.ids].mean() ** c.power
+        return factor
+
     def without(self, dead: np.ndarray) -> ChannelPlan:
         """The plan of the generator from which the units ``dead`` (bool, ``(units,)``) were removed.
 
@@ -219,6 +257,10 @@ class ChannelPlan:
             self,
             slices={n: {axis: u[keep[u]] for axis, u in axes.items()} for n, axes in self.slices.items()},
             widths={n: {name: u[keep[u]] for name, u in axes.items()} for n, axes in self.widths.items()},
+            corrections=tuple(
+                replace(c, rows=c.rows[keep[self.slices[c.tensor][c.axis]]], ids=c.ids[keep[c.ids]])
+                for c in self.corrections
+            ),
         )
 
     def coverage(self) -> float:
@@ -233,7 +275,21 @@ class ChannelPlan:
     def _axes(self, counted: LayerCall | Product) -> Iterable[np.ndarray]:
         if isinstance(counted, Product):
             return counted.ids
-        return self.slices.get(counted.weight or "", {}).values()
+        return [*self.slices.get(counted.weight or "", {}).values(), *counted.axes.values()]
+
+    def is_approximate(self, alive: np.ndarray) -> bool:
+        """Whether what goes when only ``alive`` remain changes what is computed."""
+        return any(s.approximate and not alive[s.slice].all() for s in self.prunable)
+
+    def mixed(self, channel_set: ChannelSet) -> bool:
+        """Whether something reads all its channels at once."""
+        units = np.arange(channel_set.start, channel_set.slice.stop)
+        return any(p.ids and not p.positions and np.isin(p.ids[0], units).any() for p in self.products)
+
+    def mark(self, name: str, reason: str) -> ChannelPlan:
+        """The same plan with the prunable channel set ``name`` called approximate for ``reason``."""
+        sets = (replace(s, approximate=reason) if s.name == name else s for s in self.sets)
+        return replace(self, sets=tuple(sets))
 
     def pin(self, name: str, reason: str) -> ChannelPlan:
         """The same plan with the channel set ``name`` pinned for ``reason``."""
@@ -245,7 +301,7 @@ class ChannelPlan:
 
         def renumbered(channel_set: ChannelSet) -> ChannelSet:
             if channel_set is pinned:
-                return replace(pinned, start=PINNED, pinned=reason)
+                return replace(pinned, start=PINNED, pinned=reason, approximate=None)
             start = channel_set.start if channel_set.pinned else int(moved[channel_set.start])
             return replace(channel_set, start=start)
 
@@ -255,4 +311,10 @@ class ChannelPlan:
             slices={n: {axis: moved[u] for axis, u in axes.items()} for n, axes in self.slices.items()},
             widths={n: {name: moved[u] for name, u in axes.items()} for n, axes in self.widths.items()},
             products=tuple(replace(p, ids=tuple(moved[u] for u in p.ids)) for p in self.products),
+            calls=tuple(
+                replace(c, axes={axis: moved[u] for axis, u in c.axes.items()}) for c in self.calls
+            ),
+            corrections=tuple(replace(c, ids=moved[c.ids]) for c in self.corrections),
+            padded={n: replace(p, ids=moved[p.ids]) for n, p in self.padded.items()},
+            gated={n: {axis: moved[u] for axis, u in axes.items()} for n, axes in self.gated.items()},
         )

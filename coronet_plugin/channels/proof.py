@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 """Largest relative difference that is rounding, by precision; 0.05 for others."""
 GAINS = (1.0, 0.2)
 """Of the random weights, one trial each: strong signals show what is deep, weak ones what saturates."""
+ELSE = "computes something else"
+"""How the failure of a generator that runs begins."""
 QUICK = 2e9
 """MACs below which there are three rounds of trials: what happens to be dead in one shows in another."""
 
@@ -45,45 +48,78 @@ def verify(generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0,
         PlanError: the outputs differ or the slim generator does not run; names the layer to blame.
     """
     inputs = example if isinstance(example, tuple) else (example,)
-    worst, blame = _examine(unwrap(generator), plan, inputs, run, seed)
-    if blame:
-        name, why = blame
-        raise PlanError(
-            f"the channel sets of {type(generator).__name__} are not used: without some of the channels "
-            f"of layer {name!r} the generator {why}"
-        )
+    worst = 0.0
+    for conditions in _trials(plan, run, seed):
+        found, failure, examiner = _examine(unwrap(generator), plan, inputs, conditions)
+        worst = max(worst, found)
+        if failure:
+            name, why = examiner.culprit(plan, failure)
+            raise PlanError(
+                f"the channel sets of {type(generator).__name__} are not used: without some of the channels "
+                f"of layer {name!r} the generator {why}"
+            )
     return worst
 
 
 def prove(
-    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], run: Runner = call
+    generator: nn.Module,
+    plan: ChannelPlan,
+    inputs: tuple[Any, ...],
+    run: Runner = call,
+    approximate: bool = False,
 ) -> ChannelPlan:
-    """``plan`` with every set pinned that fails :func:`verify`."""
-    while plan.units:
-        _, blame = _examine(generator, plan, inputs, run)
-        if blame is None:
-            break
-        name, why = blame
-        plan = plan.pin(name, f"without some of its channels the generator {why}")
+    """``plan`` with every set pinned that fails :func:`verify`.
+
+    ``approximate``: one of which all channels are read at once need not compute the same, only run.
+    """
+    begun: ChannelPlan | None = None
+    while plan.units and plan is not begun:  # what is pinned last must not have excused another
+        begun = plan
+        for number, conditions in enumerate(_trials(plan, run)):
+            first = plan
+            plan = _without_failures(generator, plan, inputs, conditions, approximate)
+            if number == 0 and plan is not first:
+                begun = plan  # nothing else has been tried yet
     return plan
 
 
+def _without_failures(
+    generator: nn.Module,
+    plan: ChannelPlan,
+    inputs: tuple[Any, ...],
+    conditions: Conditions,
+    approximate: bool,
+) -> ChannelPlan:
+    """``plan`` with every set pinned, or called approximate, that fails one trial."""
+    _, failure, examiner = _examine(generator, plan, inputs, conditions)
+    running = right = 0  # so many sets, of the first, can lose channels and it still does
+    while failure:
+        name, why = examiner.culprit(plan, failure, right if failure.startswith(ELSE) else running)
+        running = [s.name for s in plan.prunable].index(name)
+        right = running if why.startswith(ELSE) else min(right, running)
+        reason = f"without some of its channels the generator {why}"
+        (blamed,) = (s for s in plan.prunable if s.name == name)
+        excused = approximate and why.startswith(ELSE) and plan.mixed(blamed)
+        plan = plan.mark(name, reason) if excused else plan.pin(name, reason)
+        failure = examiner.without_units(plan, plan.units)[1] if plan.units else ""
+    return plan
+
+
+def _trials(plan: ChannelPlan, run: Runner, seed: int = 0) -> list[Conditions]:
+    gains = GAINS * (3 if plan.cost().macs < QUICK else 1)
+    return [Conditions(run, seed + number, gain) for number, gain in enumerate(gains)]
+
+
 def _examine(
-    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], run: Runner, seed: int = 0
-) -> tuple[float, tuple[str, str] | None]:
-    """Largest relative difference, and the set to blame for a failure with what happens."""
-    worst = 0.0
-    for number, gain in enumerate(GAINS * (3 if plan.cost().macs < QUICK else 1)):
-        conditions = Conditions(run, seed + number, gain)
-        found, failure, examiner = _first_that_runs(generator, plan, inputs, conditions)
-        if failure:
-            with suppress(PlanError):  # a generator may not take double precision
-                exact = replace(conditions, dtype=torch.float64)
-                found, failure, examiner = _first_that_runs(generator, plan, inputs, exact)
-        worst = max(worst, found)
-        if failure:
-            return worst, examiner.culprit(plan, failure)
-    return worst, None
+    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], conditions: Conditions
+) -> tuple[float, str, Examiner]:
+    """Largest relative difference, what went wrong ("" for nothing), and what found it."""
+    found, failure, examiner = _first_that_runs(generator, plan, inputs, conditions)
+    if failure.startswith(ELSE):
+        with suppress(PlanError):  # a generator may not take double precision
+            exact = replace(conditions, dtype=torch.float64)
+            found, failure, examiner = _first_that_runs(generator, plan, inputs, exact)
+    return found, failure, examiner
 
 
 @dataclass(frozen=True)
@@ -129,39 +165,62 @@ class Examiner:
 
         The mask is random; units from ``end`` on stay.
         """
-        alive = random_mask(plan, self.conditions.seed)
-        alive[end:] = True
+        alive = self._mask(plan, end)
+        if any(s.approximate for s in plan.prunable):
+            _, failure = self._slim_output(plan, alive)
+            if failure:
+                return np.inf, failure
+            for channel_set in plan.prunable:  # what the others compute is seen without these
+                alive[channel_set.slice] |= channel_set.approximate is not None
         try:
             reference = self._output(masked(self.generator, plan, alive))
         except Exception as error:  # user code may raise anything
             raise DoesNotRun(describe(error)) from error
-        try:
-            smaller = self._output(slim(self.generator, plan, alive))
-        except Exception as error:
-            return np.inf, f"does not run: {describe(error)}"
-        found = _relative(smaller, reference)
+        smaller, failure = self._slim_output(plan, alive)
+        if failure:
+            return np.inf, failure
+        found = relative_difference(smaller, reference)
         if found <= TOLERANCES.get(reference[0].dtype, 0.05):
             return found, ""
-        return found, f"computes something else (relative difference {found:.2g})"
+        return found, f"{ELSE} (relative difference {found:.2g})"
 
-    def culprit(self, plan: ChannelPlan, why: str) -> tuple[str, str]:
+    def culprit(self, plan: ChannelPlan, why: str, good: int = 0) -> tuple[str, str]:
         """Name of the set with which removal begins to fail, and how; ``why``: how it fails in the end.
+
+        Removing from the first ``good`` sets is known to work.
 
         Raises:
             PlanError: it fails without any removal: the generator gives other output each time.
         """
-        if self.without_units(plan, 0)[1]:
+        if not good and self._fails(plan, 0, why):
             raise PlanError(
                 f"the generator {type(self.generator).__name__} gives another output for the same input "
                 "each time, so that no channel set of it can be checked"
             )
-        sets = sorted(plan.prunable, key=lambda s: s.start)
-        low, high = 0, len(sets)  # removing from the first ``low`` sets works, from ``high`` it fails
+        sets = plan.prunable
+        low, high = good, len(sets)  # removing from the first ``low`` sets works, from ``high`` it fails
         while high - low > 1:
             middle = (low + high) // 2
-            failure = self.without_units(plan, sets[middle].start)[1]
+            failure = self._fails(plan, sets[middle].start, why)
             low, high, why = (low, middle, failure) if failure else (middle, high, why)
         return sets[low].name, why
+
+    def _fails(self, plan: ChannelPlan, end: int, why: str) -> str:
+        """What goes wrong without units before ``end``; whether it runs is seen without the masked one."""
+        if why.startswith(ELSE):
+            return self.without_units(plan, end)[1]
+        return self._slim_output(plan, self._mask(plan, end))[1]
+
+    def _mask(self, plan: ChannelPlan, end: int) -> np.ndarray:
+        alive = random_mask(plan, self.conditions.seed)
+        alive[end:] = True
+        return alive
+
+    def _slim_output(self, plan: ChannelPlan, alive: np.ndarray) -> tuple[list[Tensor], str]:
+        try:
+            return self._output(slim(self.generator, plan, alive)), ""
+        except Exception as error:  # user code may raise anything
+            return [], f"does not run: {describe(error)}"
 
     @torch.no_grad()
     def _output(self, generator: nn.Module) -> list[Tensor]:
@@ -172,10 +231,13 @@ class Examiner:
 
 
 def random_mask(plan: ChannelPlan, seed: int) -> np.ndarray:
-    """Living units, bool ``(units,)``: each set keeps another random share, and at least one."""
-    random = np.random.default_rng(seed)
+    """Living units, bool ``(units,)``: each set keeps another random share, and at least one.
+
+    What one keeps does not depend on the others.
+    """
     alive = np.ones(plan.units, dtype=bool)
     for channel_set in plan.prunable:
+        random = np.random.default_rng([seed, zlib.crc32(channel_set.name.encode())])
         kept = random.random(channel_set.units) < random.uniform(0.2, 0.8)
         kept[random.integers(channel_set.units)] = True
         if kept.all():
@@ -227,7 +289,7 @@ def _seeded(seed: int, example: Tensor | None) -> Iterator[None]:
         yield
 
 
-def _relative(first: list[Tensor], second: list[Tensor]) -> float:
+def relative_difference(first: list[Tensor], second: list[Tensor]) -> float:
     """Largest difference relative to the largest value of the second; infinite for other shapes."""
     if [t.shape for t in first] != [t.shape for t in second]:
         return np.inf

@@ -127,7 +127,7 @@ def _shell(line: str) -> str:
 
 
 def commands(checkout: Checkout, env: Environment, base: str = "") -> dict[str, dict[str, str]]:
-    """What to type: for each way of starting, training, continuing and testing in this version's options."""
+    """Commands to type: for each way of starting, training, continuing, testing in this version's options."""
     names = [model.name for model in checkout.models if model.trains or not model.networks]
     if base and base not in names:
         raise OptionError(f"--base {base}: this checkout has {', '.join(names)}")
@@ -181,8 +181,8 @@ def _usual(checkout: Checkout, base: str) -> list[str]:
 
 
 COMMANDS = (
-    Command("install", "put the model type into a checkout: one small file", _path_option, _install),
-    Command("uninstall", "remove that file again", _path_option, _uninstall),
+    Command("install", "put the model type into a checkout: two small files", _path_option, _install),
+    Command("uninstall", "remove those files again", _path_option, _uninstall),
     Command(
         "doctor",
         "say what will work in a checkout of upstream, what will not and why, and what to type",

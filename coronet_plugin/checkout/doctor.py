@@ -1,4 +1,4 @@
-"""What will work in a checkout and what will not, and why: a list of :class:`Check`.
+"""Tell what will work in a checkout and what will not, and why: a list of :class:`Check`.
 
 The checkout is only read (:mod:`coronet_plugin.checkout.install`); the environment is the one
 this runs in. ``no`` means that training is impossible until it is mended, ``warn`` that
@@ -22,7 +22,7 @@ from coronet_plugin.checkout.source import ModelType
 METHODS = ("setup", "test", "save_networks", "load_networks", "update_learning_rate", "optimize_parameters")
 """Methods of BaseModel that the model type builds on."""
 CALLS = ("setup", "set_input", "optimize_parameters", "save_networks", "update_learning_rate")
-"""What train.py must call for a search to run and to be kept."""
+"""Methods that train.py must call for a search to run and to be kept."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Environment:
-    """What this Python has."""
+    """The Python that runs this, and its packages."""
 
     python: str
     torch: str
@@ -67,7 +67,7 @@ def environment(packages: Iterable[str] = ()) -> Environment:
 
 
 def _installed(name: str) -> bool:
-    """Whether the package is there; a mere folder of that name, such as wandb's of its runs, is not it."""
+    """True if the package is there; a mere folder of that name, such as wandb's of its runs, is not it."""
     spec = importlib.util.find_spec(name)
     return spec is not None and spec.origin is not None
 
@@ -84,7 +84,7 @@ def _why_not_importable(name: str) -> str:
 
 
 def has_imresize() -> bool:
-    """Whether ``from scipy.misc import imresize`` works here (scipy before 1.3)."""
+    """True if ``from scipy.misc import imresize`` works here (scipy before 1.3)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -157,7 +157,7 @@ def _not_compressible(model: ModelType) -> str:
     if not model.networks:
         return "its networks are not told by its source; it may still be a --coronet_base"
     if not model.trains:
-        return "for testing only (no optimizers); a coronet run is tested with --model coronet"
+        return "for testing only (no optimizers); with the shim or the runner it takes slim runs, too"
     return f"has {', '.join(model.networks)}: say which to compress with --coronet_networks"
 
 
@@ -216,11 +216,11 @@ PIP = {
     **{name: name for name in ("dominate", "numpy", "packaging", "scipy", "visdom")},
     **{"PIL": "pillow", "GPUtil": "gputil", "cv2": "opencv-python", "skimage": "scikit-image"},
 }
-"""What upstream and its forks import, and how pip calls it; no name is guessed."""
+"""Packages that upstream and its forks import, by pip's names; none is guessed."""
 
 
 def needs_no_display(checkout: Checkout, env: Environment) -> bool:
-    """Whether training without ``--display_id -1`` would import a visdom that is not there."""
+    """True if training without ``--display_id -1`` would import a visdom that is not there."""
     asks = "display_id" in checkout.options and checkout.options["display_id"] not in (0, -1)
     return asks and checkout.kind != "bundled" and "visdom" in env.absent
 
@@ -231,7 +231,7 @@ def _visdom(checkout: Checkout, env: Environment) -> Iterator[Check]:
 
 
 def _known(checkout: Checkout, env: Environment) -> Iterator[Check]:
-    """What is known to be wrong in a version itself."""
+    """Give the known faults of a version itself."""
     if "norm_none_broken" in checkout.features:
         yield Check("warn", "--norm none", "broken in this version (None is called); take instance or batch")
     if "compile" in checkout.features:

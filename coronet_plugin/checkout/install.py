@@ -1,9 +1,9 @@
-"""Checkouts of upstream on disk: which version one is, and the one file put into it.
+"""Checkouts of upstream on disk: which version one is, and the files put into it.
 
 A checkout is read, never imported: its sources are parsed, and a version is recognised by
 what it has (an option, a method), not by a commit, so that edited checkouts are recognised
-too. The only file ever written, :data:`SHIM`, carries :data:`MARKER`, and nothing without
-that line is overwritten or removed.
+too. The only files ever written, :data:`SHIM` and :data:`TEST_SHIM`, carry :data:`MARKER`, and nothing
+without that line is overwritten or removed.
 """
 
 from __future__ import annotations
@@ -50,6 +50,34 @@ show_in_one_line()
 CoronetModel = coronet_model(BaseModel)
 '''
 
+OWN_TEST = "models/test_model.py"
+TEST_SHIM = "models/test_model/__init__.py"
+"""Python prefers a folder to a file of the same name, so that the file itself stays as it is."""
+TEST_SHIM_TEXT = f'''{MARKER}
+"""``--model test``: the checkout's own, in ../test_model.py, for slim generators as well."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+_name = "models.test_model_of_the_checkout"
+_file = Path(__file__).resolve().parents[1] / "test_model.py"
+_spec = importlib.util.spec_from_file_location(_name, str(_file))
+sys.modules[_name] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(sys.modules[_name])
+TestModel = sys.modules[_name].TestModel
+
+try:
+    from coronet_plugin.errors import show_in_one_line
+    from coronet_plugin.model import test_model
+except ModuleNotFoundError as error:  # then it is the checkout's own
+    if error.name != "coronet_plugin":
+        raise
+else:
+    show_in_one_line()
+    TestModel = test_model(TestModel)
+'''
+
 NEEDED = ("models/__init__.py", "models/base_model.py", "options/base_options.py")
 ANY_LOOP = "use Compression in its own training loop (README, 'Use it in any training loop')"
 
@@ -70,7 +98,7 @@ KINDS = {
     "deepliif": "DeepLIIF (deepliif.models)",
     "none": "not a checkout",
 }
-"""What is recognised, and how it is called."""
+"""Names of the kinds of folder that are recognised."""
 
 
 class CheckoutError(UserError):
@@ -79,7 +107,7 @@ class CheckoutError(UserError):
 
 @dataclass(frozen=True)
 class Checkout:
-    """What the sources of a checkout say; ``why_not`` is empty where ``--model coronet`` can work."""
+    """A checkout by its sources; ``why_not`` is empty where ``--model coronet`` can work."""
 
     root: Path
     kind: str
@@ -107,7 +135,7 @@ class Checkout:
 
 
 def read_checkout(path: str | Path) -> Checkout:
-    """What the folder ``path`` is.
+    """Recognise the checkout in the folder ``path``.
 
     Raises:
         CheckoutError: it is not a folder.
@@ -153,7 +181,7 @@ def _read(sources: Sources) -> Checkout:
 
 
 def _features(sources: Sources, base: ast.ClassDef | None, required: frozenset[str]) -> Iterator[str]:
-    """What a version has or lacks beyond its options."""
+    """Name what a version has or lacks beyond its options."""
     lookup, train, methods = sources.tree("models/__init__.py"), sources.tree("train.py"), names_of(base)
     if "find_model_using_name" in names_of(lookup):
         yield "lookup"
@@ -179,7 +207,7 @@ def _features(sources: Sources, base: ast.ClassDef | None, required: frozenset[s
 
 
 def _none_norm_is_none(networks: ast.Module) -> bool:
-    """Whether ``get_norm_layer`` gives None, which its callers call, for ``--norm none``."""
+    """True if ``get_norm_layer`` gives None, which its callers call, for ``--norm none``."""
     function = names_of(networks).get("get_norm_layer")
     return function is not None and any(
         isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant) and n.value.value is None
@@ -207,14 +235,27 @@ def _kind(features: frozenset[str], options: dict[str, Any]) -> str:
 
 def shim_state(root: Path) -> str:
     """``absent``, ``current``, ``outdated`` (ours), ``own`` (uses the plug-in, not ours) or ``foreign``."""
-    file = root / SHIM
+    state = _state(root / SHIM, SHIM_TEXT)
+    lacks = [file for file, text in _texts(root).items() if _state(file, text) in ("absent", "outdated")]
+    return "outdated" if state == "current" and lacks else state
+
+
+def _texts(root: Path) -> dict[Path, str]:
+    """What is written into a checkout: the model type, and what lets its ``test`` take slim generators."""
+    texts = {root / SHIM: SHIM_TEXT}
+    if (root / OWN_TEST).is_file():
+        texts[root / TEST_SHIM] = TEST_SHIM_TEXT
+    return texts
+
+
+def _state(file: Path, wanted: str) -> str:
     if not file.exists() and not file.is_symlink():
         return "absent"
     if not file.is_file():
         return "foreign"
     text = file.read_text(encoding="utf-8", errors="replace")
     if MARKER in text.splitlines():
-        return "current" if text == SHIM_TEXT else "outdated"
+        return "current" if text == wanted else "outdated"
     return "own" if "coronet_plugin" in text else "foreign"
 
 
@@ -227,7 +268,8 @@ def install(path: str | Path) -> str:
     checkout = read_checkout(path)
     if checkout.why_not:
         raise CheckoutError(f"{path}: {checkout.label}: {checkout.why_not}")
-    file, state = checkout.root / SHIM, shim_state(checkout.root)
+    root, file = checkout.root, checkout.root / SHIM
+    state = shim_state(root)
     if state == "foreign":
         raise CheckoutError(
             f"{file} exists and is not coronet-plugin's, and --model coronet would find it; rename it"
@@ -237,14 +279,17 @@ def install(path: str | Path) -> str:
     if state == "current":
         return f"{file} is already there and current"
     try:
-        file.write_bytes(SHIM_TEXT.encode())
+        for place, text in _texts(root).items():
+            if _state(place, text) in ("absent", "outdated"):
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(text.encode())
     except OSError as error:
-        raise CheckoutError(f"{file} cannot be written: {error.strerror}") from error
+        raise CheckoutError(f"{error.filename} cannot be written: {error.strerror}") from error
     return f"{file} {'written' if state == 'absent' else 'updated'} ({checkout.label})"
 
 
 def uninstall(path: str | Path) -> str:
-    """Remove the shim and its compiled copies from the checkout ``path``; says what was done.
+    """Remove what :func:`install` wrote, and its compiled copies, from the checkout ``path``; says so.
 
     Raises:
         CheckoutError: there is no such folder, or the file is not ours.
@@ -258,8 +303,17 @@ def uninstall(path: str | Path) -> str:
     if state in ("own", "foreign"):
         raise CheckoutError(f"{file} was not written by `coronet install`; remove it yourself if you mean it")
     try:
-        for old in (file, *(file.parent / "__pycache__").glob(f"{file.stem}.*.pyc")):
-            old.unlink()
+        _remove(file)
+        if _state(root / TEST_SHIM, TEST_SHIM_TEXT) in ("current", "outdated"):
+            _remove(root / TEST_SHIM)
+            for folder in ((root / TEST_SHIM).parent / "__pycache__", (root / TEST_SHIM).parent):
+                if folder.is_dir():
+                    folder.rmdir()
     except OSError as error:
         raise CheckoutError(f"{error.filename} cannot be removed: {error.strerror}") from error
     return f"{file} removed; trained runs are left as they are"
+
+
+def _remove(file: Path) -> None:
+    for old in (file, *(file.parent / "__pycache__").glob(f"{file.stem}.*.pyc")):
+        old.unlink()

@@ -28,6 +28,7 @@ from coronet_plugin.checkout.source import mentions_imresize
 from coronet_plugin.errors import UserError
 
 MODULE = "models.coronet_model"
+TEST_MODULE = "models.test_model"
 SCRIPT_VARIABLE = "CORONET_SCRIPT"
 """Tells worker processes which script their parent runs."""
 
@@ -46,6 +47,31 @@ class ModelTypeFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader)
     def is_package(self, fullname: str) -> bool:
         """It is not."""
         return False
+
+
+class TestModelFinder(importlib.abc.MetaPathFinder):
+    """Finds :data:`TEST_MODULE` as ever, and lets its class take slim generators."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        """The module's usual spec, or None for any other name."""
+        if fullname != TEST_MODULE:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_adapt(module: types.ModuleType) -> None:
+            from coronet_plugin.training.testing import test_model
+
+            execute(module)
+            if hasattr(module, "TestModel"):
+                vars(module)["TestModel"] = test_model(module.TestModel)
+
+        spec.loader.exec_module = execute_and_adapt  # type: ignore[method-assign]
+        return spec
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,6 +113,7 @@ def prepare(folder: Path, note: bool = False) -> None:
     """Make the model type, and what the sources in ``folder`` miss in newer packages, importable."""
     if not any(isinstance(finder, ModelTypeFinder) for finder in sys.meta_path):
         sys.meta_path.append(ModelTypeFinder())
+        sys.meta_path.insert(0, TestModelFinder())
     if mentions_imresize(folder) and supply_imresize() and note:
         text = "coronet: a stand-in for scipy.misc.imresize, which this checkout imports, is supplied"
         print(text, file=sys.stderr)
@@ -181,7 +208,7 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _worker() -> dict[str, Any]:
-    """What a worker process takes for the script's names."""
+    """Run the script in a worker process for the names it defines."""
     script = os.environ[SCRIPT_VARIABLE]
     prepare(Path(script).parent)
     return runpy.run_path(script, run_name="__mp_main__")

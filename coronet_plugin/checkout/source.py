@@ -39,7 +39,7 @@ class ModelType:
 
     @property
     def compressible(self) -> bool:
-        """Whether ``--coronet_base NAME`` finds something to compress."""
+        """True if ``--coronet_base NAME`` finds something to compress."""
         return not self.problem and self.trains and bool(self.generators)
 
 
@@ -162,7 +162,7 @@ def assigned_in(tree: ast.AST) -> set[str]:
 
 
 def mentions_imresize(root: Path) -> bool:
-    """Whether a script in ``root``, or a file of the packages upstream has, uses ``scipy.misc.imresize``."""
+    """True if a script in ``root``, or a file of the packages upstream has, uses ``scipy.misc.imresize``."""
     for file in (file for folder in FOLDERS for file in (root / folder).glob("*.py")):
         text = file.read_bytes() if file.is_file() else b""
         if re.search(rb"\bscipy\b", text) and re.search(rb"\bimresize\b", text):

@@ -35,7 +35,9 @@ class Spec:
     ``sets``: per channel set ``name``, ``channels``, ``kept`` (indices in the first
     producing layer) and ``pinned`` (reason or null).
     ``tensors``: shape of every entry of the weight file. ``widths``: attributes of
-    modules whose width no tensor tells, such as affine-free norms.
+    modules whose width no tensor tells, such as affine-free norms. ``padded``: modules that mix all channels
+    and run at their dense width (:class:`~coronet_plugin.channels.padding.Padding` as data); not written if
+    there are none.
     ``options``: host options needed to build the same model for testing. ``quantization``: after
     quantization-aware training, what :meth:`coronet_plugin.training.qat.Rounding.facts` says; else empty and
     not written.
@@ -54,15 +56,17 @@ class Spec:
     options: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     quantization: dict[str, Any] = field(default_factory=dict)
+    padded: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Readable JSON: one line per entry, lists of numbers not broken up."""
         entries = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        if not self.quantization:
-            del entries["quantization"]
+        for name in ("quantization", "padded"):
+            if not entries[name]:
+                del entries[name]
         lines = []
         for key, value in entries.items():
-            if isinstance(value, (list, dict)) and value and key in ("sets", "tensors", "widths"):
+            if isinstance(value, (list, dict)) and value and key in ("sets", "tensors", "widths", "padded"):
                 lines.append(f"  {json.dumps(key)}: {_rows(value)}")
             else:
                 lines.append(f"  {json.dumps(key)}: {json.dumps(value)}")
@@ -102,7 +106,7 @@ def _from_1(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 MIGRATIONS = {1: _from_1}
-"""What makes the entries of a version those of the next."""
+"""Functions from the entries of a version to those of the next."""
 
 
 def _read_json(path: Path) -> Any:

@@ -44,6 +44,8 @@ def check(entries: dict[str, Any]) -> None:
     for module, attributes in _mapping(entries, "widths").items():
         for name, width in _mapping({module: attributes}, module).items():
             _number(f"widths.{module}.{name}", width, 1, SIDE)
+    for module, padding in _mapping(entries, "padded", {}).items():
+        _padding(f"padded.{module}", padding)
     for name in ("budget", "search", "versions", "quantization"):
         _mapping(entries, name, {})
 
@@ -79,6 +81,18 @@ def _set(name: str, one: Any) -> None:
         raise Unsound(f"{name}.kept: expected at least one channel and at most {channels}, each once")
     if not isinstance(one["name"], str) or not isinstance(one["pinned"], (str, type(None))):
         raise Unsound(f"{name}: name and pinned must be text")
+
+
+def _padding(name: str, one: Any) -> None:
+    if not isinstance(one, dict) or one.keys() != {"width", "kept", "inputs", "outputs"}:
+        raise Unsound(f"{name}: expected width, kept, inputs and outputs")
+    width = _number(f"{name}.width", one["width"], 1, SIDE)
+    kept = [_number(f"{name}.kept", index, 0, width - 1) for index in _list(one, "kept", SIDE)]
+    if kept != sorted(set(kept)) or not kept:
+        raise Unsound(f"{name}.kept: expected at least one channel, each once and in order")
+    for places in (_list(one, "inputs", 8), _list(one, "outputs", 8)):
+        if any(len(_shape(name, place)) != 2 or place[1] > 8 for place in places):
+            raise Unsound(f"{name}: expected pairs of a tensor's number and an axis")
 
 
 def _shape(name: str, shape: Any) -> list[int]:

@@ -1,6 +1,6 @@
 """Generators on disk: a plain state_dict and a spec beside it.
 
-``latest_net_G.pth`` holds tensors under the architecture's own keys and nothing
+``latest_net_G.pth`` (or ``.safetensors``) holds tensors under the architecture's own keys and nothing
 else; ``latest_net_G.json`` is the :class:`~coronet_plugin.checkpoint.spec.Spec`. Together
 they rebuild the generator in either phase, without the host and without the
 training state. Both appear together or not at all (:mod:`coronet_plugin.files`).
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels.baking import bake_
 from coronet_plugin.channels.cut import replace_tensors_, update_widths_
+from coronet_plugin.channels.padding import Padding, pad_
 from coronet_plugin.checkpoint.spec import Spec, spec_path
 from coronet_plugin.checkpoint.spec_check import NUMBERS
+from coronet_plugin.checkpoint.tensors import SAFETENSORS, safetensors_of
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together, write_atomically, write_text
@@ -32,7 +34,12 @@ def save_tensors(state: Mapping[str, Any], path: str | Path) -> None:
 
     Raises:
         CheckpointError: the disk is full or the folder read-only; an earlier file stays as it was.
+        OptionError: ``path`` ends in ``.safetensors`` and the library is missing.
     """
+    if Path(path).suffix == SAFETENSORS:
+        data = safetensors_of(state, path)
+        write_atomically(path, lambda temporary: temporary.write_bytes(data))
+        return
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -66,7 +73,7 @@ def load_generator(
     build: Callable[[], nn.Module] | None = None,
     device: str | torch.device = "cpu",
 ) -> nn.Module:
-    """Rebuild the generator whose weights are in ``path`` (``.../latest_net_G.pth``).
+    """Rebuild the generator whose weights are in ``path``: ``.../latest_net_G.pth``, or a packed folder.
 
     ``build`` makes the dense generator; it is needed for those of no registered family. Norms of
     weights that were made plain before the training (:func:`bake_`) may be in it or not. The
@@ -74,9 +81,15 @@ def load_generator(
     as upstream tests; call ``eval()`` for running statistics and no dropout.
 
     Raises:
-        CheckpointError: files are missing or damaged, or do not fit the architecture.
+        CheckpointError: files are missing or damaged, or do not fit the architecture; the folder has several.
     """
-    settle(Path(path).parent)
+    path = _the_one_in(Path(path)) if Path(path).is_dir() else Path(path)
+    settle(path.parent)
+    if path.is_file() and not spec_path(path).is_file():
+        raise CheckpointError(
+            f"there is no {spec_path(path).name} beside {path}, without which its widths are not known; "
+            "copy both files"
+        )
     spec = Spec.read(spec_path(path))
     state = read_state_dict(path)
     check_tensors(state, spec, path)
@@ -93,6 +106,19 @@ def load_generator(
     return generator.to(device)
 
 
+def packed_weights(folder: str | Path) -> dict[str, Path]:
+    """The weight files of a folder that ``coronet pack`` wrote, by generator; none in any other folder."""
+    return {file.stem: file for file in sorted(Path(folder).glob(f"*{SAFETENSORS}"))}
+
+
+def _the_one_in(folder: Path) -> Path:
+    found = list(packed_weights(folder).values())
+    if len(found) != 1:
+        named = ", ".join(file.name for file in found) or f"no *{SAFETENSORS}"
+        raise CheckpointError(f"{folder} has {named}; name the weight file to load")
+    return found[0]
+
+
 def _build(spec: Spec, path: str | Path) -> nn.Module:
     """The dense generator, never in memory unless it holds more than its file does."""
     family, config = read_family(spec, path)
@@ -107,7 +133,7 @@ def _build(spec: Spec, path: str | Path) -> nn.Module:
 
 
 def _has_unsaved_tensors(generator: nn.Module) -> bool:
-    """Whether it computes with tensors that no state_dict has: buffers not saved, or plain attributes."""
+    """True if it computes with tensors that no state_dict has: buffers not saved, or plain attributes."""
     saved = {id(tensor) for tensor in generator.state_dict(keep_vars=True).values()}
     plain = (value for module in generator.modules() for value in vars(module).values())
     return any(isinstance(value, Tensor) for value in plain) or any(
@@ -194,15 +220,21 @@ def resize_(generator: nn.Module, spec: Spec, path: str | Path) -> None:
     for module, attributes in spec.widths.items():
         for attribute, width in attributes.items():
             _set_width(generator, module, attribute, width, path)
+    for module, padding in spec.padded.items():
+        pad_(_submodule(generator, module, path), Padding.of(padding))
     update_widths_(generator)
+
+
+def _submodule(generator: nn.Module, module: str, path: str | Path) -> nn.Module:
+    try:
+        return generator.get_submodule(module)
+    except AttributeError as error:
+        raise CheckpointError(f"the spec of {path} speaks of a layer {module!r} that is not there") from error
 
 
 def _set_width(generator: nn.Module, module: str, attribute: str, width: int, path: str | Path) -> None:
     """Change a number of a module; nothing else may be overwritten by what a file says."""
-    try:
-        owner = generator.get_submodule(module)
-    except AttributeError as error:
-        raise CheckpointError(f"the spec of {path} speaks of a layer {module!r} that is not there") from error
+    owner = _submodule(generator, module, path)
     if not hasattr(owner, attribute):
         return
     if type(getattr(owner, attribute)) is not int:

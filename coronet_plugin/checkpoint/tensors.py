@@ -1,7 +1,8 @@
 """Files of tensors from strangers: nothing in them is executed, and they cannot ask for absurd memory.
 
 ``torch.load(weights_only=True)`` keeps code out. What it lets through is refused here: archives that
-unpack to more than they are, and tensors that claim more elements than are stored.
+unpack to more than they are, and tensors that claim more elements than are stored. Files that end in
+``.safetensors`` are read and written by the library of that name, which holds tensors and nothing else.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, OptionError
 
+SAFETENSORS = ".safetensors"
+ENDINGS = (".pth", SAFETENSORS)
+"""Of weight files; the first wins where both are there."""
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")
 _DEPTH = 100
 """How deeply values may be nested; a training state needs fewer than ten levels."""
@@ -28,8 +33,11 @@ def read_tensors(path: str | Path) -> Any:
 
     Raises:
         CheckpointError: the file is damaged, holds anything else, or claims to be larger than it is.
+        OptionError: it needs a library that is missing.
     """
     path = Path(path)
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path)
     _refuse_bombs(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -42,6 +50,57 @@ def read_tensors(path: str | Path) -> Any:
             shape = tuple(tensor.shape)
             raise CheckpointError(f"{path} claims a tensor of shape {shape} that it does not hold")
     return state
+
+
+def is_weight_file(name: str | Path) -> bool:
+    """Whether it is named as one; it need not be there."""
+    return str(name).endswith(ENDINGS)
+
+
+def weight_file(path: str | Path) -> Path:
+    """``path``, or the file of another ending that lies in its place."""
+    path = Path(path)
+    others = (path.with_suffix(ending) for ending in ENDINGS)
+    return next((file for file in (path, *others) if file.is_file()), path)
+
+
+def safetensors_of(state: Mapping[str, Any], path: str | Path) -> bytes:
+    """The file ``path`` for the tensors ``state``.
+
+    Raises:
+        CheckpointError: a value is no tensor, as in the state of a training.
+        OptionError: the library is missing.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {name} is no tensor, and {SAFETENSORS} files hold nothing else")
+    # Tensors that share memory, such as tied weights, are refused unless each has its own.
+    own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    return bytes(_library(path).save(own, {"format": "pt"}))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    library = _library(path)
+    try:
+        state = library.load_file(path, device="cpu")
+        return {name: state[name] for name in sorted(state, key=_place)}
+    except Exception as error:  # the library's own kind, and those of the system
+        raise CheckpointError(
+            f"{path} cannot be read as tensors; it is damaged or no {SAFETENSORS} file ({_reason(error)})"
+        ) from error
+
+
+def _place(name: str) -> list[tuple[int, str]]:
+    """Sorts names as layers stand in a network, an order that these files do not keep: by their numbers."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in name.split(".")]
+
+
+def _library(path: str | Path) -> ModuleType:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise OptionError(f'{path} needs safetensors: pip install "coronet-plugin[safetensors]"') from error
+    return safetensors.torch
 
 
 def _refuse_bombs(path: Path) -> None:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from coronet_plugin.checkpoint.tensors import read_tensors
+from coronet_plugin.checkpoint.foreign import in_words, origin_of
+from coronet_plugin.checkpoint.tensors import is_weight_file, read_tensors
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle
 from coronet_plugin.generators.registry import Family, families, find_family
@@ -27,6 +28,10 @@ from coronet_plugin.generators.resnet import BLOCK_KEY
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Key prefixes left by DataParallel, DistributedDataParallel and torch.compile."""
+SLIM = (
+    "the file holds a slim generator, of no --ngf: with the .json of its name beside it, test.py takes it by "
+    "--model coronet or --model test, and coronet translate takes it as it is"
+)
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -56,6 +61,16 @@ def adapt_state_dict(state_dict: Mapping[str, Any], net: nn.Module) -> dict[str,
     Raises:
         CheckpointError: the tensors belong to another architecture; says which option is likely wrong.
     """
+    state, target = _adapted(state_dict, net)
+    problem = _mismatch(state, target)
+    if problem:
+        origin = origin_of(state)
+        raise CheckpointError(f"{problem}: {in_words(origin)}" if origin else problem)
+    return {key: state[key] for key in target}
+
+
+def _adapted(state_dict: Mapping[str, Any], net: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``state_dict`` under the keys of ``net`` as far as possible, and what ``net`` has."""
     target = net.state_dict()
     state = _strip_wrappers(state_dict, target)
     state = _drop_bare_statistics(state, net)
@@ -64,10 +79,13 @@ def adapt_state_dict(state_dict: Mapping[str, Any], net: nn.Module) -> dict[str,
     for key in target.keys() - state.keys():
         if key.endswith(".num_batches_tracked"):  # files from before torch 0.4.1 lack it
             state[key] = torch.zeros_like(target[key])
-    problem = _mismatch(state, target)
-    if problem:
-        raise CheckpointError(problem)
-    return {key: state[key] for key in target}
+    return state, target
+
+
+def whose(state: Mapping[str, Any]) -> str:
+    """Whose generator ``state`` holds where it is known to be none of upstream's, in words; else nothing."""
+    origin = origin_of({_strip_prefixes(key): value for key, value in state.items()})
+    return in_words(origin) if origin else ""
 
 
 def recognise_generator(state: Mapping[str, Any], options: Mapping[str, str]) -> tuple[Family, Any] | None:
@@ -98,11 +116,9 @@ def _guess_configs(family: Family, state: Mapping[str, Any], options: Mapping[st
 def _fits(family: Family, config: Any, state: Mapping[str, Any]) -> bool:
     with torch.device("meta"):
         generator = family.build(config)
-    try:
-        adapt_state_dict(state, generator)
-    except CheckpointError:
-        return False
-    return True
+    ours, theirs = _adapted(state, generator)
+    shapes = [{key: getattr(value, "shape", None) for key, value in one.items()} for one in (ours, theirs)]
+    return shapes[0] == shapes[1]
 
 
 def _strip_wrappers(state: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +205,8 @@ def _describe(state: Mapping[str, Any]) -> str:
     """The kind of network that keys tell: family and depth."""
     blocks = {match[1] for match in map(BLOCK_KEY.match, state) if match}
     if blocks:
-        return f"a ResNet generator with {len(blocks)} blocks"
+        separable = "separable " * any(".conv.0." in key for key in state)
+        return f"a ResNet generator with {len(blocks)} {separable}blocks"
     convolutions = [key for key, value in state.items() if isinstance(value, Tensor) and value.ndim == 4]
     if any(key.startswith("model.model.") for key in state):
         return f"a U-Net generator with {len(convolutions) // 2} levels"
@@ -214,6 +231,9 @@ def _shape_problem(key: str, state: Mapping[str, Any], target: Mapping[str, Any]
     first, last = convolutions[0], convolutions[-1]
     generator = "generator" in _describe(target)
     found, wanted = tuple(state[key].shape), tuple(target[key].shape)
+    misfit = f"{key} is {found} in the file and {wanted} in the network to load"
+    if generator and recognise_generator(state, {}) is None:
+        return f"{SLIM} ({misfit})"
     options = []
     if state[first].shape[0] != target[first].shape[0]:
         options.append(f"{'--ngf' if generator else '--ndf'} {state[first].shape[0]}")
@@ -222,15 +242,12 @@ def _shape_problem(key: str, state: Mapping[str, Any], target: Mapping[str, Any]
     outputs = 1 if "U-Net" in _describe(target) else 0  # transposed convolutions have (in, out, h, w)
     if generator and state[last].shape[outputs] != target[last].shape[outputs]:
         options.append(f"--output_nc {state[last].shape[outputs]}")
-    if options:
-        advice = "the file fits " + " and ".join(options)
-    else:
-        advice = "a slimmed generator loads with --model coronet; otherwise --ngf is likely wrong"
-    return f"{key} is {found} in the file and {wanted} in the network to load; {advice}"
+    advice = "the file fits " + " and ".join(options) if options else "--ngf is likely wrong"
+    return f"{misfit}; {advice}"
 
 
 def _neighbours(path: Path, limit: int = 6) -> str:
-    names = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
+    names = sorted(p.name for p in path.parent.glob("*") if is_weight_file(p)) if path.parent.is_dir() else []
     if not names:
         return f" and {path.parent} holds no weights"
     shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -24,13 +24,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=positive, default=12, help="test pictures to show (default: %(default)s)"
     )
+    parser.add_argument(
+        "--worst",
+        type=int,
+        default=8,
+        help="how many of them are those that differ most between the runs; the others are spread evenly "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--title", default="", help="heading of the page (default: the names of the runs)")
     add_speed_options(parser)
     add_quality_options(parser)
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
-    """How latency and memory are measured."""
+    """Add options of how latency and memory are measured."""
     parser.add_argument(
         "--threads", type=positive, default=1, help="CPU threads for the latency (default: %(default)s)"
     )
@@ -50,7 +57,7 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_quality_options(parser: argparse.ArgumentParser) -> None:
-    """How quality is measured; more of it with ``coronet evaluate``."""
+    """Add options of how quality is measured; more of it with ``coronet evaluate``."""
     parser.add_argument(
         "--no_fid", action="store_true", help="do not measure FID and KID, which takes minutes on a CPU"
     )
@@ -119,6 +126,7 @@ def _run(options: argparse.Namespace) -> int:
         options.output,
         _measuring(options, extractor),
         images=options.images,
+        worst=max(0, options.worst),
         title=options.title,
         remarks=remarks,
         command=without_home(shlex.join(["coronet", *sys.argv[1:]])),

@@ -29,6 +29,7 @@ from coronet_plugin.export.normalisation import normalised
 from coronet_plugin.export.targets import EAGER, Target
 from coronet_plugin.measure.memory import PeakMemory, peak_memory
 from coronet_plugin.runs.run import Run, Translation
+from coronet_plugin.training import provenance
 
 if TYPE_CHECKING:
     from coronet_plugin.evaluation.features import FeatureExtractor
@@ -77,6 +78,8 @@ class Measurement:
     speeds: tuple[Speed | Failure, ...]
     evaluation: Evaluation | None
     training_seconds: float | None
+    training_memory: int | None = None
+    """Of the training at its highest point; it and the seconds include a teacher's training."""
 
     @property
     def runtimes(self) -> tuple[str, ...]:
@@ -118,6 +121,7 @@ def measure(
 
     ``net``: the generator, or None if it cannot be rebuilt.
     """
+    spent = provenance.spent(run.folder)
     return Measurement(
         run=run.name,
         generator=translation.generator,
@@ -126,7 +130,8 @@ def measure(
         memory=peak_memory(net, example, threads) if memory and net is not None else None,
         speeds=speeds,
         evaluation=evaluation,
-        training_seconds=run.training_seconds,
+        training_seconds=spent.seconds,
+        training_memory=spent.gpu_memory or spent.memory,
     )
 
 
@@ -152,7 +157,7 @@ def in_order(runs: Sequence[Run]) -> tuple[Run, ...]:
 
 
 def is_full(run: Run) -> bool:
-    """Whether its generators have their full size: dense runs, and those with a budget of 1."""
+    """True if its generators have their full size: dense runs, and those with a budget of 1."""
     return all(
         spec.phase == COMPACT and spec.slim["macs"] == spec.dense["macs"] for spec in run.specs.values()
     )

@@ -19,7 +19,7 @@ def table(runs: Sequence[Run], measurements: Measurements, remarks: Sequence[str
     """The table, and below it how its figures were made; ``remarks``: what was left out, and why."""
     tags = html()
     tags.h2("Numbers")
-    with tags.div(cls="scroll"), tags.table(cls="numbers"):
+    with tags.div(cls="scroll"), tags.table(cls="numbers", style=f"--runs: {len(runs)}"):
         with tags.thead(), tags.tr():
             tags.th("")
             for index, run in enumerate(runs):
@@ -75,7 +75,7 @@ def _signed(difference: float) -> str:
 
 
 def _protocol(measurements: Measurements) -> None:
-    """How the figures were made."""
+    """Say how the figures were made."""
     tags = html()
     columns = [column for group in measurements.values() for column in group]
     tags.p("Small print: ratio to the first run, or difference from it for quality.", cls="note")

@@ -49,8 +49,16 @@ p { margin: .4rem 0; max-width: 46rem; }
 .summary { font-size: 1.05rem; overflow-wrap: anywhere; }
 .note, figcaption { color: var(--muted); font-size: .85rem; }
 .scroll { overflow-x: auto; }
-.examples { display: grid; gap: 1rem 1.25rem; }
-.example { display: grid; gap: .35rem; grid-auto-flow: column; grid-auto-columns: minmax(72px, 1fr); }
+.examples {
+  display: grid; gap: 1rem 1.25rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, var(--width)), 1fr));
+}
+.row { min-width: 0; }
+.row > .note { margin: .1rem 0 0; font-size: .75rem; overflow-wrap: anywhere; }
+.example {
+  display: grid; gap: .35rem; overflow-x: auto; grid-auto-flow: column;
+  grid-auto-columns: minmax(3.25rem, 1fr);
+}
 .example figure { margin: 0; min-width: 0; }
 .example a { display: block; cursor: zoom-in; }
 .example img {
@@ -61,6 +69,22 @@ p { margin: .4rem 0; max-width: 46rem; }
   font-size: .75rem; padding-top: .15rem; text-align: center; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap;
 }
+.tools { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; margin: .25rem 0 .75rem; }
+.tools[hidden] { display: none; }
+.tool { font-size: .85rem; color: var(--muted); overflow-wrap: anywhere; }
+.tool select { font: inherit; max-width: 100%; }
+.wipe { position: relative; --at: 50%; }
+.wipe .stage { position: relative; display: block; }
+.wipe .over { position: absolute; inset: 0; height: 100%; clip-path: inset(0 calc(100% - var(--at)) 0 0); }
+.wipe .stage::after {
+  content: ""; position: absolute; top: 0; bottom: 0; left: calc(var(--at) - 1px); width: 2px;
+  background: var(--accent); pointer-events: none;
+}
+.wipe input {
+  position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize;
+  touch-action: pan-y;
+}
+.wipe .stage:focus-within { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .75rem; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }
@@ -105,21 +129,26 @@ a { color: var(--accent); }
   th, td { padding: .4rem .4rem; font-size: .9rem; }
   thead th { font-size: .75rem; overflow-wrap: normal; }
   .numbers small { font-size: .72rem; }
-  .numbers th:first-child { position: sticky; left: 0; background: var(--ground); min-width: 6.5rem; }
-  .numbers td { min-width: 5.5rem; }
+  .numbers, .numbers thead, .numbers tbody { display: block; }
+  .numbers tr { display: grid; grid-template-columns: repeat(var(--runs), minmax(4.5rem, 1fr)); }
+  .numbers th, .numbers td { text-align: left; }
+  .numbers thead th:first-child { display: none; }
+  .numbers tbody th { grid-column: 1 / -1; border-bottom: 0; padding: .4rem .4rem 0 0; }
+  .numbers tbody th small { display: inline; margin-left: .4rem; }
   .widths th, .widths td { font-size: .72rem; padding: .2rem .2rem; }
   .widths tbody th { white-space: normal; overflow-wrap: anywhere; }
   .widths .bar { width: 25%; min-width: 4rem; }
-  .curve { min-width: 26rem; }
-  .example { grid-auto-flow: row; grid-template-columns: repeat(3, 1fr); }
+  .curve { min-width: 0; }
+  .made td { min-width: 6rem; }
   .example figcaption { white-space: normal; overflow-wrap: anywhere; line-height: 1.2; }
-  dialog .example { grid-template-columns: 1fr 1fr; }
+  dialog .example { grid-auto-flow: row; grid-template-columns: 1fr 1fr; }
 }
 """
 
 SCRIPT = """
 const dialog = document.querySelector("dialog");
 document.addEventListener("click", (event) => {
+  if (event.target.closest(".wipe, .tools")) return;
   const link = event.target.closest(".example a");
   if (dialog.open) { event.preventDefault(); dialog.close(); return; }
   if (!link) return;
@@ -127,5 +156,52 @@ document.addEventListener("click", (event) => {
   dialog.replaceChildren(link.closest(".example").cloneNode(true));
   dialog.showModal();
 });
+
+document.addEventListener("input", (event) => {
+  const figure = event.target.closest(".wipe");
+  if (figure) figure.style.setProperty("--at", event.target.value + "%");
+});
+
+const sorters = {
+  difference: (a, b) => (b.dataset.difference || -1) - (a.dataset.difference || -1),
+  name: (a, b) => (a.dataset.name < b.dataset.name ? -1 : 1),
+};
+
+function wipe(example, place) {
+  example.querySelector(".wipe")?.remove();
+  const figures = [...example.children];
+  for (const figure of figures) figure.hidden = false;
+  if (!place) return;
+  const [first, other] = [figures[1], figures[place]];
+  const [under, over] = [other, first].map((figure) => figure.querySelector("img").cloneNode());
+  const [left, right] = [first, other].map((figure) => figure.querySelector("figcaption").textContent);
+  over.className = "over";
+  const range = document.createElement("input");
+  Object.assign(range, { type: "range", min: 0, max: 100, value: 50 });
+  range.setAttribute("aria-label", `how much is shown of ${left}, the rest of ${right}`);
+  const stage = Object.assign(document.createElement("span"), { className: "stage" });
+  stage.append(under, over, range);
+  const caption = document.createElement("figcaption");
+  caption.textContent = `${left} | ${right}`;
+  const figure = Object.assign(document.createElement("figure"), { className: "wipe" });
+  figure.append(stage, caption);
+  first.hidden = other.hidden = true;
+  first.before(figure);
+}
+
+for (const tools of document.querySelectorAll(".tools")) {
+  const examples = tools.nextElementSibling;
+  tools.hidden = false;
+  tools.querySelector(".order").addEventListener("change", (event) => {
+    examples.append(...[...examples.children].sort(sorters[event.target.value]));
+  });
+  tools.querySelector(".wiper")?.addEventListener("change", (event) => {
+    for (const example of examples.querySelectorAll(".example")) wipe(example, Number(event.target.value));
+  });
+}
 """
-"""Click on a picture: its row, large; click again or Escape: back. Without scripts the link opens it."""
+"""Click on a picture: its row, large; click again or Escape: back. Without scripts the link opens it.
+
+Above the pictures, where scripts run: their order, and a slider in each row that wipes from the first run's
+picture to another's.
+"""

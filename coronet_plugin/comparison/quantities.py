@@ -141,7 +141,10 @@ LIKENESS = (
     ),
     Quantity("l1", "L1", "0 to 1, lower is better", _of("quality", "l1"), lambda v: f"{v:.4f}", False, False),
 )
-TIME = Quantity("training_seconds", "Training time", "", _of("training_seconds"), duration)
+TIME = Quantity("training_seconds", "Training time", "with a teacher's", _of("training_seconds"), duration)
+TRAINING_MEMORY = Quantity(
+    "training_memory", "Training memory", "at its highest point", _of("training_memory"), megabytes
+)
 
 
 def quantities(columns: Sequence[Measurement]) -> tuple[Quantity, ...]:
@@ -149,4 +152,5 @@ def quantities(columns: Sequence[Measurement]) -> tuple[Quantity, ...]:
     runtimes = dict.fromkeys(name for column in columns for name in column.runtimes)
     distances = [q for q in (KID, FID, LPIPS) if any(q.read(column) is not None for column in columns)]
     latencies = [latency_in(runtime) for runtime in runtimes or (EAGER,)]
-    return (*COSTS, *latencies, *distances, *LIKENESS, TIME)
+    known = [q for q in (TRAINING_MEMORY,) if any(q.read(column) is not None for column in columns)]
+    return (*COSTS, *latencies, *distances, *LIKENESS, TIME, *known)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin.comparison import numbers, sections
+from coronet_plugin.comparison import numbers, pictures, sections
 from coronet_plugin.comparison.measure import DEFAULT, Measurement, Measuring, in_order, measure_all
 from coronet_plugin.comparison.page import SCRIPT, STYLE, Measurements, html, percent
 from coronet_plugin.comparison.quantities import KID
@@ -33,16 +33,18 @@ def write_comparison(
     measuring: Measuring = DEFAULT,
     *,
     images: int = 12,
+    worst: int = pictures.WORST,
     title: str = "",
     remarks: Sequence[str] = (),
     command: str = "",
 ) -> Path:
     """Measure ``runs`` and write the page into the folder ``output``; gives the path of the page.
 
-    Dense runs come first and the first run is what the others are set against. ``images``: test
-    pictures to show, spread evenly over those all runs have. ``remarks``: sentences to print below the
-    numbers. ``command``: what wrote the page. Raises DataError if a run has no test results or the runs do
-    not fit together, CheckpointError if weights cannot be loaded, OptionError if a library is missing.
+    Dense runs come first and the first run is what the others are set against. ``images``: test pictures to
+    show of those all runs have, ``worst`` of them those that differ most, the others spread evenly.
+    ``remarks``: sentences to print below the numbers. ``command``: what wrote the page. Raises DataError if a
+    run has no test results or the runs do not fit together, CheckpointError if weights cannot be loaded,
+    OptionError if a library is missing.
     """
     html()  # refuse before anything is measured
     runs = in_order(runs)
@@ -59,7 +61,7 @@ def write_comparison(
     with _document(heading) as document:
         for line in summary(measurements):
             html().p(line, cls="summary")
-        sections.pictures(runs, measurements, output, images)
+        pictures.pictures(runs, measurements, output, images, worst)
         numbers.table(runs, measurements, (*remarks, _about_norms(measuring)))
         sections.pareto(measurements, output)
         sections.budget(runs, output)

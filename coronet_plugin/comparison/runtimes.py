@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 from coronet_plugin.command import NORM_MODE
 from coronet_plugin.errors import OptionError, describe
+from coronet_plugin.export.normalisation import reference
 from coronet_plugin.export.pipeline import load_converted, load_eager
+from coronet_plugin.export.pytorch import as_array_model
 from coronet_plugin.export.request import Request
 from coronet_plugin.export.silence import silenced
 from coronet_plugin.export.targets import EAGER, TARGETS, Target
+from coronet_plugin.export.verify import difference, refuse_wrong
 from coronet_plugin.measure.timing import WARMUP, Timing, time_in_turn
 from coronet_plugin.versions import versions
 
@@ -107,13 +110,15 @@ def time_generators(
 def _prepare(
     target: Target | None, generator: nn.Module, values: np.ndarray, path: Path, threads: int, norm_mode: str
 ) -> Callable[[], Any]:
-    """A call of ``generator`` that was tried once."""
+    """A call of ``generator`` that was tried once. Raises ExportError where an export's output is wrong."""
     if target is None:
         model = load_eager(generator, norm_mode, threads)
     else:
         request = Request(target, size=values.shape[2:], norm_mode=norm_mode)  # type: ignore[arg-type]
         file = path.with_name(path.name + target.suffixes[0])
         model = load_converted(generator, request, file, [threads])[0]
+        expected = as_array_model(reference(generator, norm_mode).cpu().float())
+        refuse_wrong(difference(model, expected, values), request.dtype)
     model(values)
     return partial(model, values)
 

@@ -7,12 +7,9 @@ included, goes through dominate's escaping.
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from coronet_plugin.checkpoint.spec import COMPACT, Spec
 from coronet_plugin.comparison.figures import budget_figure, loss_figure
@@ -20,74 +17,10 @@ from coronet_plugin.comparison.measure import is_full
 from coronet_plugin.comparison.page import Measurements, html
 from coronet_plugin.comparison.pareto import pareto_figure
 from coronet_plugin.drawing import save_svg
-from coronet_plugin.errors import DataError
-from coronet_plugin.runs.run import Run, Translation
+from coronet_plugin.runs.run import Run
 from coronet_plugin.training import provenance
 
 NUMBERS = "comparison.json"
-
-# Pictures
-
-
-def shown_stems(runs: Sequence[Run], translation: Translation, count: int) -> list[str]:
-    """Stems of test pictures that every run has, at most ``count``, spread evenly over the sorted names.
-
-    Raises DataError if there is none.
-    """
-    common: set[str] | None = None
-    for run in runs:
-        ending = f"_{translation.output}.png"
-        found = {path.name[: -len(ending)] for path in run.pictures(translation.output)}
-        common = found if common is None else common & found
-    stems = sorted(common or ())
-    if not stems:
-        names = ", ".join(run.name for run in runs)
-        raise DataError(
-            f"no test picture *_{translation.output}.png is common to {names}; test them on the same data"
-        )
-    places = np.linspace(0, len(stems) - 1, min(max(1, count), len(stems))).round().astype(int)
-    return [stems[place] for place in places]
-
-
-def pictures(runs: Sequence[Run], measurements: Measurements, output: Path, images: int) -> None:
-    tags = html()
-    tags.h2("Test pictures")
-    for translation in measurements:
-        stems = shown_stems(runs, translation, images)
-        if len(measurements) > 1:
-            tags.h3(f"{translation.generator}: {translation.source} to {translation.output}")
-        tags.p("Never seen in training. Click a picture to see its row large.", cls="note")
-        columns = len(runs) + (2 if translation.truth else 1)
-        layout = f"grid-template-columns: repeat(auto-fit, minmax(min(100%, {columns * 7.5:g}rem), 1fr))"
-        with tags.div(cls="examples", style=layout):
-            for number, stem in enumerate(stems):
-                _example(runs, translation, stem, number, output)
-
-
-def _example(runs: Sequence[Run], translation: Translation, stem: str, number: int, output: Path) -> None:
-    tags = html()
-    first = runs[0]
-    cells = [("input", first, translation.source), *((run.name, run, translation.output) for run in runs)]
-    if translation.truth:
-        cells.append(("truth", first, translation.truth))
-    with tags.div(cls="example scroll"):
-        for column, (label, run, visual) in enumerate(cells):
-            target = f"images/{translation.generator}_{number:03d}_{column}.png"
-            _copy(run, f"{stem}_{visual}.png", output / target)
-            with tags.figure():
-                tags.a(tags.img(src=target, alt=f"{stem}: {label}", loading="lazy"), href=target)
-                tags.figcaption(label, title=f"{stem}: {label}")
-
-
-def _copy(run: Run, name: str, target: Path) -> None:
-    assert run.images_dir is not None  # _require_results
-    try:
-        shutil.copyfile(run.images_dir / name, target)
-    except FileNotFoundError as error:
-        raise DataError(f"{run.images_dir} has no {name}; run test.py for {run.name} again") from error
-
-
-# Curves, widths, commands
 
 
 def pareto(measurements: Measurements, output: Path) -> None:
@@ -175,7 +108,7 @@ def _width_table(spec: Spec) -> None:
 
 
 def commands(runs: Sequence[Run], own: str = "") -> None:
-    """How each run was trained: command, seed, versions, code, data, machine. ``own``: the page's command."""
+    """Show command, seed, versions, code, data and machine of each run. ``own``: the page's command."""
     tags = html()
     tags.h2("How these runs were trained")
     records = {run.name: provenance.read(run.folder) for run in runs}

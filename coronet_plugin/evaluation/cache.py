@@ -1,4 +1,4 @@
-"""What was computed from a set of pictures, kept for the next time under a fingerprint of their contents.
+"""Results computed from a set of pictures, kept for the next time under a fingerprint of their contents.
 
 A changed, added or missing picture, another way to read them or another extractor gives another fingerprint,
 so nothing here is ever stale; files may be deleted at any time.

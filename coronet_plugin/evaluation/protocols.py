@@ -34,7 +34,7 @@ def silent(_: str) -> None:
 
 @dataclass(frozen=True)
 class Tools:
-    """What measures, where it keeps what it computed, and who is told what takes long."""
+    """The extractors that measure, the cache of their results, and who is told what takes long."""
 
     extractor: FeatureExtractor | None = None
     lpips: Perceptual | None = None

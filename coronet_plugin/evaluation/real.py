@@ -87,7 +87,7 @@ def phase_of(run: Run) -> str:
 
 
 def tested_with(run: Run, phase: str) -> Options:
-    """What test.py made the pictures with; where that was not noted, its last options, or the training's."""
+    """Options test.py made the pictures with; where that was not noted, its last ones, or the training's."""
     if run.tested is not None:
         return Options(run.tested.options, {})
     for name in (phase, TEST):
@@ -99,7 +99,7 @@ def tested_with(run: Run, phase: str) -> Options:
 
 
 def wrote_elsewhere(run: Run) -> bool:
-    """Whether all that is known of tests is of one that wrote its pictures into another folder."""
+    """True if all that is known of tests is of one that wrote its pictures into another folder."""
     options = tested_with(run, phase_of(run))
     assert run.images_dir is not None  # phase_of
     wrote = Path(options.text("results_dir", "")).resolve() / run.name

@@ -57,7 +57,7 @@ class Inputs:
     lpips: str = ""
 
     def covers(self, wanted: Inputs) -> bool:
-        """Whether figures made from these are what is wanted; more than that is no harm."""
+        """True if figures made from these are what is wanted; more than that is no harm."""
         same = self.pictures == wanted.pictures
         return same and wanted.extractor in ("", self.extractor) and wanted.lpips in ("", self.lpips)
 

@@ -63,7 +63,7 @@ def _measured(evaluations: Sequence[Evaluation]) -> list[Distance]:
 
 
 def _subsets(evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    """How KID was drawn; the sizes of its subsets follow from the counts."""
+    """Say how KID was drawn; the sizes of its subsets follow from the counts."""
     found = _measured(evaluations)
     sizes = " or ".join(str(size) for size in sorted({distance.subset_size for distance in found}))
     for subsets, seed in sorted({(distance.subsets, distance.seed) for distance in found}):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
+from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive, say
 from coronet_plugin.errors import OptionError
 from coronet_plugin.generators.extension import add_family_option
 
@@ -27,7 +26,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "weights",
         nargs="?",
         metavar="RUN_OR_WEIGHTS",
-        help="name or folder of a run, slim or dense, or a weight file (.pth)",
+        help="name or folder of a run, slim or dense, a packed folder, or a weight file",
     )
     add_family_option(parser)
     parser.add_argument("--list", action="store_true", help="show all targets and what is installed here")
@@ -40,6 +39,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="256, or 256x512 as height x width (default: as trained)",
     )
     parser.add_argument("--dynamic", action="store_true", help="leave batch, height and width free")
+    parser.add_argument(
+        "--embed_preprocessing",
+        action="store_true",
+        help="bake it into the file that pictures are bytes: (N, H, W, C) uint8 RGB in and out",
+    )
     add_norm_mode_option(parser)
     parser.add_argument(
         "--rewrite",
@@ -133,8 +137,9 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
     check_norm_mode(options.norm_mode)
     target = target_named(options.to).with_rewrites([p for p in options.rewrite.split(",") if p])
     if stored is None:
-        return Request(target, options.dtype, dynamic=options.dynamic)
-    about: dict[str, Any] = {"network": stored.name, "origin": stored.origin}
+        embed = options.embed_preprocessing
+        return Request(target, options.dtype, dynamic=options.dynamic, embed_preprocessing=embed)
+    about: dict[str, Any] = {"network": stored.name, "origin": stored.origin, "trained_on": stored.size}
     about.update(architecture=stored.architecture, output_range=list(stored.family.output_range))
     about.update(cost=dict(stored.slim), cost_dense=dict(stored.dense))
     return Request(
@@ -144,6 +149,7 @@ def _request(options: argparse.Namespace, stored: StoredGenerator | None) -> Req
         dynamic=options.dynamic,
         norm_mode=options.norm_mode,
         multiple=stored.multiple,
+        embed_preprocessing=options.embed_preprocessing,
         about=about,
         quantization=_quantization(options, stored),
     )
@@ -211,14 +217,13 @@ def _tell(result: Result, notes: Sequence[str], pictures: Samples) -> None:
     for path in result.files:
         print(path)
     for line in (*notes, *_remarks(result, pictures)):
-        print(f"note: {line}", file=sys.stderr)
+        say(line, "note")
     if not result.accepted:
         limit = result.record["check"]["tolerance"]
-        print(
-            f"coronet: {result.path.name} does not compute the same: accepted are at most {limit['max']}, on "
+        say(
+            f"{result.path.name} does not compute the same: accepted are at most {limit['max']}, on "
             f"average {limit['mean']}, where the output has a range of 2, and SSIM of at least "
-            f"{limit['ssim']}; it is kept for inspection alone",
-            file=sys.stderr,
+            f"{limit['ssim']}; it is kept for inspection alone"
         )
 
 

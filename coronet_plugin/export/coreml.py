@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.export.processing import FromBytes
 from coronet_plugin.export.pytorch import exported_program
 from coronet_plugin.export.silence import silenced
 from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
@@ -28,13 +31,11 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
             precision = coremltools.transform.FP16ComputePrecision(
                 lambda op: op.op_type not in NORM_OPERATIONS
             )
+        inputs, outputs = _types(job)
         model = coremltools.convert(
-            exported_program(job).run_decompositions({}),
-            inputs=[
-                coremltools.TensorType(name, x.shape, numpy_type(x))
-                for name, x in zip(job.ports.input_names, job.inputs)
-            ],
-            outputs=[coremltools.TensorType(name) for name in job.ports.output_names],
+            exported_program(_without_bytes(job)).run_decompositions({}),
+            inputs=inputs,
+            outputs=outputs,
             minimum_deployment_target=coremltools.target.iOS16,
             compute_precision=precision,
             convert_to="mlprogram",
@@ -43,8 +44,46 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
     return {"exporter": "coremltools from torch.export"}
 
 
+def annotate(path: Path, entries: Mapping[str, str]) -> None:
+    """Write ``entries`` into the model's user-defined metadata."""
+    import coremltools
+
+    model = coremltools.models.MLModel(str(path), skip_model_load=True)
+    model.user_defined_metadata.update(entries)
+    model.save(str(path))
+
+
+def _types(job: Job) -> tuple[list[Any], list[Any]]:
+    """Ends of the package: tensors, or images, which Core ML scales itself on their way in."""
+    import coremltools
+
+    if job.bytes:
+        [x], rgb = job.inputs, coremltools.colorlayout.RGB
+        shape = (x.shape[0], x.shape[3], x.shape[1], x.shape[2])
+        if shape[1] != 3:
+            raise OptionError(f"--embed_preprocessing for coreml is for RGB, not for {shape[1]} channels")
+        image = coremltools.ImageType(
+            job.ports.input_names[0], shape, scale=1 / 127.5, bias=[-1.0] * 3, color_layout=rgb
+        )
+        return [image], [coremltools.ImageType(job.ports.output_names[0], color_layout=rgb)]
+    inputs = [
+        coremltools.TensorType(name, x.shape, numpy_type(x))
+        for name, x in zip(job.ports.input_names, job.inputs)
+    ]
+    return inputs, [coremltools.TensorType(name) for name in job.ports.output_names]
+
+
+def _without_bytes(job: Job) -> Job:
+    """The job with floats at both ends; those that come out are levels, of which images are made."""
+    if not job.bytes:
+        return job
+    assert isinstance(job.generator, FromBytes)
+    example = job.inputs[0].permute(0, 3, 1, 2).float() / 127.5 - 1
+    return replace(job, generator=job.generator.levels, example=example, bytes=False)
+
+
 def numpy_type(tensor: Tensor) -> Any:
-    """What Core ML takes for a tensor: whole numbers have 32 bits."""
+    """Type of numbers that Core ML takes for a tensor: whole numbers have 32 bits."""
     return np.float32 if tensor.is_floating_point() else np.int32
 
 

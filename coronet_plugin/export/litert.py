@@ -44,7 +44,7 @@ def _store_in_fp16_(path: Path) -> None:
 
 
 def ports_in(file: Path | Any) -> tuple[list[Any], list[Any]]:
-    """What a file, or an interpreter of one, says of its inputs and outputs, in the order of the generator.
+    """Read the inputs and outputs of a file, or of an interpreter of one, in the order of the generator.
 
     A file has them in an order of its own; its signature numbers them (``args_0``, ``output_0``).
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
 
 
 def _free(job: Job) -> dict[str, dict[int, str]]:
+    height, width = job.sides
     return {
-        port.name: {0: "batch", 2: "height", 3: "width"} if port.is_picture else {0: "batch"}
+        port.name: {0: "batch", height: "height", width: "width"} if port.is_picture else {0: "batch"}
         for port in (*job.ports.inputs, *job.ports.outputs)
     }
 
@@ -37,6 +39,16 @@ def _opset(path: Path) -> int:
 
     model = onnx.load(str(path), load_external_data=False)
     return int(next(entry.version for entry in model.opset_import if not entry.domain))
+
+
+def annotate(path: Path, entries: Mapping[str, str]) -> None:
+    """Write ``entries`` into the model's ``metadata_props``."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    for key, value in entries.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, str(path))
 
 
 def load(path: Path, threads: int = 1) -> ArrayModel:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
     """Write ``path`` (.xml) and the weights (.bin) beside it, stored in fp16 if asked."""
     import openvino
 
-    free = (0, 2, 3) if job.dynamic else ()
+    free = (0, *job.sides) if job.dynamic else ()
     shapes = [
         openvino.PartialShape([-1 if axis in free else side for axis, side in enumerate(x.shape)])
         for x in job.inputs
@@ -28,6 +31,21 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
             port.set_names({name})
         openvino.save_model(model, str(path), compress_to_fp16=job.dtype == "fp16")
     return {"exporter": "openvino.convert_model"}
+
+
+def annotate(path: Path, entries: Mapping[str, str]) -> None:
+    """Write ``entries`` into the model's ``rt_info``."""
+    import openvino
+
+    model = openvino.Core().read_model(str(path))
+    for key, value in entries.items():
+        model.set_rt_info(value, key.split("."))
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # the weights are mapped, not read
+        made = Path(folder) / path.name
+        openvino.save_model(model, str(made), compress_to_fp16=False)
+        del model
+        for suffix in (".bin", ".xml"):
+            os.replace(made.with_suffix(suffix), path.with_suffix(suffix))
 
 
 def load(path: Path, threads: int = 1) -> ArrayModel:

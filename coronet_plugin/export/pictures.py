@@ -183,6 +183,9 @@ def _data_set(options: Options, side: str, phase: str) -> Place:
     on_disk = "AB"[("AB".index(side) + backward) % 2]
     if not options.text("dataroot", ""):
         return Place((), "")
-    if options.text("dataset_mode", "unaligned") == "aligned":
+    mode = options.text("dataset_mode", "unaligned")
+    if mode in ("colorization", "template"):
+        return Place(_files(root / phase), f"{phase} pictures of {root.name}")
+    if mode == "aligned":
         return Place(_files(root / phase), f"{phase} pictures of {root.name}", "AB".index(on_disk))
     return Place(_files(root / f"{phase}{on_disk}"), f"{phase}{on_disk} pictures of {root.name}")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from coronet_plugin.channels.find import example_input
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.errors import ExportError, OptionError, describe
+from coronet_plugin.export import processing
 from coronet_plugin.export.normalisation import in_fp16, normalised, reference
 from coronet_plugin.export.pictures import NOISE, Samples, noise, noise_like
 from coronet_plugin.export.ports import SINGLE, Flat, Ports, ports_of
@@ -158,11 +159,17 @@ def export_generator(
     small = inputs if example is not None else (example_for(net, smallest_size(request.multiple)),)
     prepared = prepared_for(generator, request, small)
     samples, source = _samples(request, inputs, pictures, given=example is not None)
+    if request.embed_preprocessing:
+        output = processing.limits_of(request)
+        prepared, net = processing.FromBytes(prepared, output).eval(), processing.InLevels(net, output)
+        inputs, ports = (processing.to_bytes(inputs[0]),), processing.in_bytes(ports)
     folder = _made(folder)
     names = [f"{name}_{request.dtype}{suffix}" for suffix in request.target.suffixes]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         path = Path(temporary) / names[0]
         facts = convert(request, prepared, inputs, path, calibration, ports)
+        described = processing.entries(request, ports)
+        facts["described_in_file"] = request.target.annotate(path, described)
         limits, measured, latency = _measure(net, request, path, samples)
         limit = tolerance or TOLERANCES[request.dtype]
         accepted = all(difference.within(limit) for difference in measured)
@@ -171,7 +178,7 @@ def export_generator(
         record = record_of(request, ports, samples, limits, facts, made, found)
         checked = {"accepted": accepted, "pictures_from": source, "tolerance": asdict(limit)}
         record["check"].update(checked, instruction_set=instruction_set())
-        record["latency"] = latency
+        record.update(latency=latency, processing={k: json.loads(v) for k, v in described.items()})
         files = _put_in_place(made, folder, "" if accepted else REJECTED, record)
     return Result(files, record, accepted, found)
 
@@ -179,7 +186,7 @@ def export_generator(
 def _inputs(
     generator: nn.Module, request: Request, example: Tensor | tuple[Tensor, ...] | None
 ) -> tuple[Tensor, ...]:
-    """What the generator takes for one picture, on the CPU."""
+    """Give the generator's inputs for one picture, on the CPU."""
     if example is None:
         return (example_for(generator, request.size),)
     given = [x.detach().cpu() for x in tensors_in(example)]
@@ -195,6 +202,8 @@ def _check_ports(request: Request, ports: Ports) -> None:
             f"--dtype int8 is for generators from one picture to one, and this goes from {names}; "
             "take fp16 or fp32"
         )
+    if several and request.embed_preprocessing:
+        raise OptionError("--embed_preprocessing is for generators from one picture to one; leave it out")
     sizes = {port.shape[2:] for port in ports.inputs if port.is_picture}
     if request.dynamic and len(sizes) != 1:
         shapes = ", ".join(f"{port.name} {port.shape}" for port in ports.inputs)
@@ -204,7 +213,7 @@ def _check_ports(request: Request, ports: Ports) -> None:
 def _samples(
     request: Request, inputs: tuple[Tensor, ...], pictures: Samples | None, given: bool
 ) -> tuple[list[Sample], str]:
-    """What to compare on, for one picture after another, and where it is from; ``given``: an example was."""
+    """Give samples to compare on, picture by picture, and where they are from; ``given``: an example was."""
     if given and pictures is None:
         example = tuple(x.numpy() for x in inputs)
         return [example, noise_like(example)], f"the example and {NOISE}"
@@ -223,7 +232,8 @@ def convert(
     ports: Ports = SINGLE,
 ) -> dict[str, Any]:
     """Run the target's tool; int8 goes through :mod:`coronet_plugin.export.quantization`."""
-    job = Job(prepared, example, request.dtype, request.dynamic, request.multiple, ports)
+    options = request.dynamic, request.multiple, ports, request.embed_preprocessing
+    job = Job(prepared, example, request.dtype, *options)
     if request.dtype != "int8":
         return request.target.convert(job, path)
     if calibration is None:
@@ -241,10 +251,13 @@ def _measure(
     """
     original = as_array_model(net)
     expected = [outputs_of(original, each) for each in samples]
-    limits = [range_of(values, bound) for values, bound in zip(zip(*expected), bounds_of(net, samples[0]))]
+    bounds = [net.limits] if isinstance(net, processing.InLevels) else bounds_of(net, samples[0])
+    limits = [range_of(values, bound) for values, bound in zip(zip(*expected), bounds)]
     if request.target.why_not_run():
         return limits, [], None
     watch, loaded = Stopwatch(), request.target.load(path)
+    if isinstance(net, processing.InLevels):
+        loaded = processing.on_floats(loaded, net.limits)
     measured = differences(watch.wrap(loaded), samples, expected, limits)
     latency = {**watch.times(warmup=1).wall.as_dict(), "threads": 1}
     if request.dynamic:

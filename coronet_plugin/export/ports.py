@@ -1,4 +1,4 @@
-"""What goes into a generator and what comes out of it, by name.
+"""Inputs and outputs of a generator, by name.
 
 Runtimes know tensors in a row. A generator may take several, and may return them in tuples, lists and
 dictionaries of any nesting: :func:`ports_of` names them, :class:`Flat` puts them in a row.
@@ -29,7 +29,7 @@ class Port:
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is (N, C, H, W)."""
+        """True if it is (N, C, H, W)."""
         return len(self.shape) == 4
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,8 @@ def sample(job: Job) -> tuple[Tensor, ...]:
     """The example to trace with. Dimensions of size 1, deep in a U-Net, would be taken for always 1."""
     if not job.dynamic:
         return job.inputs
-    return tuple(
-        x.repeat(2, 1, 2, 2) if x.ndim == 4 else x.repeat(2, *[1] * (x.ndim - 1)) for x in job.inputs
-    )
+    doubled = [2 if axis in (0, *job.sides) else 1 for axis in range(4)]
+    return tuple(x.repeat(doubled) if x.ndim == 4 else x.repeat(2, *[1] * (x.ndim - 1)) for x in job.inputs)
 
 
 def dynamic_shapes(job: Job) -> tuple[Any, ...] | None:
@@ -75,9 +74,21 @@ def dynamic_shapes(job: Job) -> tuple[Any, ...] | None:
     multiple = job.multiple
     height, width = (multiple * Dim(name, min=1, max=8192 // multiple) for name in ("rows", "columns"))
     batch = Dim("batch", min=1, max=64)
-    free = tuple({0: batch, 2: height, 3: width} if x.ndim == 4 else {0: batch} for x in job.inputs)
+    rows, columns = job.sides
+    free = tuple({0: batch, rows: height, columns: width} if x.ndim == 4 else {0: batch} for x in job.inputs)
     arguments = inspect.signature(job.generator.forward).parameters.values()
     return (free,) if any(a.kind is a.VAR_POSITIONAL for a in arguments) else free  # one name for them all
+
+
+def annotate(path: Path, entries: Mapping[str, str]) -> None:
+    """Write ``entries`` as extra files of the archive, a file an entry."""
+    if path.suffix == ".pt":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = torch.jit.load(str(path), map_location="cpu")
+        module.save(str(path), _extra_files=dict(entries))
+    else:
+        torch.export.save(torch.export.load(path), path, extra_files=dict(entries))
 
 
 def load(path: Path, threads: int = 1) -> ArrayModel:

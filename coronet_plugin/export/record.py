@@ -12,6 +12,7 @@ from coronet_plugin.export.request import Request
 from coronet_plugin.export.verify import TANH, Difference, Range, Sample, range_of
 from coronet_plugin.versions import versions
 
+BYTES: Range = (0.0, 255.0)
 FORMAT, VERSION = "coronet-export", 1
 
 
@@ -46,6 +47,8 @@ def record_of(
     else:
         check.update(difference_to_torch=None, why_not_run=target.why_not_run())
     given = [range_of(values, TANH) for values in zip(*samples)]
+    if request.embed_preprocessing:
+        given, limits = [BYTES], [BYTES]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -83,7 +86,9 @@ def _ends(
 def _entry(port: Port, request: Request) -> dict[str, Any]:
     shape: list[int | str] = list(port.shape)
     if request.dynamic:
-        free = {0: "N", **dict.fromkeys((2, 3) if port.is_picture else (), f"multiple of {request.multiple}")}
+        sides = (1, 2) if request.embed_preprocessing else (2, 3)
+        free = {0: "N", **dict.fromkeys(sides if port.is_picture else (), f"multiple of {request.multiple}")}
         shape = [free.get(axis, side) for axis, side in enumerate(port.shape)]
-    layout = {"layout": "NCHW"} if port.is_picture else {}
+    order = "NHWC" if request.embed_preprocessing else "NCHW"
+    layout = {"layout": order} if port.is_picture else {}
     return {"name": port.name, **layout, "shape": shape, "dtype": port.dtype}

@@ -10,7 +10,7 @@ from typing import Any
 from coronet_plugin.command import NORM_MODE
 from coronet_plugin.errors import OptionError
 from coronet_plugin.export.normalisation import why_not_fp16
-from coronet_plugin.export.targets import Target
+from coronet_plugin.export.targets import TARGETS, Target
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Request:
 
     ``size``: (H, W) of the example, fixed in the file unless ``dynamic``. ``multiple``: what height and width
     must be multiples of. ``norm_mode``: see :data:`~coronet_plugin.export.normalisation.NORM_MODES`.
+    ``embed_preprocessing``: the file takes and gives bytes, (N, H, W, C) in RGB.
     ``about``: what the record should also say. ``quantization``: settings of the int8 quantizer.
     """
 
@@ -28,6 +29,7 @@ class Request:
     dynamic: bool = False
     norm_mode: str = NORM_MODE
     multiple: int = 1
+    embed_preprocessing: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
 
@@ -38,6 +40,16 @@ class Request:
             offered = ", ".join(target.dtypes)
             raise OptionError(
                 f"--dtype {self.dtype} is not offered for {target.name}; choose one of {offered}"
+            )
+        if self.embed_preprocessing and self.dtype == "int8":
+            raise OptionError(
+                "--embed_preprocessing is not possible with --dtype int8, whose tools quantize the input "
+                "themselves; take fp32 or fp16"
+            )
+        if self.embed_preprocessing and not target.bytes:
+            able = ", ".join(name for name, each in TARGETS.items() if each.bytes)
+            raise OptionError(
+                f"--embed_preprocessing is not possible for {target.name}; leave it out, or choose of {able}"
             )
         if self.dynamic and not target.dynamic:
             raise OptionError(f"--dynamic is not possible for {target.name}; leave it out and set --size")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from coronet_plugin.errors import ExportError, OptionError, describe
 from coronet_plugin.export.ports import SINGLE, Ports
+from coronet_plugin.export.silence import silenced
 from coronet_plugin.versions import version_of
 
 EAGER = "torch"
@@ -34,7 +35,7 @@ class Job:
     ``generator``: on the CPU, in evaluation mode, prepared for the target; it returns a tensor or a tuple of
     tensors. ``example``: (1, C, H, W) float32 in [-1, 1], or a tuple of all its inputs. ``dtype``: ``fp32``
     or ``fp16``. ``dynamic``: batch, height and width are free, the latter two in multiples of ``multiple``.
-    ``ports``: names of what goes in and comes out.
+    ``ports``: names of what goes in and comes out. ``bytes``: both are pictures (N, H, W, C) uint8.
     """
 
     generator: nn.Module
@@ -43,6 +44,12 @@ class Job:
     dynamic: bool = False
     multiple: int = 1
     ports: Ports = SINGLE
+    bytes: bool = False
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Axes of a picture's height and width."""
+        return (1, 2) if self.bytes else (2, 3)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -77,8 +84,9 @@ class Target:
     ``converts_with`` and ``runs_with``: distributions needed, by import name. ``extra``: what installs them.
     ``dtypes``: what it offers. ``fp16``: ``compute`` if the generator itself is made to calculate in fp16,
     ``storage`` if the runtime's own tool stores fp16 weights. ``dynamic``: whether batch, height and width
-    can stay free. ``rewrite``: pieces of :mod:`~coronet_plugin.export.rewrite` it needs. ``int8_with``: what
-    int8 needs besides, installed by ``int8_extra``, or by ``extra``.
+    can stay free. ``bytes``: whether it can take and give pictures as bytes. ``rewrite``: pieces of
+    :mod:`~coronet_plugin.export.rewrite` it needs. ``int8_with``: what int8 needs besides, installed by
+    ``int8_extra``, or by ``extra``.
     """
 
     name: str
@@ -91,6 +99,7 @@ class Target:
     dtypes: tuple[str, ...] = ("fp32", "fp16")
     fp16: str = "compute"
     dynamic: bool = False
+    bytes: bool = False
     rewrite: tuple[str, ...] = ()
     int8_with: Mapping[str, str] = field(default_factory=dict)
     int8_extra: str = ""
@@ -168,6 +177,14 @@ class Target:
             ) from error
         return loaded
 
+    def annotate(self, path: Path, entries: Mapping[str, str]) -> bool:
+        """Write ``entries`` into the file's own field for such things; False where its format has none."""
+        if not hasattr(self._module(), "annotate"):
+            return False
+        with silenced():
+            self._module().annotate(path, entries)
+        return True
+
     def why_not_run(self) -> str:
         """Why its files cannot be run on this machine, or nothing."""
         module = self._module()
@@ -218,6 +235,7 @@ TARGETS: dict[str, Target] = {
             extra="onnx",
             dtypes=ALL_DTYPES,
             dynamic=True,
+            bytes=True,
         ),
         Target(
             "litert",
@@ -229,6 +247,7 @@ TARGETS: dict[str, Target] = {
             extra="litert",
             dtypes=ALL_DTYPES,
             int8_with={"ai_edge_quantizer": "ai-edge-quantizer"},
+            bytes=True,
             fp16="storage",
             rewrite=EDGE_REWRITE,
         ),
@@ -253,6 +272,7 @@ TARGETS: dict[str, Target] = {
             {},
             extra="coreml",
             fp16="storage",
+            bytes=True,
         ),
         Target(
             "ncnn",
@@ -277,6 +297,7 @@ TARGETS: dict[str, Target] = {
             int8_extra="quantization",
             fp16="storage",
             dynamic=True,
+            bytes=True,
         ),
         Target(
             "mnn",
@@ -296,6 +317,7 @@ TARGETS: dict[str, Target] = {
             TORCH,
             {},
             dynamic=True,
+            bytes=True,
         ),
         Target(
             "pt2",
@@ -305,6 +327,7 @@ TARGETS: dict[str, Target] = {
             TORCH,
             {},
             dynamic=True,
+            bytes=True,
         ),
     )
 }

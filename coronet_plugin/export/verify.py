@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.errors import ExportError, describe
 from coronet_plugin.export.targets import ArrayModel
+from coronet_plugin.measure.machine import instruction_set
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ Sample = tuple[np.ndarray, ...]
 
 
 def outputs_of(run: ArrayModel, inputs: Sample) -> Sample:
-    """What ``run`` gives for ``inputs``, as a tuple in any case."""
+    """Run ``inputs`` and give the outputs, as a tuple in any case."""
     found = run(*(np.ascontiguousarray(value) for value in inputs))
     return found if isinstance(found, tuple) else (found,)
 
@@ -151,6 +152,16 @@ def difference(run: ArrayModel, reference: ArrayModel, pictures: np.ndarray) -> 
     inputs = [(pictures[i : i + 1],) for i in range(len(pictures))]
     [found] = differences(run, inputs, [outputs_of(reference, x) for x in inputs], [TANH])
     return found
+
+
+def refuse_wrong(found: Difference, dtype: str) -> None:
+    """Raises ExportError for what ``coronet export`` would reject: a wrong output has no speed."""
+    if not found.within(TOLERANCES[dtype]):
+        likeness = "" if found.ssim is None else f", SSIM {found.ssim:.3f}"
+        raise ExportError(
+            f"its output is wrong on this CPU ({instruction_set()}), so it is not timed: "
+            f"on average {found.mean:.2g} off{likeness}"
+        )
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> Difference:

@@ -18,7 +18,7 @@ class ResnetGenerator(nn.Module):
     """Halvings, residual blocks, doublings: (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1].
 
     ``stem``: width after the first convolution; ``down`` and ``up``: after each halving and
-    doubling, the last of ``down`` being what all blocks add to; ``blocks``: inside each block.
+    doubling, the last of ``down`` being what all blocks add to; ``blocks``: inside each ``block``.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class ResnetGenerator(nn.Module):
         up: tuple[int, ...],
         norm: Callable[[int], nn.Module],
         dropout: bool,
+        block: Callable[..., nn.Module],
     ) -> None:
         super().__init__()
         bias = norm is nn.InstanceNorm2d
@@ -40,7 +41,7 @@ class ResnetGenerator(nn.Module):
             halve = nn.Conv2d(width, wider, 3, stride=2, padding=1, bias=bias)
             layers += [halve, norm(wider), nn.ReLU(True)]
             width = wider
-        layers += [ResnetBlock(width, inside, norm, dropout) for inside in blocks]
+        layers += [block(width, inside, norm, dropout) for inside in blocks]
         for narrower in up:
             double = nn.ConvTranspose2d(width, narrower, 3, stride=2, padding=1, output_padding=1, bias=bias)
             layers += [double, norm(narrower), nn.ReLU(True)]
@@ -65,6 +66,36 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv_block(x)
+
+
+class MobileResnetBlock(nn.Module):
+    """``x`` plus two separable 3x3 convolutions of it, ``inside`` channels between; the shape stays."""
+
+    def __init__(self, width: int, inside: int, norm: Callable[[int], nn.Module], dropout: bool) -> None:
+        super().__init__()
+        first = [nn.ReflectionPad2d(1), SeparableConv2d(width, inside, norm), norm(inside), nn.ReLU(True)]
+        second = [nn.ReflectionPad2d(1), SeparableConv2d(inside, width, norm), norm(width)]
+        between = nn.Dropout(0.5) if dropout else nn.Identity()  # the keys of what follows count it always
+        self.conv_block = nn.Sequential(*first, between, *second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)
+
+
+class SeparableConv2d(nn.Module):
+    """A 3x3 convolution of each channel alone, a norm, and a 1x1 convolution.
+
+    (N, ``narrow``, H, W) to (N, ``wide``, H - 2, W - 2).
+    """
+
+    def __init__(self, narrow: int, wide: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        bias = norm is nn.InstanceNorm2d
+        each = nn.Conv2d(narrow, narrow, 3, groups=narrow, bias=bias)
+        self.conv = nn.Sequential(each, norm(narrow), nn.Conv2d(narrow, wide, 1, bias=bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
 
 
 class UnetGenerator(nn.Module):

@@ -26,7 +26,7 @@ GROUP = "coronet.families"
 
 @dataclass(frozen=True)
 class Standalone:
-    """What a file that rebuilds a generator with torch alone is made of (:mod:`coronet_plugin.standalone`).
+    """Parts of a file that rebuilds a generator with torch alone (:mod:`coronet_plugin.standalone`).
 
     ``classes``: copied as text, using torch and each other alone; ``call``: the expression that builds the
     generator from the file's constants, which are ``INPUT_NC``, ``OUTPUT_NC``, ``settings`` (Python text by
@@ -63,7 +63,7 @@ class Family:
 
     @property
     def about(self) -> str:
-        """What the generators are, in a line."""
+        """The generators described in a line."""
         return (type(self).__doc__ or "").strip().partition("\n")[0]
 
     def default_config(self) -> Any:
@@ -88,7 +88,7 @@ class Family:
             )
 
     def side_multiple(self, config: Any) -> int:
-        """What height and width of the input must be multiples of."""
+        """Number that height and width of the input must be multiples of."""
         return 1
 
     def deduce(self, state: Mapping[str, Tensor]) -> Any:
@@ -98,8 +98,12 @@ class Family:
         """
         return self.default_config()
 
+    def taps(self, config: Any) -> tuple[str, ...]:
+        """Names of a few layers, first to last, by whose outputs a student is taught; or none."""
+        return ()
+
     def standalone(self, config: Any) -> Standalone | None:
-        """What a file without the package needs, or None where no such file can be written."""
+        """Parts of a file without the package, or None where no such file can be written."""
         return None
 
     def describe(self, config: Any) -> str:
@@ -212,6 +216,6 @@ def read_architecture(architecture: Mapping[str, Any]) -> tuple[Family, Any]:
 
 
 def is_registered(architecture: Mapping[str, Any]) -> bool:
-    """Whether the architecture of a spec can be built: it names a registered family, not a class."""
+    """True if the architecture of a spec can be built: it names a registered family, not a class."""
     name = architecture.get("netG")
     return isinstance(name, str) and find_family(name) is not None

@@ -1,17 +1,24 @@
-"""ResNets of upstream: two halvings, residual blocks at a quarter of the size, two doublings."""
+"""ResNets of upstream: two halvings, residual blocks at a quarter of the size, two doublings.
+
+Those called ``mobile`` have separable convolutions in their blocks, and the keys of GAN Compression's files
+(Li et al., CVPR 2020, arXiv 2003.08936).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from coronet_plugin.errors import OptionError
 from coronet_plugin.generators import by_widths
+from coronet_plugin.generators.config import shorten
 from coronet_plugin.generators.registry import Standalone, family
 from coronet_plugin.generators.stock import (
+    NORM_CLASSES,
     NORM_TEXTS,
     NormLayer,
     StockConfig,
@@ -95,16 +102,14 @@ class ResnetBlock(nn.Module):
 
 
 # -- the families --------------------------------------------------------------
-def _widths(generator: nn.Module) -> dict[str, int | tuple[int, ...]]:
-    out = convolution_widths(generator)
-    down, blocks, up = out[1:3], out[3:-3:2], out[-3:-1]
-    return {"STEM": out[0], "DOWN": tuple(down), "BLOCKS": tuple(blocks), "UP": tuple(up)}
-
-
 class ResnetFamily(StockFamily):
     """ResNet: two halvings, residual blocks, two doublings."""
 
     blocks: ClassVar[int]
+    parts: ClassVar[tuple[type[nn.Module], ...]] = (by_widths.ResnetBlock,)
+    """Classes of :mod:`by_widths` that a block is made of, itself first."""
+    convolutions: ClassVar[int] = 2
+    """Convolutions of a block."""
 
     rounds_up = True
 
@@ -119,6 +124,10 @@ class ResnetFamily(StockFamily):
     def side_multiple(self, config: StockConfig) -> int:
         return 4
 
+    def taps(self, config: Any) -> tuple[str, ...]:
+        """Behind the halvings and each third of the blocks, as in GAN Compression."""
+        return tuple(f"model.{9 + self.blocks * third // 3}" for third in range(4))
+
     def deduce(self, state: Mapping[str, Any]) -> StockConfig | None:
         kernels, found = kernels_of(state), {match[1] for match in map(BLOCK_KEY.match, state) if match}
         if len(found) != self.blocks or not kernels:
@@ -128,12 +137,19 @@ class ResnetFamily(StockFamily):
 
     def standalone(self, config: StockConfig) -> Standalone:
         return Standalone(
-            classes=(by_widths.ResnetGenerator, by_widths.ResnetBlock),
-            call="ResnetGenerator(INPUT_NC, OUTPUT_NC, STEM, DOWN, BLOCKS, UP, NORM, DROPOUT)",
+            classes=(by_widths.ResnetGenerator, *self.parts),
+            call="ResnetGenerator(INPUT_NC, OUTPUT_NC, STEM, DOWN, BLOCKS, UP, NORM, DROPOUT, "
+            f"{self.parts[0].__name__})",
             settings={"NORM": NORM_TEXTS[config.norm], "DROPOUT": str(config.use_dropout)},
-            widths=_widths,
+            widths=self.widths,
             comment="Channels: after the first convolution, each halving, inside each block, each doubling.",
         )
+
+    def widths(self, generator: nn.Module) -> dict[str, int | tuple[int, ...]]:
+        """Channels by the names of the file that rebuilds the generator."""
+        out = convolution_widths(generator)
+        inside = out[2 + self.convolutions // 2 : -3 : self.convolutions]
+        return {"STEM": out[0], "DOWN": tuple(out[1:3]), "BLOCKS": tuple(inside), "UP": tuple(out[-3:-1])}
 
 
 @family("resnet_9blocks")
@@ -150,8 +166,102 @@ class Resnet6Blocks(ResnetFamily):
     blocks = 6
 
 
+class MobileResnetFamily(ResnetFamily):
+    """ResNet with separable residual blocks, as in GAN Compression."""
+
+    parts = (by_widths.MobileResnetBlock, by_widths.SeparableConv2d)
+    convolutions = 4
+    untold = ("use_dropout",)
+
+    def build(self, config: Any) -> nn.Module:
+        stem, down, stream, *inside, first, second = self.eight(config)
+        return by_widths.ResnetGenerator(
+            config.input_nc,
+            config.output_nc,
+            stem,
+            (2 * down, 4 * stream),
+            tuple(4 * width for width in inside for _ in range(self.blocks // len(inside))),
+            (2 * first, second),
+            NORM_CLASSES[config.norm],
+            config.use_dropout,
+            self.parts[0],
+        )
+
+    def eight(self, config: Any) -> tuple[int, ...]:
+        """Widths as :class:`SubConfig` has them."""
+        return (config.ngf,) * 8
+
+    def deduce(self, state: Mapping[str, Any]) -> Any:
+        return super().deduce(state) if any(".conv.0." in key for key in state) else None
+
+
+@family("mobile_resnet_9blocks")
+class MobileResnet9Blocks(MobileResnetFamily):
+    """ResNet with 9 separable residual blocks, GAN Compression's teacher for 256x256."""
+
+    blocks = 9
+
+
+@family("mobile_resnet_6blocks")
+class MobileResnet6Blocks(MobileResnetFamily):
+    """ResNet with 6 separable residual blocks."""
+
+    blocks = 6
+
+
+@dataclass(frozen=True)
+class SubConfig:
+    """Eight widths as GAN Compression writes them: ``16_16_32_16_32_32_16_16``.
+
+    Those of the first convolution; of the first halving, by 2; of the residual stream, by 4; inside blocks 1
+    to 3, 4 to 6 and 7 to 9, by 4; of the first doubling, by 2; of the second.
+    """
+
+    input_nc: int = 3
+    output_nc: int = 3
+    config_str: str = "64_64_64_64_64_64_64_64"
+    norm: str = "instance"
+    use_dropout: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a generator that nobody has."""
+        if not re.fullmatch(r"[1-9]\d{0,3}(_[1-9]\d{0,3}){7}", self.config_str):
+            raise OptionError(
+                "architecture.config_str: expected eight widths such as 16_16_32_16_32_32_16_16, "
+                f"not {shorten(self.config_str)}"
+            )
+        widest = max(map(int, self.config_str.split("_")))
+        StockConfig(self.input_nc, self.output_nc, widest, self.norm, self.use_dropout)
+
+
+@family("sub_mobile_resnet_9blocks")
+class SubMobileResnet9Blocks(MobileResnet9Blocks):
+    """ResNet with 9 separable residual blocks of eight widths, as GAN Compression's compressed ones."""
+
+    config = SubConfig
+
+    def default_config(self) -> Any:
+        return SubConfig()
+
+    def eight(self, config: Any) -> tuple[int, ...]:
+        return tuple(map(int, config.config_str.split("_")))
+
+    def deduce(self, state: Mapping[str, Any]) -> Any:
+        dense, kernels = super().deduce(state), kernels_of(state)
+        if dense is None or len(kernels) != 42:
+            return None
+        out = [kernel.shape[0] for kernel in kernels[:-3]] + [kernel.shape[1] for kernel in kernels[-3:-1]]
+        eight = (out[0], out[1] // 2, out[2] // 4, *(out[i] // 4 for i in (4, 16, 28)), out[39] // 2, out[40])
+        return SubConfig(dense.input_nc, dense.output_nc, "_".join(map(str, eight)), dense.norm)
+
+    def describe(self, config: Any) -> str:
+        """Say the config in a line."""
+        stock = StockConfig(config.input_nc, config.output_nc, 1, config.norm, config.use_dropout)
+        return super().describe(stock).replace("ngf 1,", f"widths {config.config_str},")
+
+
 def has_dropout_slot(state: Mapping[str, Any]) -> bool | None:
-    """Whether residual blocks were built with dropout; None where there are none, as in U-Nets."""
+    """True if residual blocks were built with dropout; None where there are none, as in U-Nets."""
     matches = [match for match in map(BLOCK_KEY.match, state) if match]
     places = {int(match[2]) for match in matches if match[3].endswith("weight")} & {5, 6}
     return None if not places else 5 not in places

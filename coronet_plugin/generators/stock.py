@@ -1,4 +1,4 @@
-"""What upstream's generators share: their config, their norm layers, and building one by a host's options.
+"""Parts common to upstream's generators: their config, their norm layers, building by a host's options.
 
 Written anew, with the state_dict keys and shapes of pytorch-CycleGAN-and-pix2pix, so that weights move both
 ways. Used by the bundled host and by whoever loads a compressed generator with the package alone; needs
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -23,8 +23,10 @@ IMAGE_CHANNELS = 4096
 """Channels of an image at most."""
 NUMBERS = 2**31
 """Weights of a layer at most: 8 GB."""
-NORM_TEXTS = {"batch": "nn.BatchNorm2d", "instance": "nn.InstanceNorm2d", "none": "nn.Identity"}
-"""The norm layers as a file with the generator's source names them."""
+NORM_CLASSES = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
+"""The norm layers of :func:`get_norm_layer`, as classes."""
+NORM_TEXTS = {name: f"nn.{kind.__name__}" for name, kind in NORM_CLASSES.items()}
+"""The same as a file with the generator's source names them."""
 
 
 def get_norm_layer(norm_type: str = "instance") -> NormLayer:
@@ -46,7 +48,7 @@ def get_norm_layer(norm_type: str = "instance") -> NormLayer:
 
 
 def needs_bias(norm_layer: NormLayer) -> bool:
-    """Whether a convolution before this norm has a bias.
+    """True if a convolution before this norm has a bias.
 
     Only before instance norm: batch norm brings its own shift, and without norm the
     files of upstream have none either.
@@ -79,7 +81,7 @@ class StockConfig:
 class StockFamily(Family):
     """Generators of upstream, by its options."""
 
-    config = StockConfig
+    config: ClassVar[type] = StockConfig
 
     def describe(self, config: StockConfig) -> str:
         """Say the config in a line: ``ngf 64, 3 to 3 channels, instance norm, no dropout``."""

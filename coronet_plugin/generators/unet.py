@@ -127,6 +127,15 @@ class UnetFamily(StockFamily):
     def side_multiple(self, config: StockConfig) -> int:
         return 2**self.downs
 
+    def taps(self, config: Any) -> tuple[str, ...]:
+        """The second and the fourth halving, and what comes back up to them from two levels below.
+
+        Of 2, 8, 16 and 4 times ngf channels, as in OMGD (Ren et al., ICCV 2021, arXiv 2108.06908).
+        """
+        second = "model.model.1.model"
+        fourth = f"{second}.3.model.3.model"
+        return f"{second}.1", f"{fourth}.1", f"{fourth}.3", f"{second}.3"
+
     def deduce(self, state: Mapping[str, Any]) -> StockConfig | None:
         kernels = kernels_of(state)
         if len(kernels) != 2 * self.downs:

@@ -24,9 +24,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=f"a family of generators ({', '.join(FAMILIES)}); a weight file (.pth); name or folder of a "
-        "trained run; or a generator of your own as path/to/file.py:Name or package.module:Name, which is "
-        "imported and called",
+        help=f"a family of generators ({', '.join(FAMILIES)}); a weight file (.pth or .safetensors); name or "
+        "folder of a trained run; a packed folder; or a generator of your own as path/to/file.py:Name or "
+        "package.module:Name, which is imported and called",
     )
     add_family_option(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="draw them to this .svg or .png file")

@@ -77,7 +77,7 @@ class Inspection:
 
     @property
     def is_slim(self) -> bool:
-        """Whether channels have been removed for good."""
+        """True if channels have been removed for good."""
         return self.phase == COMPACT
 
     @property

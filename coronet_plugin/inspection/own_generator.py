@@ -17,7 +17,7 @@ from coronet_plugin.user_code import import_module, importing_from, in_one_line
 
 
 def is_own(model: str) -> bool:
-    """Whether ``model`` has the form ``where:Name``."""
+    """True if ``model`` has the form ``where:Name``."""
     where, _, name = model.rpartition(":")
     return bool(where) and all(part.isidentifier() for part in name.split("."))
 

@@ -1,4 +1,4 @@
-"""What ``coronet inspect`` is pointed at: a family, weights, a run, or a generator of the user's own.
+"""The target of ``coronet inspect``: a family, weights, a run, or a generator of the user's own.
 
 Turns the text a user typed into inspections, one for each generator. Weight files are
 data and never executed; the user's code runs only when it is named as ``file.py:Name``
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from coronet_plugin.channels.find import example_input, find_channels
 from coronet_plugin.checkpoint.spec import SEARCH, Spec, spec_path
 from coronet_plugin.checkpoint.storage import check_tensors
+from coronet_plugin.checkpoint.tensors import is_weight_file
 from coronet_plugin.checkpoint.upstream import read_state_dict
 from coronet_plugin.errors import OptionError, PlanError
 from coronet_plugin.generators.config import checked
@@ -40,7 +41,7 @@ SIZE = 256
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose besides the model. None (or empty) where nothing was chosen.
+    """Choices of the user besides the model. None (or empty) where nothing was chosen.
 
     ``size``: (H, W) of the example input. ``channels``: those of the example for a generator of
     the user's own, which is called with ``kwargs``; for a family they are entries of its config, as
@@ -88,13 +89,14 @@ def _refuse(choices: Choices, *names: str, model: str) -> None:
 
 def _check_known(model: str, checkpoints_dir: Path) -> None:
     """Raise OptionError unless ``model`` is a weight file or a run, by its name or folder."""
-    if model.endswith(".pth") or (model and ((checkpoints_dir / model).is_dir() or Path(model).is_dir())):
+    if is_weight_file(model) or (model and ((checkpoints_dir / model).is_dir() or Path(model).is_dir())):
         return
     runs = sorted(path.name for path in checkpoints_dir.glob("*") if path.is_dir())
     there = f"has {', '.join(runs)}" if runs else "has none"
     raise OptionError(
         f"{model!r} is not known; expected a family of generators ({', '.join(families())}), a weight file "
-        f"(.pth), a run ({checkpoints_dir} {there}), or a generator of your own (path/to/file.py:Name)"
+        f"(.pth or .safetensors), a run ({checkpoints_dir} {there}), or a generator of your own "
+        "(path/to/file.py:Name)"
     )
 
 

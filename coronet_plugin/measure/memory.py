@@ -92,6 +92,17 @@ def _rise(generator: nn.Module, example: Tensor) -> int:
     return _bytes("VmHWM") - before
 
 
+def peak_of_process() -> int | None:
+    """The most memory of this process that was in use at one time, in bytes; None where nobody counts it."""
+    if STATUS.exists():
+        return _bytes("VmHWM")
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
+
+
 def resident_bytes() -> int:
     """Memory of this process that is in use; what is free already is given back to the system first.
 

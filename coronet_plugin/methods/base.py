@@ -1,12 +1,13 @@
-"""What every method offers to :class:`~coronet_plugin.compression.Compression`: events, and a choice."""
+"""The base of every method: events for :class:`~coronet_plugin.compression.Compression`, and a choice."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from coronet_plugin.budget.goal import Share
 from coronet_plugin.channels.plan import ChannelPlan
@@ -14,7 +15,7 @@ from coronet_plugin.methods.events import Events
 
 
 class Task(NamedTuple):
-    """What a method is asked to do.
+    """The task of a method.
 
     ``generator``, to be changed in place; ``inputs`` to run it on; the ``plan`` of its channels; what may be
     left (``goal``) after how many optimizer ``steps``.
@@ -27,6 +28,13 @@ class Task(NamedTuple):
     steps: int
 
 
+class Sample(NamedTuple):
+    """A picture to try a generator on: its ``inputs``, and the ``truth`` if that is known."""
+
+    inputs: tuple[Any, ...]
+    truth: Tensor | None = None
+
+
 class Method(Events):
     """Plain training: nothing happens until the cut. Other methods build on it.
 
@@ -34,14 +42,26 @@ class Method(Events):
     frozen dataclass made of :func:`~coronet_plugin.settings.setting`, become options.
     """
 
+    label: ClassVar[str] = ""
+    """What tables say behind its name, if that alone would say too much."""
     schedule: ClassVar[str] = "cubic"
     """How the cost falls if nothing else is asked."""
+    discriminators: ClassVar[bool] = False
+    """Whether it can prune discriminators too; :meth:`judged_by` is then called before it begins."""
     steady: ClassVar[bool] = False
     """Whether its latents can all shrink alike, the schedule ``steady``."""
     generates: ClassVar[bool] = False
     """Whether the generator's weights come from a hypernetwork."""
     lossless: ClassVar[bool] = False
     """Whether units that are not alive can be removed at any time without a change."""
+    teacher: nn.Module | None = None
+    """A trained generator to learn from; set before it begins. A method that can learn from one has a
+    setting ``teacher``, the name of a run."""
+    held_out: Sequence[Sample] = ()
+    """Training pictures that are not trained on, for a method that chooses by trying; set before it begins.
+    A method that needs them has a setting ``holdout``, the fraction to be held out."""
+    narrows: Callable[[], None] = staticmethod(lambda: None)
+    """To be called before anything is taken from the dense generator, but for a removal; set when made."""
 
     @dataclass(frozen=True)
     class Config:
@@ -55,6 +75,18 @@ class Method(Events):
         """Who takes part in the training because of this method, beyond the cut too."""
         return []
 
+    @classmethod
+    def search_share(cls, config: Any) -> float:
+        """Part of a training that the search takes if nothing else is asked."""
+        return 0.5
+
+    def judged_by(self, discriminator: nn.Module, pruned_by: Method | None = None) -> None:
+        """What judges the generator's outputs, and its method if it is pruned, too."""
+
+    def one_way(self, step: int) -> bool:
+        """Whether translations there and back are of no account in step number ``step``, of all."""
+        return False
+
     def score(self) -> np.ndarray:
         """Worth of every unit, ``(units,)``; minus infinity for what is given up."""
         return np.ones(self.plan.units)
@@ -64,7 +96,7 @@ class Method(Events):
         return np.ones(self.plan.units, dtype=bool)
 
     def gates(self) -> np.ndarray:
-        """What the readers of every unit are multiplied by, ``(units,)``."""
+        """Factors that the readers of every unit are multiplied by, ``(units,)``."""
         return np.ones(self.plan.units)
 
     def chosen(self) -> np.ndarray:

@@ -4,9 +4,11 @@ In the order in which they come::
 
     begin            once, when the optimizer is known
     before_step      before the generator's first forward pass of every step
+    runs_with        then: the units with which it runs in this step
     extra_loss       after that pass: a loss from its inputs, its output and named intermediate features
     gradients        before the optimizer steps: all gradients are there
     after_step       after the optimizer has stepped
+    narrowing        the generator is dense for the last time
     gated            the method multiplied what reads each channel
     resized          parameters were replaced by smaller ones
     finish           the search is over, the generator is cut; may give another module to go on with
@@ -41,6 +43,10 @@ class Events:
     """Set before :meth:`begin`, and again when another module takes its place."""
     plan: ChannelPlan
     """Of the dense generator; set with it."""
+    inputs: tuple[Any, ...]
+    """An example of what the generator is run on; set with it."""
+    architecture: Mapping[str, Any]
+    """Of the generator, as in its spec; set with it."""
     required: ClassVar[bool] = False
     """Whether a training that had it cannot go on without it, nor one without it with it."""
     taps: Sequence[str] = ()
@@ -52,12 +58,21 @@ class Events:
     def before_step(self, step: int) -> None:
         """Optimizer step number ``step`` (from 1) comes, and the generator is about to run for it."""
 
+    def runs_with(self, step: int) -> np.ndarray | None:
+        """Units ``(units,)`` with which the generator runs in step number ``step``, as if cut to them.
+
+        Its parameters stay, and get the gradients. None: with all it has. In a training the method alone
+        says it.
+        """
+        return None
+
     def extra_loss(
         self, inputs: tuple[Any, ...], output: Any, features: Mapping[str, Tensor]
     ) -> Tensor | None:
         """A loss to be minimised besides the host's, a scalar, or None.
 
-        ``inputs`` and ``output``: of the generator's first run of the step; ``features``: outputs of
+        ``inputs`` and ``output``: of the generator's first run of the step on what no other network made
+        (in CycleGAN: on real pictures), or of the first if there is none; ``features``: outputs of
         :attr:`taps` in it. They are leaves: the loss reaches the generator through them alone, and
         parameters of one's own get their gradients too.
         """
@@ -69,8 +84,14 @@ class Events:
     def after_step(self, step: int) -> None:
         """Optimizer step number ``step`` (from 1) was made."""
 
+    def narrowing(self, step: int) -> None:
+        """After ``step`` steps the method is about to take something from the dense generator.
+
+        It may come more than once, and comes again when a saved training is put back.
+        """
+
     def gated(self, plan: ChannelPlan, factor: np.ndarray) -> None:
-        """What reads each unit of ``plan`` was multiplied by its ``factor`` ``(units,)``, by no gradient."""
+        """Readers of each unit of ``plan`` were multiplied by its ``factor`` ``(units,)``, by no gradient."""
 
     def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
         """The generator's parameters were replaced by others, of which ``plan`` speaks.
@@ -82,7 +103,7 @@ class Events:
     def finish(self) -> nn.Module | None:
         """The search is over and the generator is cut: let go of memory.
 
-        Returns a module to go on with instead, or None.
+        Returns a module to go on with instead, the generator itself if it became another one, or None.
         """
         return None
 
@@ -111,5 +132,5 @@ class Events:
 
 
 def overrides(events: Events, name: str) -> bool:
-    """Whether ``events`` does anything at the event ``name``."""
+    """True if ``events`` does anything at the event ``name``."""
     return getattr(type(events), name) is not getattr(Events, name)

@@ -20,41 +20,20 @@ from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.methods.base import Task
 from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.gates import Gates
-from coronet_plugin.methods.generated import GeneratedWeights, check_embedding, embedding_setting
-from coronet_plugin.methods.hypernetwork import Hypernetwork
+from coronet_plugin.methods.generated import Embedded, Generating
 from coronet_plugin.methods.registry import method
 
 
 @method("gated", "the published hypernetwork behind gates, no loss at the cut")
-class Gated(Gates):
+class Gated(Generating, Gates):
     """Search by gates before generated weights; see the module's text."""
 
-    generates = True
-
     @dataclass(frozen=True)
-    class Config:
+    class Config(Embedded):
         """The size of the map. Raises OptionError for an embedding size below one."""
 
-        embedding: int = embedding_setting()
-
-        def __post_init__(self) -> None:
-            check_embedding(self.embedding)
-
     def __init__(self, task: Task, config: Any) -> None:
-        self._generated: GeneratedWeights | None
-        self._generated = GeneratedWeights(task.generator, task.plan, "published", config.embedding)
-        super().__init__(task, config)
-
-    @property
-    def generated(self) -> GeneratedWeights:
-        """The generated weights of a search that is not over."""
-        assert self._generated is not None
-        return self._generated
-
-    @property
-    def hypernetwork(self) -> Hypernetwork | None:
-        """None when the search is over."""
-        return None if self._generated is None else self._generated.hypernetwork
+        super().__init__(task, config, "published", config.embedding)
 
     def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
         super().resized(plan, remaining)
@@ -64,10 +43,6 @@ class Gated(Gates):
         super()._look_at(plan)
         names = set(self.generated.hypernetwork.names)
         self._gated = [where for where in self._readers if where[0] in names]
-
-    def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
-        self.generated.attach(optimizer, group)
-        self.synchronise_()
 
     def gradients(self) -> None:
         """Importance by the gates, and gradients of the weights through them to the map."""
@@ -87,23 +62,5 @@ class Gated(Gates):
         self.write_weights_()
 
     def write_weights_(self) -> None:
-        self.generated.write_()
+        super().write_weights_()
         self._gate_(self._parameters)
-
-    def adopt_weights_(self) -> None:
-        self.generated.adopt_()
-
-    def synchronise_(self) -> None:
-        self.generated.synchronise_()
-        self.write_weights_()
-
-    def finish(self) -> None:
-        self._generated = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), **self.generated.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.generated.load_state_dict(state)
-        self.write_weights_()

@@ -76,8 +76,19 @@ class Gates(Method):
     @torch.no_grad()
     def gradients(self) -> None:
         self._seen += 1
-        if (self._seen - 1) % EVERY:
+        slopes = None if (self._seen - 1) % EVERY else self.slopes()
+        if slopes is None:
             return
+        rate = 1 / min(1 + self._seen // EVERY, max(1.0, MEMORY * self.steps / EVERY))
+        before, now = self.importance.to(slopes.device), slopes.square()
+        # a step whose gradients overflowed, as with fp16, says nothing
+        self.importance = torch.where(now.isfinite(), before.lerp(now, rate), before)
+
+    def slopes(self) -> Tensor | None:
+        """Derivative of the loss by every gate's logarithm, ``(units + 1,)``, the last of what is pinned.
+
+        None where no reader has had a gradient.
+        """
         slopes: Tensor | None = None
         for name, axis, units in self._readers:
             weight = self._parameters[name]
@@ -86,13 +97,8 @@ class Gates(Method):
             if slopes is None:
                 slopes = torch.zeros(self.plan.units + 1, dtype=torch.float32, device=weight.device)
             index = torch.from_numpy(units % (self.plan.units + 1)).to(weight.device)
-            slopes.index_add_(0, index, _sum_of_products(weight.detach(), weight.grad, axis))
-        if slopes is None:
-            return
-        rate = 1 / min(1 + self._seen // EVERY, max(1.0, MEMORY * self.steps / EVERY))
-        before, now = self.importance.to(slopes.device), slopes.square()
-        # a step whose gradients overflowed, as with fp16, says nothing
-        self.importance = torch.where(now.isfinite(), before.lerp(now, rate), before)
+            slopes.index_add_(0, index, sum_of_products(weight.detach(), weight.grad, axis))
+        return slopes
 
     def score(self) -> np.ndarray:
         """Rank of the importance in its set, over (0, 1]; minus infinity for what is given up.
@@ -120,7 +126,7 @@ class Gates(Method):
         for name, axis, units in self._readers:
             weight = self._parameters[name]
             index = torch.from_numpy(units % (self.plan.units + 1))
-            sums.index_add_(0, index, _sum_of_products(weight, weight, axis).cpu())
+            sums.index_add_(0, index, sum_of_products(weight, weight, axis).cpu())
         return sums[:-1].double().numpy()
 
     # -- the proximal step -----------------------------------------------
@@ -132,6 +138,8 @@ class Gates(Method):
                 # the schedule begins when the first are gone, and what is given up now counts for then
                 progress = (step - warm_up) / max(1.0, self.steps - warm_up - fading)
                 given_up = torch.from_numpy(~self.goal.choose(progress)) & (self._shrinkage == 0)
+                if given_up.any() and not self._shrinkage.any():
+                    self.narrows()
                 self._shrinkage[given_up] = 1 / min(round(fading), left)
         if self._shrinkage.any():
             before = self.latents
@@ -166,7 +174,7 @@ class Gates(Method):
         self._seen = int(state["seen"])
 
 
-def _sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
+def sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
     """Sum of ``a * b`` over all axes but ``axis`` (0 or 1), float32; a few rows at a time fit into caches."""
     if a.ndim == 1:
         return (a * b).float()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,19 +20,20 @@ from torch import nn
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.distributed import broadcast_
 from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.methods.base import Method, Task
 from coronet_plugin.methods.hypernetwork import Hypernetwork
 from coronet_plugin.settings import setting
 
 
-def embedding_setting() -> Any:
-    """The setting ``embedding`` of all methods that have it."""
-    return setting(8, "embedding size of the hypernetwork")
+@dataclass(frozen=True)
+class Embedded:
+    """The size of the published map. Raises OptionError for an embedding size below one."""
 
+    embedding: int = setting(8, "embedding size of the hypernetwork")
 
-def check_embedding(size: int) -> None:
-    """Raises OptionError for an embedding size below one."""
-    if size < 1:
-        raise OptionError(f"--coronet_embedding must be at least 1, not {size}")
+    def __post_init__(self) -> None:
+        if self.embedding < 1:
+            raise OptionError(f"--coronet_embedding must be at least 1, not {self.embedding}")
 
 
 class GeneratedWeights:
@@ -69,7 +71,7 @@ class GeneratedWeights:
             {"params": list(self.hypernetwork.kernels.parameters())},
             {"params": list(self.hypernetwork.latents.parameters()), "weight_decay": 0.0},
         ]
-        self._optimizer = _companion(optimizer, optimizer.param_groups[group], groups)
+        self._optimizer = companion_optimizer(optimizer, optimizer.param_groups[group], groups)
 
     @torch.enable_grad()
     def take_gradients(self) -> None:
@@ -131,7 +133,54 @@ class GeneratedWeights:
             self._optimizer.load_state_dict(state["optimizer"])
 
 
-def _companion(
+class Generating(Method):
+    """A method whose weights are generated until the search is over; stands before other bases."""
+
+    generates = True
+
+    def __init__(self, task: Task, config: Any, form: str, embedding: int) -> None:
+        self._generated: GeneratedWeights | None
+        self._generated = GeneratedWeights(task.generator, task.plan, form, embedding)
+        super().__init__(task, config)
+
+    @property
+    def generated(self) -> GeneratedWeights:
+        """The generated weights of a search that is not over."""
+        assert self._generated is not None
+        return self._generated
+
+    @property
+    def hypernetwork(self) -> Hypernetwork | None:
+        """None when the search is over."""
+        return None if self._generated is None else self._generated.hypernetwork
+
+    def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
+        self.generated.attach(optimizer, group)
+        self.synchronise_()
+
+    def write_weights_(self) -> None:
+        self.generated.write_()
+
+    def adopt_weights_(self) -> None:
+        self.generated.adopt_()
+
+    def synchronise_(self) -> None:
+        self.generated.synchronise_()
+        self.write_weights_()
+
+    def finish(self) -> None:
+        self._generated = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), **self.generated.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.generated.load_state_dict(state)
+        self.write_weights_()
+
+
+def companion_optimizer(
     optimizer: torch.optim.Optimizer, group: Mapping[str, Any], groups: list[dict[str, Any]]
 ) -> torch.optim.Optimizer:
     """An optimizer of the same class and settings for other parameters."""
@@ -148,7 +197,7 @@ def _companion(
 
 
 def _runs(kind: type, groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> bool:
-    """Whether a step works with these settings: torch before 2.4 takes ``fused`` and fails in the step."""
+    """True if a step works with these settings: torch before 2.4 takes ``fused`` and fails in the step."""
     trial = torch.zeros_like(next(iter(groups[0]["params"])), requires_grad=True)
     trial.grad = torch.zeros_like(trial)
     try:

@@ -31,7 +31,7 @@ from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.methods.base import Task
 from coronet_plugin.methods.events import Events, Remaining
 from coronet_plugin.methods.gates import Gates
-from coronet_plugin.methods.generated import check_embedding, embedding_setting
+from coronet_plugin.methods.generated import Embedded
 from coronet_plugin.methods.registry import method
 from coronet_plugin.methods.stepping import left_by_decay, power
 from coronet_plugin.settings import setting
@@ -41,7 +41,7 @@ SPREADS = (PUBLISHED, CONSTANT, LOGNORMAL)
 """How multipliers are distributed: as the map gives them, not at all, or as ``exp`` of a normal number."""
 CONNECTION, FILTER, LAYER = "connection", "filter", "layer"
 SHARED_BY = (CONNECTION, FILTER, LAYER)
-"""What has one multiplier: every pair of channels, all that makes one channel, or a whole layer."""
+"""The weights of one multiplier: every pair of channels, all that makes one channel, or a whole layer."""
 DROP, KEEP, FADE = "drop", "keep", "fade"
 AFTERWARDS = (DROP, KEEP, FADE)
 """After the search multipliers are one at once, stay as they are, or fade to one over as many steps again."""
@@ -52,23 +52,35 @@ DEVIATION = 0.85
 
 
 @dataclass(frozen=True)
-class Rates:
+class Rates(Embedded):
     """How far a weight moves in units of what its optimizer alone would move it by.
 
-    ``mean``: mean over the generator's connections; None for what the published map gives (5.4 for an
-    embedding of 8 and normalised steps, 9 for linear ones). ``after``: of :data:`AFTERWARDS`. ``spread``: of
-    :data:`SPREADS`, all of one mean. ``per``: of :data:`SHARED_BY`. ``redraw``: draw new ones every so many
-    steps, 0 for never. ``angle``: if not 0, every layer's step is scaled so that its norm is this fraction of
-    the norm of the layer's weight, times the fraction of its first learning rate that the optimizer is at.
-    ``discount``: divide the importance of every channel by the rates of what reads it. ``seed``: what they
-    are drawn from; None for one that torch's seed and the generator's weights give.
+    ``rate``: mean over the generator's connections; None for what the published map gives (5.4 for an
+    embedding of 8 and normalised steps, 9 for linear ones). ``rate_after``: of :data:`AFTERWARDS`. The
+    others are to study what in them matters, from Python alone. ``spread``: of :data:`SPREADS`, all of one
+    mean. ``per``: of :data:`SHARED_BY`. ``redraw``: draw new ones every so many steps, 0 for never.
+    ``angle``: if not 0, every layer's step is scaled so that its norm is this fraction of the norm of the
+    layer's weight, times the fraction of its first learning rate that the optimizer is at. ``discount``:
+    divide the importance of every channel by the rates of what reads it. ``seed``: what they are drawn
+    from; None for one that torch's seed and the generator's weights give.
 
     Raises:
         OptionError: a value is out of range.
     """
 
-    mean: float | None = None
-    after: str = DROP
+    rate: float | None = setting(
+        None,
+        "mean of the multipliers of the generator's steps: 1 keeps the learning rate and only spreads it "
+        "over the connections, None is what the published map gives, about 5",
+        type=float,
+        metavar="FACTOR",
+    )
+    rate_after: str = setting(
+        DROP,
+        "what becomes of those multipliers after --coronet_search_epochs: 'drop' to one at once, 'keep', "
+        "or 'fade' to one over as many epochs again",
+        choices=AFTERWARDS,
+    )
     spread: str = PUBLISHED
     per: str = CONNECTION
     redraw: int = 0
@@ -77,21 +89,23 @@ class Rates:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.mean is not None and not 0 < self.mean < math.inf:
-            raise OptionError(f"the rate must be a number above 0, not {self.mean:g}")
+        super().__post_init__()
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise OptionError(f"the rate must be a number above 0, not {self.rate:g}")
         if self.redraw < 0 or not 0 <= self.angle < math.inf:
             raise OptionError("redraw and angle must be at least 0")
-        for value, choices in ((self.after, AFTERWARDS), (self.spread, SPREADS), (self.per, SHARED_BY)):
+        for value, choices in ((self.rate_after, AFTERWARDS), (self.spread, SPREADS), (self.per, SHARED_BY)):
             if value not in choices:
                 raise OptionError(f"rates {value!r} do not exist; choose one of {', '.join(choices)}")
 
 
-def draw(plan: ChannelPlan, rates: Rates, embedding: int, exponent: int, seed: int) -> dict[str, Tensor]:
+def draw(plan: ChannelPlan, rates: Rates, exponent: int, seed: int) -> dict[str, Tensor]:
     """Multipliers of all weights of ``plan``'s layers, by name: float32, two axes of the weight, then ones.
 
     ``exponent``: :func:`~coronet_plugin.methods.stepping.power` of the optimizer. The same on every machine
     that draws the same random numbers for a seed.
     """
+    embedding = rates.embedding
     chance: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float32}
     # the last is that of PINNED
     z = torch.cat([torch.randn(plan.units, **chance), torch.ones(1, dtype=torch.float32)])
@@ -113,9 +127,9 @@ def draw(plan: ChannelPlan, rates: Rates, embedding: int, exponent: int, seed: i
             drawn = 1 + latent.abs() ** exponent * (w1.abs() ** exponent).sum(-1)
         whole = drawn.expand(call.weight_shape[:2])
         values[name] = whole.reshape(*whole.shape, *[1] * (len(call.weight_shape) - 2)).clone()
-    if rates.mean is not None and values:
+    if rates.rate is not None and values:
         total = sum(float(value.sum(dtype=torch.float64)) for value in values.values())
-        factor = rates.mean * sum(value.numel() for value in values.values()) / total
+        factor = rates.rate * sum(value.numel() for value in values.values()) / total
         values = {name: value * factor for name, value in values.items()}
     return values
 
@@ -157,10 +171,10 @@ class StepMultipliers(Events):
     name = "multipliers"
     required = True
 
-    def __init__(self, steps: int, rates: Rates, embedding: int = 8) -> None:
+    def __init__(self, steps: int, rates: Rates) -> None:
         self.rates = rates
         self.steps, self.done = steps, 0
-        self._embedding, self._exponent = embedding, 1
+        self._exponent = 1
         self._draws = 0
         self._first_rate = 0.0
         self.values: dict[str, Tensor] = {}
@@ -188,10 +202,10 @@ class StepMultipliers(Events):
 
     @property
     def strength(self) -> float:
-        """How much of the multipliers is in force: 1 during the search, 0 when they are gone."""
-        if self.done < self.steps or self.rates.after == KEEP:
+        """Fraction of the multipliers in force: 1 during the search, 0 when they are gone."""
+        if self.done < self.steps or self.rates.rate_after == KEEP:
             return 1.0
-        return max(0.0, 2 - self.done / self.steps) if self.rates.after == FADE else 0.0
+        return max(0.0, 2 - self.done / self.steps) if self.rates.rate_after == FADE else 0.0
 
     @torch.no_grad()
     def _before(self, *_: Any) -> None:
@@ -252,9 +266,8 @@ class StepMultipliers(Events):
 
     def _draw(self) -> None:
         """Draw the next multipliers, of the layers as they are now."""
-        self.values = draw(
-            self._dense, self.rates, self._embedding, self._exponent, (self._seed + self._draws) % 2**63
-        )
+        seed = (self._seed + self._draws) % 2**63
+        self.values = draw(self._dense, self.rates, self._exponent, seed)
         self._draws += 1
         self._copies = {}
         present, self._plan = self._plan, self._dense
@@ -312,43 +325,12 @@ class Implicit(Gates):
     """The search by gates, with a hypernetwork folded into the optimizer's steps."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Rates):
         """How far steps go. Raises OptionError for values out of range."""
-
-        rate: float | None = setting(
-            None,
-            "mean of the multipliers of the generator's steps: 1 keeps the learning rate and only spreads it "
-            "over the connections, None is what the published map gives, about 5",
-            type=float,
-            metavar="FACTOR",
-        )
-        rate_after: str = setting(
-            DROP,
-            "what becomes of those multipliers after --coronet_search_epochs: 'drop' to one at once, 'keep', "
-            "or 'fade' to one over as many epochs again",
-            choices=AFTERWARDS,
-        )
-        embedding: int = embedding_setting()
-        # to study what in them matters, from Python alone: see Rates
-        spread: str = PUBLISHED
-        per: str = CONNECTION
-        redraw: int = 0
-        angle: float = 0.0
-        discount: bool = False
-        seed: int | None = None
-
-        def __post_init__(self) -> None:
-            check_embedding(self.embedding)
-            self.rates()
-
-        def rates(self) -> Rates:
-            """The multipliers that are asked for."""
-            same = (self.spread, self.per, self.redraw, self.angle, self.discount, self.seed)
-            return Rates(self.rate, self.rate_after, *same)
 
     def __init__(self, task: Task, config: Any) -> None:
         super().__init__(task, config)
-        self.multipliers = StepMultipliers(self.steps, config.rates(), config.embedding)
+        self.multipliers = StepMultipliers(self.steps, config)
         if config.discount:
             self.discount = self.multipliers.of_units
 

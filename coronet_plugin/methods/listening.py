@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coronet_plugin.channels.cut import narrowed
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.events import Events, overrides
@@ -33,18 +36,26 @@ class Listening:
         self._step, self._scale = step, scale
         self._early = [part for part in parts if overrides(part, "before_step")]
         self._losing = [part for part in parts if overrides(part, "extra_loss")]
+        self._narrowing = [part for part in parts if overrides(part, "runs_with")]
+        self._narrow: list[AbstractContextManager[None]] = []
         self._features: dict[str, Tensor] = {}
-        self._began = self._first = False
+        self._units: np.ndarray | None = None
+        self._began = self._first = self._waiting = False
+        self._any = False
+        """Whether the generator is run on what other networks made alone: seen of a step without a loss."""
         self._handles: list[Any] = []
-        if self._early or self._losing:
+        if self._early or self._losing or self._narrowing:
             self._handles.append(generator.register_forward_pre_hook(_Hook(self._before)))
+        if self._narrowing:
+            self._handles.append(generator.register_forward_hook(_Hook(self._widen), always_call=True))
         for name in {name: None for part in self._losing for name in part.taps}:
-            self._handles.append(_module(generator, name).register_forward_hook(_Hook(self._keep(name))))
+            self._handles.append(submodule(generator, name).register_forward_hook(_Hook(self._keep(name))))
         if self._losing:
             self._handles.append(generator.register_forward_hook(_Hook(self._after)))
 
     def next_step(self) -> None:
         """The next run of the generator is the first of a step."""
+        self._any = self._any or (self._began and self._waiting)
         self._began = self._first = False
 
     def stop(self) -> None:
@@ -53,11 +64,29 @@ class Listening:
             handle.remove()
 
     def _before(self, generator: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self._began or not generator.training or not torch.is_grad_enabled():
+        if not generator.training or not torch.is_grad_enabled():
             return
-        self._began = self._first = True
+        if not self._began:
+            self._began = self._waiting = True
+            self._begin_step()
+        # a loss on what another generator made would reach that one, too
+        given = not any(x.requires_grad for x in tensors_in(inputs))
+        self._first = self._waiting and (given or self._any)
+        self._waiting = self._waiting and not self._first
+        if self._units is not None:
+            self._narrow.append(narrowed(generator, self._narrowing[0].plan, self._units))
+            self._narrow[-1].__enter__()
+
+    def _begin_step(self) -> None:
+        step = self._step() + 1
         for part in self._early:
-            part.before_step(self._step() + 1)
+            part.before_step(step)
+        for part in self._narrowing:
+            self._units = part.runs_with(step)
+
+    def _widen(self, *_: Any) -> None:
+        if self._narrow:
+            self._narrow.pop().__exit__(None, None, None)
 
     def _keep(self, name: str) -> Callable[..., None]:
         def keep(_: nn.Module, inputs: Any, output: Any) -> None:
@@ -92,7 +121,8 @@ def _adding(extra: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda gradient: gradient + extra.to(gradient.dtype)
 
 
-def _module(generator: nn.Module, name: str) -> nn.Module:
+def submodule(generator: nn.Module, name: str) -> nn.Module:
+    """The module ``name``. Raises OptionError if there is none."""
     try:
         return generator.get_submodule(name)
     except AttributeError as error:
@@ -116,7 +146,7 @@ class _Hook:
 
 
 def _no_hook() -> Callable[..., None]:
-    """What a copy of the generator has instead, in memory or in a file."""
+    """Stand in for the hook in a copy of the generator, in memory or in a file."""
     return _nothing
 
 

@@ -12,8 +12,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from coronet_plugin.budget.goal import STEADY, Share
+
 DEAD_BELOW = 5e-3
 """A latent smaller than this counts as dead while the search runs (DHP's threshold)."""
+
+
+def amount(goal: Share, step: int, steps: int) -> float:
+    """How much the proximal step after optimizer step number ``step`` of ``steps`` takes off every latent.
+
+    As much as the way left over the steps left (docs/method.md eq. (6)), or as the schedule needs.
+    """
+    left = steps - step + 1
+    if left < 1:
+        return 0.0
+    return goal.threshold() / left if goal.schedule == STEADY else goal.threshold(step / steps)
 
 
 def soft_threshold(z: Tensor, amount: float | Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,45 +9,24 @@ import numpy as np
 
 from coronet_plugin.budget.goal import STEADY
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.methods.base import Method, Task
+from coronet_plugin.methods.base import Task
 from coronet_plugin.methods.events import Remaining
-from coronet_plugin.methods.generated import GeneratedWeights, check_embedding, embedding_setting
-from coronet_plugin.methods.hypernetwork import Hypernetwork
-from coronet_plugin.methods.proximal import DEAD_BELOW, shrink_
+from coronet_plugin.methods.generated import Embedded, Generating
+from coronet_plugin.methods.proximal import DEAD_BELOW, amount, shrink_
 from coronet_plugin.methods.registry import method
 
 
-class Shrinking(Method):
+class Shrinking(Generating):
     """Search by a hypernetwork whose latents are shrunk (docs/method.md eqs. (1) to (5))."""
 
     schedule = STEADY
     steady = True
-    generates = True
-    embedding = 1
-    """Of each connection; the folded form has none."""
 
-    def __init__(self, task: Task, config: Any) -> None:
-        super().__init__(task, config)
-        self._generated: GeneratedWeights | None
-        self._generated = GeneratedWeights(self.generator, self.plan, self.name, self.embedding)
+    def __init__(self, task: Task, config: Any, embedding: int = 1) -> None:
+        super().__init__(task, config, self.name, embedding)
         self._last_score = np.ones(self.plan.units)
         self.shrinkage = 0.0
         """How much the last proximal step took off every latent: lambda times learning rate."""
-
-    @property
-    def generated(self) -> GeneratedWeights:
-        """The generated weights of a search that is not over."""
-        assert self._generated is not None
-        return self._generated
-
-    @property
-    def hypernetwork(self) -> Hypernetwork | None:
-        """None when the search is over."""
-        return None if self._generated is None else self._generated.hypernetwork
-
-    def begin(self, optimizer: Any, group: int) -> None:
-        self.generated.attach(optimizer, group)
-        self.synchronise_()
 
     def gradients(self) -> None:
         self.generated.take_gradients()
@@ -59,31 +37,15 @@ class Shrinking(Method):
         self.write_weights_()
 
     def _shrink(self, step: int) -> None:
-        """One proximal step: as large as the way left over the steps left (docs/method.md eq. (6)),
-        or as the schedule needs."""
-        left = self.steps - step + 1
-        if left < 1:
+        if step > self.steps:
             return
-        if self.goal.schedule == STEADY:
-            self.shrinkage = self.goal.threshold() / left
-        else:
-            self.shrinkage = self.goal.threshold(step / self.steps)
+        self.shrinkage = amount(self.goal, step, self.steps)
         floors = [int(self.goal.protected()[s.slice].sum()) for s in self.plan.prunable]
         shrink_(list(self.generated.hypernetwork.latents), self.shrinkage, floors)
 
     def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
         if self._generated is not None and remaining is None:
             self._generated.follow_(plan)
-
-    def write_weights_(self) -> None:
-        self.generated.write_()
-
-    def adopt_weights_(self) -> None:
-        self.generated.adopt_()
-
-    def synchronise_(self) -> None:
-        self.generated.synchronise_()
-        self.write_weights_()
 
     def score(self) -> np.ndarray:
         """Size of every unit's latent, ``(units,)``."""
@@ -97,14 +59,7 @@ class Shrinking(Method):
 
     def finish(self) -> None:
         self._last_score = self.score()
-        self._generated = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.generated.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.generated.load_state_dict(state)
-        self.write_weights_()
+        super().finish()
 
 
 @method("published", "the paper's hypernetwork of three layers, about 11 numbers per weight")
@@ -112,21 +67,11 @@ class Published(Shrinking):
     """Weights by three layers (docs/method.md eqs. (1) to (3))."""
 
     @dataclass(frozen=True)
-    class Config:
-        """What the paper leaves open.
-
-        Raises:
-            OptionError: the embedding size is below one.
-        """
-
-        embedding: int = embedding_setting()
-
-        def __post_init__(self) -> None:
-            check_embedding(self.embedding)
+    class Config(Embedded):
+        """The choice that the paper leaves open. Raises OptionError for an embedding size below one."""
 
     def __init__(self, task: Task, config: Any) -> None:
-        self.embedding = config.embedding
-        super().__init__(task, config)
+        super().__init__(task, config, config.embedding)
 
 
 @method("folded", "the published map multiplied out, about 2 numbers per weight")

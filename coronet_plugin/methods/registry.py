@@ -104,8 +104,14 @@ def find(name: str) -> type[Method]:
 
 
 def summary(name: str) -> str:
-    """What the method does, in half a sentence."""
+    """Describe the method in half a sentence."""
     return _summaries[find(name).name]
+
+
+def labelled(text: str) -> str:
+    """``text``, which begins with the name of a method, as tables show it: with its label, if any."""
+    known = _methods.get(text.replace("+", " ").split(" ")[0])
+    return f"{text} ({known.label})" if known is not None and known.label else text
 
 
 def method_of(config: Any) -> type[Method]:

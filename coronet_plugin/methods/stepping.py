@@ -1,4 +1,4 @@
-"""What optimizers make of a weight that is a sum of products: the step of the whole in steps of the parts.
+"""Steps that optimizers take with a weight that is a sum of products: of the whole, in those of the parts.
 
 A weight ``W = sum_e s_e w_e`` with fixed shares ``s_e`` whose factors ``w_e`` are trained moves by a multiple
 of what it would move by if it were trained itself (docs/method.md, the implicit form). An optimizer that
@@ -58,12 +58,12 @@ def _trouble(name: str, group: Mapping[str, Any]) -> str:
 
 
 def _decays(name: str, group: Mapping[str, Any]) -> bool:
-    """Whether weight decay takes a fixed fraction off a weight at every step, whatever the gradient."""
+    """True if weight decay takes a fixed fraction off a weight at every step, whatever the gradient."""
     if name in LINEAR:
         return not group["momentum"]
     return name == "AdamW" or bool(group.get("decoupled_weight_decay"))
 
 
 def left_by_decay(group: Mapping[str, Any]) -> Any:
-    """What the decay of one step leaves of a weight, for an optimizer that :func:`power` lets pass."""
+    """Fraction of a weight left by one step's decay, for an optimizer that :func:`power` lets pass."""
     return 1 - group["lr"] * group["weight_decay"] if group.get("weight_decay") else 1

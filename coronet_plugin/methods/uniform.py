@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from coronet_plugin.budget.goal import Goal
+from coronet_plugin.budget.goal import Goal, Share
 from coronet_plugin.budget.widths import Widths, choose_alive
 from coronet_plugin.methods.base import Method, Task
 from coronet_plugin.methods.registry import method
@@ -19,11 +19,18 @@ class Uniform(Method):
     def __init__(self, task: Task, config: Any) -> None:
         super().__init__(task._replace(steps=0), config)
 
+    def score(self) -> np.ndarray:
+        return np.concatenate([-np.arange(s.units) / s.units for s in self.plan.prunable])
+
     def chosen(self) -> np.ndarray:
-        goal = self.goal.goal
-        score = np.concatenate([-np.arange(s.units) / s.units for s in goal.plan.prunable])
-        widths = goal.widths if goal.fixed else _widest(goal)
-        return self.goal.split(choose_alive(goal.plan, score, goal.meter, goal.target, widths))
+        return evenly_narrowed(self.goal)
+
+
+def evenly_narrowed(share: Share) -> np.ndarray:
+    """Units of a generator that fit the budget when all sets are narrowed by one factor, the best of each."""
+    goal = share.goal
+    widths = goal.widths if goal.fixed else _widest(goal)
+    return share.split(choose_alive(goal.plan, goal.score(), goal.meter, goal.target, widths))
 
 
 def _widest(goal: Goal) -> Widths:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from coronet_plugin.command import Command
+from coronet_plugin.command import Command, say
 
 LISTED = 20
 """Files without a partner that are named; the others are counted."""
@@ -44,9 +43,9 @@ def _run(options: argparse.Namespace) -> int:
     pairs = find_pairs(options.a, options.b)
     files = write_pairs(pairs, options.output, options.bit_depth)
     for path in pairs.single[:LISTED]:
-        print(f"note: {path} has no partner and was left out", file=sys.stderr)
+        say(f"{path} has no partner and was left out", "note")
     if len(pairs.single) > LISTED:
-        print(f"note: nor have {len(pairs.single) - LISTED} others", file=sys.stderr)
+        say(f"nor have {len(pairs.single) - LISTED} others", "note")
     print(f"{len(files)} pairs are in {options.output}; {len(pairs.single)} pictures have no partner")
     return 0
 

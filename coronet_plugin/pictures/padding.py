@@ -18,9 +18,14 @@ def pad(images: Tensor, multiple: int) -> Tensor:
 
     As often as it takes: a picture may be smaller than what is added. What fits is returned as it is.
     """
-    for axis in (-2, -1):
+    height, width = images.shape[-2:]
+    return pad_to(images, padded_side(height, multiple), padded_side(width, multiple))
+
+
+def pad_to(images: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) brought to ``height`` x ``width`` pixels, which are no fewer, as by :func:`pad`."""
+    for axis, wanted in ((-2, height), (-1, width)):
         side = images.shape[axis]
-        wanted = padded_side(side, multiple)
         if wanted != side:
             places = _mirrored(side, wanted).to(images.device)
             images = images.index_select(axis, places)

@@ -19,15 +19,29 @@ from coronet_plugin.errors import DataError
 from coronet_plugin.pictures.files import FULL_DEPTH, MODES
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError)
-"""What Pillow raises for damaged files."""
+"""Exceptions that Pillow raises for damaged files."""
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 """Pillow keeps one byte of two: the upper one, or with the other byte order the lower one."""
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its EXIF orientation."""
 
 
-def open_picture(path: str | Path, mode: str = "RGB", bit_depth: int = FULL_DEPTH) -> Image.Image:
+def open_picture(
+    path: str | Path, mode: str = "RGB", bit_depth: int = FULL_DEPTH, as_seen: bool = False
+) -> Image.Image:
     """The picture at ``path``, fully read, in ``mode`` (of :data:`~coronet_plugin.pictures.files.MODES`).
 
-    What has 16 bits a channel keeps the upper eight of the lower ``bit_depth``.
+    What has 16 bits a channel keeps the upper eight of the lower ``bit_depth``. ``as_seen``: as viewers show
+    it, turned as its EXIF data say and, unless ``mode`` keeps transparency, on white; trainings do neither.
 
     Raises:
         DataError: it is missing or damaged, has values that are no colours or do not fit into ``bit_depth``,
@@ -37,7 +51,8 @@ def open_picture(path: str | Path, mode: str = "RGB", bit_depth: int = FULL_DEPT
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return _eight_bits(image, path, bit_depth).convert(mode)
+                eight = _eight_bits(image, path, bit_depth)
+                return _as_seen(eight, image, mode) if as_seen else eight.convert(mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels, which no photograph has; remove it or "
@@ -65,12 +80,12 @@ def halves(pair: Image.Image, path: str | Path) -> tuple[Image.Image, Image.Imag
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether the file says how transparent its pixels are."""
+    """True if the file says how transparent its pixels are."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the opened, not yet loaded file has 16 bits a channel."""
+    """True if the opened, not yet loaded file has 16 bits a channel."""
     return image.mode == "I" or image.mode.startswith("I;16") or ";16" in _raw_mode(image)
 
 
@@ -99,8 +114,18 @@ def deep_values(image: Image.Image, path: str | Path) -> np.ndarray:
     return upper * 256 + lower
 
 
+def _as_seen(eight: Image.Image, file: Image.Image, mode: str) -> Image.Image:
+    """``eight`` bits of the loaded ``file``, upright and in ``mode``."""
+    turn = _TURNS.get(file.getexif().get(_ORIENTATION, 1))
+    if mode != "RGBA" and has_alpha(eight):
+        layers = eight.convert("RGBA")
+        eight = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+    picture = eight.convert(mode)
+    return picture if turn is None else picture.transpose(turn)
+
+
 def _raw_mode(image: Image.Image) -> str:
-    """How the file keeps its pixels, such as ``RGB;16B``; empty where the format does not say."""
+    """Form of the file's pixels, such as ``RGB;16B``; empty where the format does not say."""
     tiles: Any = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     kind = args[0] if isinstance(args, tuple) and args else args

@@ -1,4 +1,4 @@
-"""What some pictures of a data set tell about all of them, said before hours are spent on them.
+"""Look at some pictures of a data set and tell about all of them, before hours are spent on them.
 
 A few files, spread over all, are looked at: of most only the header is read. Files that cannot be read are
 left to whoever needs them.
@@ -35,7 +35,7 @@ def picture_sizes(paths: Sequence[str]) -> dict[tuple[int, int], str]:
 
 
 def no_alpha(paths: Sequence[str]) -> bool:
-    """Whether none of the pictures says how transparent it is."""
+    """True if none of the pictures says how transparent it is."""
     return not any(has_alpha(image) for _, image in _opened(paths, HEADERS))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from coronet_plugin.channels.find import cost_of
 from coronet_plugin.checkpoint.spec import SEARCH, Spec, spec_path
 from coronet_plugin.checkpoint.storage import load_generator, read_family
-from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict, recognise_generator
+from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict, recognise_generator, whose
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.generators.registry import Family, families, is_registered, read_architecture
 from coronet_plugin.pictures.files import FULL_DEPTH
@@ -51,12 +51,12 @@ class StoredGenerator:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What a spec says of the generator: name and config of its family."""
+        """The generator's entry in a spec: name and config of its family."""
         return self.family.architecture(self.config)
 
     @property
     def multiple(self) -> int:
-        """What height and width of the input must be multiples of."""
+        """Number that height and width of the input must be multiples of."""
         return self.family.side_multiple(self.config)
 
     def example(self, size: tuple[int, int] | None = None) -> tuple[Tensor, ...]:
@@ -84,14 +84,14 @@ def read_generator(name: str, path: Path) -> StoredGenerator:
 
 
 def takes_one_image(architecture: Mapping[str, Any]) -> bool:
-    """Whether a generator of this architecture can be built here and is run on one image."""
+    """True if a generator of this architecture can be built here and is run on one image."""
     return is_registered(architecture) and read_architecture(architecture)[0].inputs == 1
 
 
 def _with_spec(name: str, path: Path) -> StoredGenerator:
     spec = Spec.read(spec_path(path))
     family, config = read_family(spec, path)
-    searching = "the search is not over; it is written at full size"
+    searching = "the search is not over; it is written as it is now"
     return StoredGenerator(
         name=name,
         generator=load_generator(path),
@@ -104,7 +104,7 @@ def _with_spec(name: str, path: Path) -> StoredGenerator:
         spec=spec,
         notes=(searching,) if spec.phase == SEARCH else (),
         ranges=spec.quantization.get("ranges", {}),
-        bit_depth=read_options(path.parent).integer("bit_depth", FULL_DEPTH),
+        bit_depth=read_options(path.parent).integer("bit_depth", spec.options.get("bit_depth", FULL_DEPTH)),
     )
 
 
@@ -112,6 +112,8 @@ def _dense(name: str, path: Path) -> StoredGenerator:
     state, options = read_state_dict(path), read_options(path.parent)
     recognised = recognise_generator(state, options.of_generators())
     if recognised is None:
+        if foreign := whose(state):
+            raise CheckpointError(f"{path} fits no generator here: {foreign}")
         raise CheckpointError(
             f"{path} fits none of {', '.join(families())} at full size, and there is no "
             f"{spec_path(path).name} beside it; a slim generator needs its spec, one of another family the "

@@ -18,6 +18,8 @@ from typing import Any
 from torch import nn
 
 from coronet_plugin.checkpoint.spec import Spec, spec_path
+from coronet_plugin.checkpoint.storage import packed_weights
+from coronet_plugin.checkpoint.tensors import ENDINGS, is_weight_file
 from coronet_plugin.errors import CheckpointError, DataError, OptionError
 from coronet_plugin.files import settle
 from coronet_plugin.runs.opener import read_generator, takes_one_image
@@ -25,10 +27,15 @@ from coronet_plugin.runs.options import Options, read_options
 from coronet_plugin.runs.tested import Tested
 from coronet_plugin.runs.tested import read as read_tested
 
+PAIRED = ("aligned", "colorization", "template")
+"""Data sets in which every picture has its truth."""
+VISUALS = {"colorization": ("real_A", "fake_B_rgb", "real_B_rgb"), "template": ("data_A", "output", "data_B")}
+"""What models call the pictures of their generator, where they do not call them as pix2pix does."""
+
 
 @dataclass(frozen=True)
 class Translation:
-    """What one generator does, in the visual names of the results: source -> output, truth if known."""
+    """One generator's translation by visual names of the results: source -> output, truth if known."""
 
     generator: str
     source: str
@@ -75,9 +82,9 @@ class Run:
     @property
     def translations(self) -> tuple[Translation, ...]:
         """One for each generator with weights. The truth is known for aligned data alone."""
-        aligned = self.options.text("dataset_mode", "unaligned") == "aligned"
+        aligned = self.options.text("dataset_mode", "unaligned") in PAIRED
         known = {
-            "G": ("real_A", "fake_B", "real_B"),
+            "G": VISUALS.get(self.base_model, ("real_A", "fake_B", "real_B")),
             "G_A": ("real_A", "fake_B", "real_B"),
             "G_B": ("real_B", "fake_A", "real_A"),
         }
@@ -110,7 +117,7 @@ class Run:
 
     @cached_property
     def tested(self) -> Tested | None:
-        """What made the test pictures; None without a note beside them. Raises DataError if it is damaged."""
+        """The note beside the test pictures, of what made them, if any. Raises DataError if it is damaged."""
         return read_tested(self.images_dir.parent) if self.images_dir else None
 
     def pictures(self, visual: str) -> list[Path]:
@@ -118,7 +125,7 @@ class Run:
         return pictures_in(self.images_dir, visual, self.tested) if self.images_dir else []
 
     def can_rebuild(self, generator: str) -> bool:
-        """Whether it is of a registered family and takes one image, as what measures runs needs."""
+        """True if it is of a registered family and takes one image, as what measures runs needs."""
         return generator not in self.specs or takes_one_image(self.specs[generator].architecture)
 
     def load_generator(self, generator: str) -> nn.Module:
@@ -146,7 +153,7 @@ def find_run(
     options = read_options(folder)
     if not options.values:
         raise CheckpointError(f"{folder} has no train_opt.txt; is it a folder that train.py wrote?")
-    weights = {path.stem[len(f"{epoch}_net_") :]: path for path in sorted(folder.glob(f"{epoch}_net_G*.pth"))}
+    weights = weights_in(folder, epoch)
     if not weights:
         raise CheckpointError(f"{folder} has no {epoch}_net_G*.pth; let train.py save, or take another epoch")
     images = results_of(Path(results_dir) / name, phase, epoch) / "images"
@@ -159,6 +166,17 @@ def find_run(
         log=read_log(folder / "loss_log.jsonl"),
         images_dir=images if images.is_dir() else None,
     )
+
+
+def weights_in(folder: Path, epoch: str) -> dict[str, Path]:
+    """The weight files of ``epoch`` in the folder of a run, by generator, sorted."""
+    start = f"{epoch}_net_"
+    found = {
+        path.stem[len(start) :]: path
+        for ending in reversed(ENDINGS)
+        for path in folder.glob(f"{start}G*{ending}")
+    }
+    return dict(sorted(found.items()))
 
 
 def results_of(folder: Path, phase: str, epoch: str) -> Path:
@@ -178,10 +196,16 @@ def pictures_in(folder: Path, visual: str, made_by: Tested | None) -> list[Path]
     return [path for path in found if made_by is None or path.name[: -len(ending)] in made_by.names]
 
 
+def run_folder(target: str, checkpoints_dir: Path | str) -> Path:
+    """The folder of a run by its name in ``checkpoints_dir``, or by itself; it need not be there."""
+    folder = Path(checkpoints_dir) / target
+    return Path(target).resolve() if target and not folder.is_dir() and Path(target).is_dir() else folder
+
+
 def find_weights(
     target: str, checkpoints_dir: Path | str, epoch: str = "latest", network: str = ""
 ) -> dict[str, Path]:
-    """Weight files by generator: of a weight file (.pth), or of a run by its name or folder.
+    """Weight files by generator: of a weight file, of a run by its name or folder, or of a packed folder.
 
     ``network``: the only generator to find; by default all.
 
@@ -189,12 +213,12 @@ def find_weights(
         CheckpointError: there is no such run, or it has no weights of ``epoch``.
         OptionError: it has no generator ``network``.
     """
-    if target.endswith(".pth"):
+    if is_weight_file(target):
         weights = {Path(target).stem.rpartition("_net_")[2]: Path(target)}
+    elif target and packed_weights(target) and not (Path(target) / "train_opt.txt").is_file():
+        weights = packed_weights(target)
     else:
-        folder = Path(checkpoints_dir) / target
-        if target and not folder.is_dir() and Path(target).is_dir():
-            folder = Path(target).resolve()
+        folder = run_folder(target, checkpoints_dir)
         weights = dict(find_run(folder.name, folder.parent, epoch=epoch).weights)
     if network and network not in weights:
         raise OptionError(f"--network {network}: {target} has {', '.join(weights)}")

@@ -29,7 +29,7 @@ class Tested:
 
 
 def name_of(picture: str) -> str:
-    """What files made of ``picture`` are named after."""
+    """Name that files made of ``picture`` begin with."""
     return Path(picture).stem
 
 
@@ -47,7 +47,7 @@ def add(folder: Path, pictures: Iterable[str]) -> None:
 
 
 def read(folder: Path) -> Tested | None:
-    """What made the results in ``folder``, or None if it was not noted.
+    """Read what made the results in ``folder``; None if it was not noted.
 
     Raises DataError if the note is damaged; a last line cut short by an interruption is left out.
     """

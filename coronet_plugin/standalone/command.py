@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from coronet_plugin.command import Command
+from coronet_plugin.command import Command, say
 from coronet_plugin.generators.extension import add_family_option
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "weights", metavar="RUN_OR_WEIGHTS", help="name or folder of a run, or a weight file (.pth)"
+        "weights", metavar="RUN_OR_WEIGHTS", help="name or folder of a run, a packed folder, or a weight file"
     )
     add_family_option(parser)
     parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: all)")
@@ -39,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
     for file in files:
         print(file)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(note, "note")
     return 0
 
 

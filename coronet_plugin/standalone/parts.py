@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.generators.by_widths import ResnetGenerator
+from coronet_plugin.generators.by_widths import ResnetBlock, ResnetGenerator
 
 INPUT_NC = 3
 OUTPUT_NC = 3
@@ -27,7 +27,8 @@ BIT_DEPTH = 16
 
 def build() -> nn.Module:
     """The generator with random weights; :func:`load` gives it the trained ones."""
-    return ResnetGenerator(INPUT_NC, OUTPUT_NC, 1, (1, 1), (1,), (1, 1), nn.InstanceNorm2d, False)
+    norm = nn.InstanceNorm2d
+    return ResnetGenerator(INPUT_NC, OUTPUT_NC, 1, (1, 1), (1,), (1, 1), norm, False, ResnetBlock)
 
 
 def load(path: str | Path | None = None, eval: bool = False) -> nn.Module:

@@ -56,7 +56,7 @@ class SlimTestModel(BaseModel):
             self.prepare(opt)
 
     def initialize(self, opt):
-        """What the constructor does, for versions before 2019."""
+        """Take the options, in versions before 2019."""
         BaseModel.initialize(self, opt)
         self.prepare(opt)
 

@@ -9,6 +9,7 @@ from coronet_plugin.comparison.measure import Measuring, evaluate_all
 from coronet_plugin.evaluation.record import Evaluation, as_plain
 from coronet_plugin.runs.run import Run, find_run
 from coronet_plugin.sweep.plan import Plan, Trial
+from coronet_plugin.training import provenance
 
 
 def figures(plan: Plan, trial: Trial, measuring: Measuring) -> dict[str, Any]:
@@ -18,7 +19,9 @@ def figures(plan: Plan, trial: Trial, measuring: Measuring) -> dict[str, Any]:
     """
     run = find_run(trial.name, plan.checkpoints, plan.results, plan.phase, plan.epoch)
     quality = evaluate_all([run], measuring)
-    return {name: _cost(run, name) | _quality(quality.get((run.name, name))) for name in run.weights}
+    spent = provenance.spent(run.folder)
+    taken = {"training_seconds": spent.seconds, "training_memory": spent.gpu_memory or spent.memory}
+    return {name: _cost(run, name) | _quality(quality.get((run.name, name))) | taken for name in run.weights}
 
 
 def _cost(run: Run, generator: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from coronet_plugin.methods.implicit import PUBLISHED_MEAN
 from coronet_plugin.runs.options import read_options
 from coronet_plugin.settings import settings_of
 from coronet_plugin.training.options import TrainingOptions
+from coronet_plugin.training.teaching import Teaching
 
 DENSE = "dense"
 CHOICES = (DENSE, *registry.all_names())
@@ -32,7 +33,7 @@ OWNED = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What a run differs in. ``budget`` is what ``--coronet_budget`` takes; the dense one has ``1.0``.
+    """A run, by what it differs in. ``budget`` is for ``--coronet_budget``; the dense one has ``1.0``.
 
     ``method``: one of :data:`CHOICES`, or with ``+implicit`` behind it: with multipliers of its steps.
     ``values``: of settings that are varied, by name.
@@ -67,7 +68,7 @@ class Trial:
 
 
 def is_dense(method: str) -> bool:
-    """Whether it trains the dense generator, with or without multipliers of its steps."""
+    """True if it trains the dense generator, with or without multipliers of its steps."""
     return method.split("+")[0].split(" ")[0] == DENSE
 
 
@@ -84,7 +85,7 @@ def method_named(text: str) -> str:
 def axis(text: str) -> tuple[str, tuple[str, ...]]:
     """Read ``NAME=VALUE,VALUE``, of a setting of a method or of the training. Raises ValueError."""
     name, _, values = text.partition("=")
-    known = {each.name: each for each in settings_of(TrainingOptions)}
+    known = {each.name: each for kind in (TrainingOptions, Teaching) for each in settings_of(kind)}
     known |= {name: each for name, (each, _) in registry.settings().items()}
     if name not in known:
         raise ValueError(f"there is no setting {name}")
@@ -164,7 +165,7 @@ class Plan:
 
     @property
     def look(self) -> str:
-        """What runs are judged by, the name of the folder of their pictures: ``test_latest``."""
+        """Name of the folder of the pictures that runs are judged by: ``test_latest``."""
         return f"{self.phase}_{self.epoch}"
 
     def pictures(self, trial: Trial) -> Path:
@@ -172,7 +173,7 @@ class Plan:
         return self.results / trial.name / self.look / "images"
 
     def state(self, trial: Trial) -> Path:
-        """What a run that has been saved can go on from."""
+        """Where the state lies that a saved run goes on from."""
         return self.checkpoints / trial.name / "latest_coronet_state.pth"
 
     def train(self, trial: Trial, interpreter: str = "python") -> list[str]:
@@ -240,6 +241,6 @@ def _with_model(options: Sequence[str]) -> Iterator[str]:
 
 
 def _has_seed(script: Path) -> bool:
-    """Whether the host's options have ``--seed``, which upstream's have not."""
+    """True if the host's options have ``--seed``, which upstream's have not."""
     files = (script.parent / "options").glob("*.py")
     return any('"--seed"' in file.read_text(encoding="utf-8", errors="replace") for file in files)

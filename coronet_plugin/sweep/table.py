@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from coronet_plugin.drawing import COLOURS, GREY, legend, new_figure, style
 from coronet_plugin.files import write_atomically, write_text
+from coronet_plugin.methods import registry
 from coronet_plugin.sweep.plan import Trial, is_dense
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Column:
     digits: int
     factor: float = 1.0
     higher_is_better: bool = False
+    judged: bool = True
+    """Whether the best of a budget is marked."""
 
     def cell(self, values: Sequence[float]) -> str:
         """Mean and, of several values, standard deviation."""
@@ -43,14 +46,16 @@ class Column:
 
 
 COLUMNS = (
-    Column("macs_share", "MACs, %", 2, 100),
-    Column("parameters_share", "parameters, %", 2, 100),
+    Column("macs_share", "MACs, %", 2, 100, judged=False),
+    Column("parameters_share", "parameters, %", 2, 100, judged=False),
     Column("kid", "KID x 1000", 1, 1000),
     Column("fid", "FID", 1),
     Column("lpips", "LPIPS", 3),
     Column("ssim", "SSIM", 3, higher_is_better=True),
     Column("psnr", "PSNR, dB", 2, higher_is_better=True),
     Column("l1", "L1", 4),
+    Column("training_seconds", "training, s", 0, judged=False),
+    Column("training_memory", "training memory, MB", 0, 1e-6, judged=False),
 )
 
 
@@ -152,7 +157,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> list[str]:
-    cells = [group.method, group.budget, str(len(group.seeds))]
+    cells = [registry.labelled(group.method), group.budget, str(len(group.seeds))]
     rivals = [row for row in rows if row.budget == group.budget and not is_dense(row.method)]
     for column in columns:
         if column.key not in group.values:
@@ -164,9 +169,9 @@ def _cells(group: Group, rows: Sequence[Group], columns: Sequence[Column]) -> li
 
 
 def _is_best(group: Group, rivals: Sequence[Group], column: Column) -> bool:
-    """Whether a quality is the best of several at the same budget."""
+    """True if a quality is the best of several at the same budget."""
     means = [row.mean(column.key) for row in rivals if column.key in row.values]
-    if column.key.endswith("_share") or is_dense(group.method) or len(set(means)) < 2:
+    if not column.judged or is_dense(group.method) or len(set(means)) < 2:
         return False
     best = max if column.higher_is_better else min
     return group.mean(column.key) == best(means)

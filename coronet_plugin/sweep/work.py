@@ -85,7 +85,7 @@ class Work:
         if is_done(self.plan, trial):
             self.say(f"{trial.name}: done before")
             return
-        with self._owned(trial) as lock:
+        with self.owned(trial) as lock:
             if "trained" not in record:
                 began = time.monotonic()
                 words = self.plan.train(trial, sys.executable)
@@ -136,7 +136,7 @@ class Work:
                 child.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
 
     @contextlib.contextmanager
-    def _owned(self, trial: Trial) -> Iterator[IO[str]]:
+    def owned(self, trial: Trial) -> Iterator[IO[str]]:
         """The lock of a run, held by this process and its children. Raises Failed if others have it."""
         path = self.plan.folder / "runs" / f"{trial.name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,9 +148,7 @@ class Work:
             except ImportError:  # Windows
                 pass
             except OSError as error:
-                raise Failed(
-                    f"another process is working on {trial.name}; wait for it or end it"
-                ) from error
+                raise Failed(f"another process is working on {trial.name}; wait for it or end it") from error
             yield file
 
 
@@ -172,7 +170,7 @@ def begin(plan: Plan) -> None:
 
 
 def read_record(plan: Plan, trial: Trial) -> dict[str, Any]:
-    """What is known to be done of a run; empty if nothing is."""
+    """Read how much of a run is done; empty if nothing is."""
     try:
         found = json.loads((plan.folder / "runs" / f"{trial.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -186,7 +184,7 @@ def write_record(plan: Plan, trial: Trial, record: dict[str, Any]) -> None:
 
 
 def is_done(plan: Plan, trial: Trial) -> bool:
-    """Whether a run has figures, and the test results that they are about."""
+    """True if a run has figures, and the test results that they are about."""
     return plan.look in read_record(plan, trial).get("figures", {}) and any(
         plan.pictures(trial).glob("*.png")
     )

@@ -69,6 +69,11 @@ class Average(Events):
         kept = self._values if remaining is not None else {}
         self._values = {name: remaining(name, value) for name, value in kept.items()}  # type: ignore[misc]
 
+    def finish(self) -> None:
+        """Begin with the weights of now where the mean was that of another generator, such as a teacher."""
+        if self.steps and not self._values:
+            self._values = {name: t.detach().clone() for name, t in _tensors(self.generator).items()}
+
     def versions(self) -> Mapping[str, AbstractContextManager[Any]]:
         return {AVERAGE: self.in_place()} if self._values else {}
 

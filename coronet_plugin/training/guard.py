@@ -29,7 +29,7 @@ class Guard:
         self.model, self.place = model, place
         self._on_nan, self._go_back = on_nan, go_back
         self._saved = ""
-        """What the last completed save holds, in words."""
+        """The last completed save, in words."""
         self._rollbacks = 0
         self._good = False
         """Whether a step since the last rollback was good."""
@@ -67,7 +67,7 @@ class Guard:
         self._leave_if_asked()
 
     def allows_saving(self) -> bool:
-        """Whether all weights are finite; if not, what is saved stays, and the run stops or goes back.
+        """True if all weights are finite; if not, what is saved stays, and the run stops or goes back.
 
         Raises:
             NumericsError: as :meth:`after_step`.

@@ -36,13 +36,17 @@ from coronet_plugin.runs.options import Options
 from coronet_plugin.wrappers import unwrap
 
 GENERATOR_PREFIX = "G"
+TEST = "test"
+"""Upstream's model type that tests one generator, on pictures without partners."""
 _TESTS = "it only tests, and there is nothing to compress"
-NO_BASES = {"coronet": "it would wrap itself", "test": _TESTS, "slim_test": _TESTS, "base": "it is no model"}
+NO_BASES = {"coronet": "it would wrap itself", TEST: _TESTS, "slim_test": _TESTS, "base": "it is no model"}
 """Model types that can be no base, and why."""
+BOTH_WAYS = ("lambda_A", "lambda_B", "lambda_identity")
+"""Options for the weights of losses that translate there and back."""
 
 
 class HostModel(Protocol):
-    """What every host's model has; networks are attributes ``net`` and a name, losses ``loss_`` and a name.
+    """A model of any host; networks are attributes ``net`` and a name, losses ``loss_`` and a name.
 
     ``optimizers`` and ``schedulers`` are lists, of the same order; ``device`` is where it trains.
     """
@@ -56,6 +60,7 @@ class HostModel(Protocol):
     optimizers: list[Any]
     schedulers: list[Any]
     device: Any
+    image_paths: list[str]
 
     def set_input(self, input: Any) -> None:
         """Take a batch of the data loader."""
@@ -78,15 +83,21 @@ def option(opt: Any, *names: str, default: Any = None) -> Any:
     return default
 
 
-def base_class(name: str) -> type[Any]:
-    """The host's model class behind ``--model name``.
+def epoch_name(opt: Any) -> str:
+    """Which saved weights the options ask for, as file names begin: ``latest``, ``20`` or ``iter_100``."""
+    iteration = int(option(opt, "load_iter", default=0))
+    return f"iter_{iteration}" if iteration else str(option(opt, "epoch", "which_epoch", default="latest"))
+
+
+def base_class(name: str, is_train: bool = True) -> type[Any]:
+    """The host's model class behind ``--model name``; unless ``is_train`` also one that only tests.
 
     Raises:
         OptionError: there is no such model, or it is the coronet model itself.
     """
     models = importlib.import_module("models")
     there = _bases(models)
-    if name in NO_BASES:
+    if name in NO_BASES and (is_train or name != TEST):
         raise OptionError(f"--coronet_base {name}: {NO_BASES[name]}; there are {there}")
     if not name.isidentifier():
         raise OptionError(f"--coronet_base {name!r} is no name of a model; there are {there}")
@@ -126,6 +137,17 @@ def generators(model: Any, names: str = "") -> dict[str, nn.Module]:
             f"the model's networks are {', '.join(owned)}; say which to compress with --coronet_networks"
         )
     return {name: unwrap(getattr(model, "net" + name)) for name in chosen}
+
+
+def discriminators(names: Iterable[str]) -> list[str]:
+    """Those of the ``names`` that hosts give to discriminators: ``D``, ``D_A``."""
+    return [name for name in names if name == "D" or name.startswith("D_")]
+
+
+def discriminator_of(model: Any, name: str) -> str:
+    """The name of the discriminator that judges what the generator ``name`` makes; none if there is none."""
+    judge = "D" + name[1:]
+    return judge if name.startswith(GENERATOR_PREFIX) and judge in model.model_names else ""
 
 
 def forget_statistics_(network: nn.Module) -> None:
@@ -168,7 +190,7 @@ def architecture(network: nn.Module, opt: Any) -> dict[str, Any]:
 
 
 def example(network: nn.Module, opt: Any) -> Any:
-    """What ``network`` is run on once: the example of its family, or an image if it is of none.
+    """Give an input to run ``network`` on once: the example of its family, or an image if it is of none.
 
     Of crops, or of the next larger size that it takes where pictures come in sizes of their own.
 
@@ -219,21 +241,31 @@ def steps_per_epoch(opt: Any) -> int:
     Hosts never pass it, so the data set is built once more to be counted. Several
     processes share an epoch.
     """
-    kind = _data_set(opt)
     with same_random_numbers():
-        if "opt" in inspect.signature(kind.__init__).parameters:
-            dataset = kind(opt)
-        else:
-            dataset = kind()
-            dataset.initialize(opt)
+        dataset = make_data_set(opt)
     images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
     batch = int(option(opt, "batch_size", "batchSize", default=1)) * world_size()
     return max(1, math.ceil(images / batch))
 
 
+def make_data_set(opt: Any) -> Any:
+    """The data set of ``opt.dataset_mode``, as the host makes it."""
+    kind = _data_set(opt)
+    if "opt" in inspect.signature(kind.__init__).parameters:
+        return kind(opt)
+    dataset = kind()
+    dataset.initialize(opt)
+    return dataset
+
+
+def is_paired(opt: Any) -> bool:
+    """Whether every picture has a partner that shows what is to be made of it."""
+    return option(opt, "dataset_mode") == "aligned"
+
+
 def remarks(opt: Any) -> list[str]:
-    """What is odd about the pictures of the data set, where the host does not say it itself."""
-    if option(opt, "dataset_mode") != "aligned" or hasattr(_data_set(opt), "remarks"):
+    """Remarks on odd pictures of the data set, where the host does not make them itself."""
+    if not is_paired(opt) or hasattr(_data_set(opt), "remarks"):
         return []
     from coronet_plugin.pictures.survey import square_pairs
 
@@ -266,6 +298,17 @@ def one_line_of_norms(training: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def one_way(opt: Any, active: bool) -> Iterator[None]:
+    """While this lasts, if ``active``, CycleGAN's losses of cycles and of identity weigh nothing."""
+    weights = {name: getattr(opt, name) for name in BOTH_WAYS if active and hasattr(opt, name)}
+    vars(opt).update(dict.fromkeys(weights, 0.0))
+    try:
+        yield
+    finally:
+        vars(opt).update(weights)
+
+
+@contextlib.contextmanager
 def same_random_numbers() -> Iterator[None]:
     """Leave the random state as it was, so that a run with the plug-in sees the numbers of one without."""
     python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -288,7 +331,7 @@ def constructor(base_model: type) -> str:
 
 
 def runner(model: Any, name: str) -> Runner:
-    """How the generator ``name`` is run.
+    """Give the function that runs the generator ``name``.
 
     CUT reads features from its generator, and another network of fixed width takes them:
     a run returns them too, so that their channels stay.
@@ -360,7 +403,7 @@ def progress(model: Any) -> dict[str, Any]:
 
 
 def notes_tests(model: Any) -> bool:
-    """Whether the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
+    """True if the host's ``test.py`` notes what it tested: the bundled one does, when all is made."""
     return bool(getattr(model, "notes_tests", False))
 
 
@@ -373,5 +416,5 @@ def results_folder(opt: Any) -> Path | None:
 
 
 def observed(model: Any) -> list[torch.Tensor]:
-    """What the bundled host's models noted this epoch for ``--lr_policy plateau``; to be changed in place."""
+    """Values the bundled host noted this epoch for ``--lr_policy plateau``; to be changed in place."""
     return getattr(model, "observed", [])

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -23,18 +24,20 @@ from coronet_plugin.channels.cost import human
 from coronet_plugin.channels.find import FROZEN
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, widths_of
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
+from coronet_plugin.checkpoint.tensors import weight_file
 from coronet_plugin.compression import Compression, shared_goal
 from coronet_plugin.distributed import is_main, say
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together
-from coronet_plugin.methods import Events
+from coronet_plugin.methods import Events, Method, Sample, registry
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
 from coronet_plugin.runs import tested
-from coronet_plugin.training import host, provenance
+from coronet_plugin.training import host, provenance, testing
 from coronet_plugin.training import state as training_state
 from coronet_plugin.training.average import AVERAGE, Average
 from coronet_plugin.training.guard import Guard
+from coronet_plugin.training.holdout import Holdout
 from coronet_plugin.training.options import (
     REMEMBERED,
     TrainingOptions,
@@ -44,25 +47,21 @@ from coronet_plugin.training.options import (
 )
 from coronet_plugin.training.place import Place
 from coronet_plugin.training.qat import Rounding
-from coronet_plugin.training.start import start_from
+from coronet_plugin.training.start import others_from, start_from
+from coronet_plugin.training.teaching import folder_of, teacher_of
 from coronet_plugin.training.watch import Watch
 
+if TYPE_CHECKING:
+    _Base = host.HostModel  # of every host's; an ancestor in earnest would hide the host's own methods
+else:
+    _Base = object
 
-class CompressedModel:
+
+class CompressedModel(_Base):
     """Mixed in front of a host's model class, :class:`~coronet_plugin.training.host.HostModel`."""
 
     compressions: dict[str, Compression]
-    # what every host's model class has
-    opt: Any
-    isTrain: bool
-    save_dir: str
-    model_names: list[str]
-    loss_names: list[str]
-    visual_names: list[str]
-    optimizers: list[Any]
-    schedulers: list[Any]
-    device: Any
-    image_paths: list[str]
+    _holdout: Holdout | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -77,17 +76,36 @@ class CompressedModel:
     def _begin(self, opt: Any) -> None:
         self._options = TrainingOptions.of(opt)
         self.place = Place()
-        self.guard = Guard(self, self.place, self._options.on_nan, self._go_back)  # type: ignore[arg-type]
+        self.guard = Guard(self, self.place, self._options.on_nan, self._go_back)
         self._is_slim = self._tested = False
         self.compressions = {}
         networks = host.generators(self, self._options.networks)
-        self._compressed = tuple(networks)
+        self._check_networks(tuple(networks))
+        self._compressed = tuple(name for name in networks if not host.discriminators([name]))
         for network in networks.values():
             host.forget_statistics_(network)
         for remark in host.remarks(opt):
             say(f"coronet: note: {remark}")
         if self.isTrain:
             self._compress(networks)
+
+    def _check_networks(self, names: Sequence[str]) -> None:
+        """Raises OptionError if discriminators are to be pruned by a method for generators alone."""
+        judges, method = host.discriminators(names), method_of(self._options.config)
+        if judges and not method.discriminators:
+            able = ", ".join(name for name in registry.names() if registry.find(name).discriminators)
+            raise OptionError(
+                f"--coronet_networks {judges[0]}: the method {method.name} prunes generators alone; leave it "
+                f"out, or choose --coronet_method {able}"
+            )
+        if judges and not self._compressed_with(judges, names):
+            raise OptionError(
+                f"--coronet_networks {judges[0]}: a discriminator is pruned together with its generator; "
+                "name that too"
+            )
+
+    def _compressed_with(self, judges: Sequence[str], names: Sequence[str]) -> bool:
+        return {*judges} <= {host.discriminator_of(self, name) for name in names}
 
     def _compress(self, networks: dict[str, nn.Module]) -> None:
         options = self._options
@@ -96,6 +114,7 @@ class CompressedModel:
         host.scale_learning_rates_(optimizers.values(), options.lr_factor)
         examples = {name: self._example(name, network) for name, network in networks.items()}
         shares = self._shares(networks, examples) if options.shared_budget else {}
+        held_out = self._hold_out(self._compressed)
         for name, network in networks.items():
             compression = Compression(
                 network,
@@ -110,18 +129,23 @@ class CompressedModel:
                 schedule=options.schedule or "",
                 gradual=True,
                 method=options.config,
-                companions=self._companions(name),
+                companions=self._companions(name, network) if name in self._compressed else (),
                 prune_frozen=options.prune_frozen,
+                sets=options.sets,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
+            compression.method.held_out = held_out.get(name, ())
             self.compressions[name] = compression
             if not self.opt.continue_train:
                 self._announce(name)
+        for name in self._compressed:
+            self._give_others(name, self.compressions[name].method)
         for name, compression in self.compressions.items():
             compression.attach(optimizers[name])
-        self.guard.watch(networks)
-        self.loss_names = [*self.loss_names, *(f"{kind}_{n}" for n in networks for kind in ("macs", "width"))]
+        self.guard.watch({name: networks[name] for name in self._compressed})
+        curves = [f"{kind}_{name}" for name in networks for kind in ("macs", "width")]
+        self.loss_names: list[str] = [*self.loss_names, *curves]
         self._slim_if_finished()
         self._report()
 
@@ -159,16 +183,19 @@ class CompressedModel:
             options.round_to,
             options.prune_frozen,
             [host.runner(self, name) for name in networks],
+            options.sets,
         )
         return dict(zip(networks, goal.shares))
 
-    def _companions(self, name: str) -> Sequence[Events]:
+    def _companions(self, name: str, network: nn.Module) -> Sequence[Events]:
         """Who takes part in the training of generator ``name`` besides the method."""
         options = self._options
         found: list[Events] = []
+        if options.teaching.distill:
+            found.append(options.teaching.companion(name, network, self.opt))
         if options.multipliers:
             steps = self._steps(options.search_epochs or 0.0)
-            found.append(StepMultipliers(steps, Rates(options.multipliers)))
+            found.append(StepMultipliers(steps, Rates(rate=options.multipliers)))
         if options.average:
             found.append(Average(options.average))
         if options.qat:
@@ -176,16 +203,49 @@ class CompressedModel:
             found.append(Rounding(self._steps(host.total_epochs(self.opt)) - steps + 1, steps, name))
         return found
 
+    def _hold_out(self, names: Sequence[str]) -> dict[str, list[Sample]]:
+        """Training pictures that are not trained on, by generator, for a method that asks for some."""
+        share = getattr(self._options.config, "holdout", 0.0)
+        if not share:
+            return {}
+        holdout = Holdout(self.opt, share)
+        samples = holdout.samples(self, names)
+        self._holdout = holdout  # from here on
+        return samples
+
+    @property
+    def _teacher(self) -> Path | None:
+        """The folder of the run that the method learns from, if it does."""
+        run = getattr(self._options.config, "teacher", "")
+        return folder_of(run, self.opt) if run else None
+
+    def _give_others(self, name: str, method: Method) -> None:
+        """Give the method of generator ``name`` its discriminator, and its teacher, if it asks for them."""
+        judge = host.discriminator_of(self, name)
+        if method.discriminators and judge:
+            pruned = self.compressions.get(judge)
+            method.judged_by(host.networks(self)[judge], pruned.method if pruned else None)  # type: ignore[arg-type]
+        run = getattr(self._options.config, "teacher", "")
+        if run:
+            method.teacher = teacher_of(run, name, method.generator, self.opt, "teacher", alike=False)
+
     def _example(self, name: str, network: nn.Module) -> Any:
-        """What ``network`` is run on once: the model's own ``coronet_example(name)``, or its family's."""
+        """Give an input to run ``network`` on: the model's own ``coronet_example(name)``, or its family's."""
         own = getattr(self, "coronet_example", None)
         return own(name) if own else host.example(network, self.opt)
 
     # -- training --------------------------------------------------------
+    def set_input(self, input: Any, *args: Any, **kwargs: Any) -> Any:
+        """Take a batch; other pictures stand in for those that are held out."""
+        if self._holdout is not None:
+            input = self._holdout.without(input)
+        return super().set_input(input, *args, **kwargs)  # type: ignore[safe-super]
+
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """Make one training step of the base model, then that of the methods."""
-        with host.one_line_of_norms(training=True):
-            result = super().optimize_parameters(*args, **kwargs)  # type: ignore[misc]
+        one_way = any(c.method.one_way(c.steps + 1) for c in self.compressions.values())
+        with host.one_line_of_norms(training=True), host.one_way(self.opt, one_way):
+            result = super().optimize_parameters(*args, **kwargs)  # type: ignore[safe-super]
         self.place.next_step()
         for name, compression in self.compressions.items():
             compression.step()
@@ -234,7 +294,7 @@ class CompressedModel:
         A continued run goes on exactly. Some hosts initialise networks again in here.
         """
         resuming = self.isTrain and opt.continue_train
-        path = self._state_path(self._epoch_name(opt))
+        path = self._state_path(host.epoch_name(opt))
         state = training_state.read(path) if resuming else None
         if state is not None:
             with training_state.explain_misfit(path):
@@ -245,18 +305,21 @@ class CompressedModel:
         with host.without_loading(self, opt):
             result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
         if resuming or not self.isTrain:
-            self.load_networks(self._epoch_name(opt))
+            self.load_networks(host.epoch_name(opt))
         elif self._options.init_from:
-            start_from(self, self.compressions, self._options.init_from)  # type: ignore[arg-type]
+            start_from(self, self.compressions, self._options.init_from)
+        elif self._teacher is not None:
+            others_from(self, self._compressed, self._teacher)
         if state is not None:
             with training_state.explain_misfit(path):
-                training_state.restore_(self, self.place, state)  # type: ignore[arg-type]
+                training_state.restore_(self, self.place, state)
             self.guard.saved()
         for compression in self.compressions.values():
             compression.refresh_()
         self._report()
         if self.isTrain:
-            provenance.begin(opt)
+            self._began = time.monotonic()
+            provenance.begin(opt, self._teacher or self._options.teaching.folder(opt))
             self._watch = Watch(self, self._compressed, self._options.watch, self._options.compare_to)
         return result
 
@@ -270,7 +333,7 @@ class CompressedModel:
     def get_current_visuals(self) -> Any:
         """The base's images, and those to watch while training; one that was not computed is left out."""
         wanted = self.visual_names
-        self.visual_names = [name for name in wanted if hasattr(self, name)]
+        self.visual_names: list[str] = [name for name in wanted if hasattr(self, name)]
         try:
             visuals = super().get_current_visuals()  # type: ignore[misc]
         finally:
@@ -321,21 +384,16 @@ class CompressedModel:
         with training_state.explain_misfit(path), host.same_random_numbers():
             self.take_up_(state, path)
             self.load_networks("latest")
-            training_state.restore_optimizers_(self, state)  # type: ignore[arg-type]
-            training_state.restore_pools_(self, state)  # type: ignore[arg-type]
+            training_state.restore_optimizers_(self, state)
+            training_state.restore_pools_(self, state)
         for optimizer, before in zip(self.optimizers, rates):
             for group, rate in zip(optimizer.param_groups, before):
                 group["lr"] = rate
         for compression in self.compressions.values():
             compression.refresh_()
         if not self._is_slim:
-            self.guard.watch({name: c.generator for name, c in self.compressions.items()})
+            self.guard.watch({name: self.compressions[name].generator for name in self._compressed})
         self._report()
-
-    @staticmethod
-    def _epoch_name(opt: Any) -> str:
-        iteration = int(host.option(opt, "load_iter", default=0))
-        return f"iter_{iteration}" if iteration else str(host.option(opt, "epoch", "which_epoch"))
 
     def save_networks(self, epoch: Any) -> None:
         """Write every network as a plain state_dict, a spec beside each compressed one; all files or none.
@@ -346,16 +404,17 @@ class CompressedModel:
         if not is_main() or not self.guard.allows_saving():
             return
         with together():
-            for name, network in host.networks(self).items():  # type: ignore[arg-type]
+            for name, network in host.networks(self).items():
                 path = self._path(f"{epoch}_net_{name}.pth")
                 if name in self.compressions:
                     self.compressions[name].save(path, remember(self.opt))
                 else:
                     save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
             if str(epoch) == "latest":
-                state = training_state.collect(self, self.place, self.compressions)  # type: ignore[arg-type]
+                state = training_state.collect(self, self.place, self.compressions)
                 save_tensors(state, self._state_path("latest"))
         if str(epoch) == "latest":
+            provenance.note(self.opt, time.monotonic() - self._began)
             self.guard.saved()
 
     def load_networks(self, epoch: Any) -> None:
@@ -364,7 +423,7 @@ class CompressedModel:
         Networks that are not compressed have no averaged weights: of those the others are loaded.
         """
         settle(self.save_dir)
-        for name, network in host.networks(self).items():  # type: ignore[arg-type]
+        for name, network in host.networks(self).items():
             path = self._weights_path(str(epoch), name)
             resized = bool(self.compressions)  # while training, the training state has made it small
             beside = spec_path(path)
@@ -372,7 +431,7 @@ class CompressedModel:
             load_into(network, path, spec)
 
     def _weights_path(self, epoch: str, name: str) -> Path:
-        path, ending = self._path(f"{epoch}_net_{name}.pth"), f"_{AVERAGE}"
+        path, ending = weight_file(self._path(f"{epoch}_net_{name}.pth")), f"_{AVERAGE}"
         if not path.exists() and epoch.endswith(ending) and any(path.parent.glob(f"{epoch}_net_*.pth")):
             return self._path(f"{epoch[: -len(ending)]}_net_{name}.pth")
         return path
@@ -394,10 +453,15 @@ class CoronetOptions:
         spec = None if is_train else recall(parser)
         if spec is not None:
             parser.set_defaults(coronet_base=str(spec.options.get("coronet_base", "cycle_gan")))
+        singles = spec is not None and testing.take_singles(parser, spec)
         known, _ = parser.parse_known_args()
         Budget.parse(known.coronet_budget, known.coronet_budget_kind)  # a slip is said before data are read
-        parser = host.base_class(known.coronet_base).modify_commandline_options(parser, is_train)
-        if spec is not None and spec.options.get("coronet_base") == known.coronet_base:
+        parser = host.base_class(known.coronet_base, is_train).modify_commandline_options(parser, is_train)
+        if singles:
+            testing.name_the_first(parser)
+        if known.coronet_base == host.TEST:
+            testing.recall_one(parser)
+        elif spec is not None and spec.options.get("coronet_base") == known.coronet_base:
             parser.set_defaults(**{k: v for k, v in spec.options.items() if k in REMEMBERED})
         return parser
 
@@ -412,7 +476,7 @@ def coronet_model(base_model: type) -> type:
     begin = host.constructor(base_model)
 
     def become_base(self: Any, opt: Any) -> None:
-        base = host.base_class(opt.coronet_base)
+        base = host.base_class(opt.coronet_base, opt.isTrain)
         self.__class__ = type("CoronetModel", (CompressedModel, base), {})
         getattr(self, begin)(opt)
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 STOP, ROLLBACK = "stop", "rollback"
 ON_NAN = (STOP, ROLLBACK)
-"""What to do about them, by ``--coronet_on_nan``."""
+"""Answers to them, by ``--coronet_on_nan``."""
 EVERY = 10
 """Steps between two looks at the losses on an accelerator."""
 
 
 def due(model: Any, step: int) -> bool:
-    """Whether the losses are to be looked at after step number ``step``."""
+    """True if the losses are to be looked at after step number ``step``."""
     return step % EVERY == 0 or getattr(model, "device", torch.device("cpu")).type == "cpu"
 
 

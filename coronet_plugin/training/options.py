@@ -15,14 +15,17 @@ from typing import Any
 from coronet_plugin.budget.budget import KINDS, Budget
 from coronet_plugin.budget.goal import SCHEDULES, STEADY
 from coronet_plugin.budget.latency_table import RUNTIMES
+from coronet_plugin.channels.find import EXACT, SETS
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
 from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.methods import registry
+from coronet_plugin.methods.gan_compression import CYCLE_GAN, PIX2PIX
 from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
 from coronet_plugin.training import host
 from coronet_plugin.training.numerics import ON_NAN, STOP
+from coronet_plugin.training.teaching import Teaching
 
 REMEMBERED = (
     *("netG", "ngf", "norm", "no_dropout", "input_nc", "output_nc", "direction", "dataset_mode"),
@@ -35,7 +38,7 @@ REMEMBERED = (
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What the user asked of the model type: every field is an option, ``config`` the method's own ones."""
+    """Options of the model type: every field is one, ``config`` the method's own ones."""
 
     base: str = setting(
         "cycle_gan",
@@ -44,7 +47,8 @@ class TrainingOptions:
     )
     networks: str = setting(
         "",
-        "comma-separated networks to compress, such as G_A (default: all whose name begins with G)",
+        "comma-separated networks to compress, such as G_A, or G,D with the method 'manifold', which prunes "
+        "discriminators too (default: all whose name begins with G)",
     )
     budget: str = setting(
         "0.1",
@@ -82,7 +86,7 @@ class TrainingOptions:
     search_epochs: float | None = setting(
         None,
         "epochs until the budget is met, may be fractional; methods without loss remove channels on the way, "
-        "the others at the end (default: half of all epochs)",
+        "the others at the end (default: half of all epochs, or what the method says)",
         type=float,
     )
     schedule: str | None = setting(
@@ -98,11 +102,18 @@ class TrainingOptions:
         "remove channels of frozen layers (requires_grad off), too; not with generated weights "
         "(default: what a frozen layer makes or reads stays whole)",
     )
+    sets: str = setting(
+        EXACT,
+        "which channels may go: 'exact' (removing them changes nothing) or 'approximate' (also those that "
+        "the code mixes, by a mean over channels for example; the change is measured at the cut, printed and "
+        "written into the spec) (default: %(default)s)",
+        choices=SETS,
+    )
     init_from: str = setting(
         "",
         "weights of a trained dense run to begin with instead of random ones: a file such as "
-        "checkpoints/RUN/latest_net_G.pth or the run's folder; other networks' files beside it are taken "
-        "too (default: none)",
+        "checkpoints/RUN/latest_net_G.pth (or .safetensors) or the run's folder; other networks' files "
+        "beside it are taken too (default: none)",
         metavar="PATH",
     )
     qat: float = setting(
@@ -150,10 +161,11 @@ class TrainingOptions:
         choices=ON_NAN,
     )
     config: Any = field(default=None)
+    teaching: Teaching = field(default_factory=Teaching)
 
     @property
     def goal(self) -> str:
-        """What the generators are to cost, in words."""
+        """The cost that the generators are to have, in words."""
         if self.widths_from:
             return f"widths of {self.widths_from}"
         return f"{'shared ' * self.shared_budget}budget {self.budget} ({self.budget_kind})"
@@ -166,12 +178,13 @@ class TrainingOptions:
             OptionError: a value is out of range, or the search would outlast the training.
             BudgetError: the budget cannot be read.
         """
-        values = values_of(opt, settings_of(cls))
+        values, config = values_of(opt, settings_of(cls)), _config(opt)
         if opt.isTrain:
             Budget.parse(values["budget"], values["budget_kind"])
             epochs = host.total_epochs(opt)
             given = values["search_epochs"]
-            values["search_epochs"] = epochs / 2 if given is None else given
+            share = registry.method_of(config).search_share(config)
+            values["search_epochs"] = epochs * share if given is None else given
             _check_lengths(epochs, values["search_epochs"], values["qat"])
         if not 0 <= values["average"] < 1:
             raise OptionError(
@@ -181,7 +194,8 @@ class TrainingOptions:
             raise OptionError(f"--coronet_lr_factor must be a number above 0, not {values['lr_factor']:g}")
         if values["shared_budget"] and values["widths_from"]:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
-        return cls(**values, config=_config(opt))
+        teaching = Teaching(**values_of(opt, settings_of(Teaching)))
+        return cls(**values, config=config, teaching=teaching)
 
 
 def _check_lengths(epochs: int, search: float, qat: float) -> None:
@@ -208,13 +222,17 @@ def _config(opt: Any) -> Any:
             "leave --coronet_hypernetwork out, it is the former name of the other"
         )
     given = [name for name in registry.settings() if hasattr(opt, PREFIX + name)]
-    return registry.configure(method, **{name: getattr(opt, PREFIX + name) for name in given})
+    values = {name: getattr(opt, PREFIX + name) for name in given}
+    if "task" in {each.name for each in settings_of(registry.find(method).Config)}:
+        values.setdefault("task", PIX2PIX if host.is_paired(opt) else CYCLE_GAN)
+    return registry.configure(method, **values)
 
 
 def add_coronet_options(parser: argparse.ArgumentParser) -> None:
     """Add every ``--coronet_*`` option; each help text gives unit, default and effect."""
     group = parser.add_argument_group("coronet: compress the generators while they train")
     add_options(group, settings_of(TrainingOptions))
+    add_options(group, settings_of(Teaching))
     add_family_option(group)
     methods = "; ".join(f"'{name}': {registry.summary(name)}" for name in registry.names())
     group.add_argument(
@@ -249,17 +267,22 @@ def remember(opt: Any) -> dict[str, Any]:
     return {"coronet_base": opt.coronet_base, **kept}
 
 
-def recall(parser: argparse.ArgumentParser) -> Spec | None:
-    """The spec of the run that is about to be tested, if there is one."""
+def saved_specs(parser: argparse.ArgumentParser) -> dict[str, Path]:
+    """The specs of the generators of the run that is about to be tested, by name; none if it is dense."""
     known, _ = parser.parse_known_args()
-    iteration = int(host.option(known, "load_iter", default=0))
-    epoch = f"iter_{iteration}" if iteration else host.option(known, "epoch", "which_epoch", default="latest")
     folder = Path(os.path.join(known.checkpoints_dir, known.name))
     if folder.is_dir():
         settle(folder)
-    for path in sorted(folder.glob(f"{epoch}_net_G*.json")):
-        try:
-            return Spec.read(path)
-        except UserError:  # said clearly when the weights are loaded
-            return None
+    start = f"{host.epoch_name(known)}_net_"
+    return {path.stem[len(start) :]: path for path in sorted(folder.glob(f"{start}G*.json"))}
+
+
+def recall(parser: argparse.ArgumentParser, network: str = "") -> Spec | None:
+    """The spec of the run that is about to be tested, if it has one: of ``network``, or its first."""
+    for name, path in saved_specs(parser).items():
+        if network in ("", name):
+            try:
+                return Spec.read(path)
+            except UserError:  # said clearly when the weights are loaded
+                return None
     return None

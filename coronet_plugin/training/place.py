@@ -25,11 +25,11 @@ class Place:
 
     @property
     def epoch_is_whole(self) -> bool:
-        """Whether all steps of the epoch are made, in hosts that say so late."""
+        """True if all steps of the epoch are made, in hosts that say so late."""
         return self.steps_this_epoch >= self.steps_per_epoch
 
     def is_last_step(self, epochs: int) -> bool:
-        """Whether the step just made is the last of ``epochs`` epochs."""
+        """True if the step just made is the last of ``epochs`` epochs."""
         return self.epochs_done + 1 >= epochs and self.epoch_is_whole
 
     def __str__(self) -> str:

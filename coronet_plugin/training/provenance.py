@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from coronet_plugin.distributed import is_main, say, world_size
 from coronet_plugin.errors import CheckpointError
 from coronet_plugin.files import write_text
 from coronet_plugin.measure.machine import describe_machine
+from coronet_plugin.measure.memory import peak_of_process
+from coronet_plugin.runs.run import read_log
 from coronet_plugin.training import host
 from coronet_plugin.versions import versions
 
@@ -37,23 +40,83 @@ CONTENT_BYTES = 64 * 2**20
 GIT_SECONDS = 20.0
 
 
-def begin(opt: Any) -> None:
+@dataclass(frozen=True)
+class Spent:
+    """Costs of a training, its teacher's included: seconds, and bytes at the highest point.
+
+    ``memory``: of the main process; ``gpu_memory``: what torch held on a GPU. None where it is not known.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+    gpu_memory: int | None = None
+
+    def __add__(self, other: Spent) -> Spent:
+        """Of both, one after the other."""
+        return Spent(
+            sum(s for s in (self.seconds, other.seconds) if s is not None) or None,
+            max((m for m in (self.memory, other.memory) if m is not None), default=None),
+            max((m for m in (self.gpu_memory, other.gpu_memory) if m is not None), default=None),
+        )
+
+
+def begin(opt: Any, teacher: Path | None = None) -> None:
     """Write the file of the run of ``opt``, or append to it with ``--continue_train``.
 
-    What goes wrong costs one line: a training does not fail over its own record. Only the main process of
-    several writes.
+    ``teacher``: folder of the run it learns from. What goes wrong costs one line: a training does not fail
+    over its own record. Only the main process of several writes.
     """
+    with _guarded():
+        path = Path(opt.checkpoints_dir) / opt.name
+        continued = bool(host.option(opt, "continue_train", default=False))
+        earlier, new = read(path) if continued else [], entry(opt, continued)
+        if earlier and (different := changes(earlier[-1], new)):
+            say(
+                f"coronet: goes on with {'; '.join(different)}: right, but not bit for bit what the run "
+                "would have become"
+            )
+        if teacher is not None:
+            new["teacher"] = {"run": teacher.name, **asdict(spent(teacher))}
+        _write(path, [*earlier, new])
+
+
+def note(opt: Any, seconds: float) -> None:
+    """Note in the last entry that so many seconds of training are spent, and the memory that took."""
+    with _guarded():
+        path = Path(opt.checkpoints_dir) / opt.name
+        entries = read(path)
+        if entries:
+            on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
+            entries[-1]["spent"] = asdict(Spent(seconds, peak_of_process(), on_gpu))
+            _write(path, entries)
+
+
+def spent(folder: Path) -> Spent:
+    """Costs of the training in ``folder`` and of its teacher's; without a record, as its log has them."""
+    total, teacher = Spent(), Spent()
+    for one in read(folder):
+        total += Spent(**one.get("spent", {}))
+        teacher = Spent(**{key: value for key, value in one.get("teacher", {}).items() if key != "run"})
+    if total.seconds is None:
+        log = read_log(folder / "loss_log.jsonl")
+        total += Spent(log[-1].seconds if log else None)
+    return total + teacher
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, CheckpointError) as error:
+        say(f"coronet: warning: no {FILE} ({error}); training goes on without it")
+
+
+def _write(folder: Path, entries: list[dict[str, Any]]) -> None:
     if not is_main():
         return
-    path = Path(opt.checkpoints_dir) / opt.name / FILE
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        continued = bool(host.option(opt, "continue_train", default=False))
-        entries = [*(read(path.parent) if continued else []), entry(opt, continued)]
-        record = {"format": FORMAT, "version": VERSION, "trainings": entries}
-        write_text(path, json.dumps(record, indent=1) + "\n")
-    except (OSError, ValueError, CheckpointError) as error:
-        say(f"coronet: warning: no {FILE} ({error}); training goes on without it")
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"format": FORMAT, "version": VERSION, "trainings": entries}
+    write_text(folder / FILE, json.dumps(record, indent=1) + "\n")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -83,6 +146,20 @@ def entry(opt: Any, continued: bool = False) -> dict[str, Any]:
         "data": fingerprint(Path(root), phase) if root else None,
         "machine": describe_machine(),
     }
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what two entries differ in that rounding depends on: software, machine, threads, processes."""
+    found = []
+    for name, version in now["versions"].items():
+        if (was := before["versions"].get(name)) != version:
+            found.append(f"{name} {version or 'none'} after {was or 'none'}")
+    then, here = ({**one["machine"], "processes": one.get("processes")} for one in (before, now))
+    for key in ("cpu", "gpus", "threads", "processes"):
+        was, value = (", ".join(v) if isinstance(v := one.get(key), list) else v for one in (then, here))
+        if was != value:
+            found.append(f"{key}: {value or 'none'} after {was or 'none'}")
+    return found
 
 
 # -- how it was called ---------------------------------------------------------
@@ -159,7 +236,7 @@ def _git(folder: Path, *words: str) -> str:
 
 # -- data ----------------------------------------------------------------------
 def fingerprint(dataroot: Path, phase: str = "train") -> dict[str, Any] | None:
-    """What identifies the files that a training reads: equal for equal data, wherever it lies.
+    """Identify the files that a training reads: equal for equal data, wherever it lies.
 
     Of the folders of ``dataroot`` whose name begins with ``phase`` (``train``, ``trainA``), or of the whole
     where there are none. ``names_and_sizes``: SHA-256 over the sorted relative names and sizes of all files.

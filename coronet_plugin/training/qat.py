@@ -40,7 +40,7 @@ class Range:
 
     @property
     def seen(self) -> bool:
-        """Whether anything has passed yet."""
+        """True if anything has passed yet."""
         return bool(torch.isfinite(self.low))
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
@@ -160,7 +160,7 @@ class Rounding(Events):
                 layer.weight.data = weight
 
     def facts(self) -> dict[str, Any]:
-        """What the spec says: ``ranges`` by layer and ``input`` or ``output``: [step's width, zero point]."""
+        """Facts for the spec: ``ranges`` by layer and ``input`` or ``output``: [step's width, zero point]."""
         seen = {key: each.grid() for key, each in self._ranges().items() if each.seen}
         ranges: dict[str, dict[str, list[float]]] = {}
         for (name, end), grid in seen.items():
@@ -169,7 +169,7 @@ class Rounding(Events):
         return {**words, "steps": self.done, "of": self.steps, "ranges": ranges}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a bit-equal continuation needs: weights before rounding, and ranges; at first nothing."""
+        """State for a bit-equal continuation: weights before rounding, and ranges; at first nothing."""
         if not self.layers:
             return {}
         weights = self._behind or {n: layer.weight.detach().cpu() for n, layer in self.layers.items()}

@@ -118,7 +118,7 @@ def _place_(model: HostModel, place: Place, state: Mapping[str, Any]) -> None:
 
 
 def _schedule(scheduler: Any) -> dict[str, Any]:
-    """What a safe loader reads back of a scheduler; nothing of one that goes by ``opt.epoch_count``."""
+    """State of a scheduler that a safe loader reads back; none of one that goes by ``opt.epoch_count``."""
     state = {} if isinstance(scheduler, LambdaLR) else scheduler.state_dict()
     return {
         k: v for k, v in state.items() if isinstance(v, (int, float, str, bool, list, tuple)) or v is None

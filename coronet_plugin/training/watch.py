@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,24 +36,32 @@ class Watch:
         self.dense: dict[str, Tensor] = {}
         if count < 1:
             return
-        with _guarded("pictures to watch"), _undisturbed(model):
-            self.inputs = _inputs(model, names, _first_pictures(model.opt, count))
-        with _guarded(f"outputs of {dense_run}"), _undisturbed(model):
+        with _guarded("pictures to watch"), undisturbed(model):
+            self.inputs = inputs_of(model, names, _first_pictures(model.opt, count))
+        with _guarded(f"outputs of {dense_run}"), undisturbed(model):
             if dense_run:
                 self.dense = _outputs_of(dense_run, str(model.opt.checkpoints_dir), self.inputs)
 
     def added(self, model: Any, visuals: Mapping[str, Any]) -> Mapping[str, Any]:
         """``visuals`` and, for every fixed input: itself, the dense run's output, and that of now."""
         found = type(visuals)(visuals) if isinstance(visuals, dict) else dict(visuals)
-        with _guarded("pictures to watch", self.inputs), _undisturbed(model):
+        with _guarded("pictures to watch", self.inputs), undisturbed(model):
             for name, images in self.inputs.items():
                 outputs = _translated(host.unwrap(getattr(model, "net" + name)), images)
                 for i in range(len(images)):
                     found[f"fixed{i + 1}_input_{name}"] = images[i : i + 1]
                     if name in self.dense:
-                        found[f"fixed{i + 1}_dense_{name}"] = self.dense[name][i : i + 1]
-                    found[f"fixed{i + 1}_now_{name}"] = outputs[i : i + 1]
+                        found[f"fixed{i + 1}_dense_{name}"] = _shown(model, images, self.dense[name], i)
+                    found[f"fixed{i + 1}_now_{name}"] = _shown(model, images, outputs, i)
         return found
+
+
+def _shown(model: Any, images: Tensor, outputs: Tensor, i: int) -> Any:
+    """The ``i``-th output; colours alone, which the model ``colorization`` gives, with their lightness."""
+    one = slice(i, i + 1)
+    if outputs.shape[1] == 2 and hasattr(model, "lab2rgb"):
+        return model.lab2rgb(images[one], outputs[one])
+    return outputs[one]
 
 
 @contextlib.contextmanager
@@ -71,7 +77,7 @@ def _guarded(what: str, forget: dict[str, Tensor] | None = None) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def _undisturbed(model: Any) -> Iterator[None]:
+def undisturbed(model: Any) -> Iterator[None]:
     """Compute without gradients; random numbers, buffers and modes are put back at the end."""
     networks = host.networks(model).values()
     buffers = [(buffer, buffer.clone()) for network in networks for buffer in network.buffers()]
@@ -102,14 +108,10 @@ def _first_pictures(opt: Any, count: int) -> dict[str, Any]:
     Raises DataError if there are none, and what the host raises for training pictures that it cannot use.
     """
     failure: Exception = DataError(f"{opt.dataroot} has no pictures for {', '.join(PHASES)}")
-    changed = copy.copy(opt)
-    for crop, load in (("crop_size", "load_size"), ("fineSize", "loadSize")):
-        if hasattr(opt, crop):
-            setattr(changed, load, getattr(opt, crop))
-    changed.no_flip = changed.serial_batches = True
+    changed = whole_pictures(opt)
     for changed.phase in PHASES:
         try:
-            dataset = _dataset(changed)
+            dataset = host.make_data_set(changed)
             samples = [dataset[i] for i in range(min(count, len(dataset)))]
             if samples:
                 return dict(default_collate(samples))
@@ -118,17 +120,18 @@ def _first_pictures(opt: Any, count: int) -> dict[str, Any]:
     raise failure
 
 
-def _dataset(opt: Any) -> Any:
-    kind = importlib.import_module("data").find_dataset_using_name(opt.dataset_mode)
-    if "opt" in inspect.signature(kind.__init__).parameters:
-        return kind(opt)
-    dataset = kind()
-    dataset.initialize(opt)
-    return dataset
+def whole_pictures(opt: Any) -> Any:
+    """A copy of the host's options with which its data sets give pictures whole, not mirrored, in order."""
+    changed = copy.copy(opt)
+    for crop, load in (("crop_size", "load_size"), ("fineSize", "loadSize")):
+        if hasattr(opt, crop):
+            setattr(changed, load, getattr(opt, crop))
+    changed.no_flip = changed.serial_batches = True
+    return changed
 
 
-def _inputs(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[str, Tensor]:
-    """What each generator is given of ``samples`` when the model translates them, else what comes first.
+def inputs_of(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[str, Tensor]:
+    """Give each generator's part of ``samples`` when the model translates them, else what comes first.
 
     CycleGAN's second generator is first given what the first one makes, which is another thing in every run.
     """
@@ -154,7 +157,7 @@ def _inputs(model: Any, names: Sequence[str], samples: dict[str, Any]) -> dict[s
 
 
 def _outputs_of(name: str, checkpoints_dir: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the generators of a trained run make of the inputs. Raises CheckpointError if it has others."""
+    """Translate the inputs by the generators of a trained run. Raises CheckpointError if it has others."""
     run = find_run(name, checkpoints_dir)
     lacking = [generator for generator in inputs if generator not in run.weights]
     if lacking:

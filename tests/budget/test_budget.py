@@ -32,7 +32,9 @@ def test_budgets_are_read(text, amount, absolute):
     assert (budget.amount, budget.absolute) == (pytest.approx(amount), absolute)
 
 
-@pytest.mark.parametrize("text", ["", "ten", "-0.1", "0", "0.1x", "nan", "inf", "1/2", "10%", "1.7", "5", "999", "1000.5", 1.7])
+@pytest.mark.parametrize(
+    "text", ["", "ten", "-0.1", "0", "0.1x", "nan", "inf", "1/2", "10%", "1.7", "5", "999", "1000.5", 1.7]
+)
 def test_unreadable_budgets_are_refused_with_an_example(text):
     with pytest.raises(BudgetError, match=r"0\.1"):
         Budget.parse(text)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from coronet_plugin import PlanError, example_input, find_channels, slim, verify
+from coronet_plugin import OptionError, PlanError, example_input, find_channels, slim, verify
+from coronet_plugin.channels.cut import masked
+from coronet_plugin.channels.find import units_of_features
 from coronet_plugin.generators.stock import build_generator
 
 
@@ -110,7 +112,9 @@ class Halving(nn.Module):
         return self.last(torch.cat([x, self.up(self.down(x))], 1))
 
 
-@pytest.mark.parametrize(("size", "nearest"), [((20, 16), "16x16 or 16x24"), ((5, 5), "8x8"), ((9, 33), "32x8 or 40x16")])
+@pytest.mark.parametrize(
+    ("size", "nearest"), [((20, 16), "16x16 or 16x24"), ((5, 5), "8x8"), ((9, 33), "32x8 or 40x16")]
+)
 def test_a_size_that_cannot_be_halved_often_enough_comes_with_the_nearest_that_can(size, nearest):
     said = f"Halving takes images with sides of multiples of 8 pixels, and got {size[1]}x{size[0]}; the nearest that work: {nearest};"
     with pytest.raises(PlanError, match=said):
@@ -150,3 +154,32 @@ def test_hidden_channels_of_the_stock_generators_are_all_prunable():
         hidden = sum(s.channels * len(s.producers) for s in plan.sets if "output" not in (s.pinned or ""))
         prunable = sum(s.channels * len(s.producers) for s in plan.prunable)
         assert prunable == hidden > 0
+
+
+@pytest.mark.parametrize(("netG", "names"), [("mobile_resnet_6blocks", ["model.3", "model.9", "model.11", "model.15"]), ("unet_128", ["model.model.1", "model.model.1.model.3"])])
+def test_units_of_features_are_what_a_cut_leaves_of_them(netG, names):
+    """Against the slim generator's own features, in their order."""
+    size = 128 if netG == "unet_128" else 32
+    generator, x = build_generator(3, 3, 8, netG, "instance").eval(), torch.randn(1, 3, size, size)
+    plan = find_channels(generator, x)
+    found = units_of_features(generator, plan, (x,), names)
+    alive = np.random.default_rng(0).random(plan.units) < 0.6
+    alive[[s.start for s in plan.prunable]] = True
+    small, reference = slim(generator, plan, alive), masked(generator, plan, alive)
+    features = {}
+    for net in (small, reference):
+        for name in names:
+            keep = lambda _, __, output, key=(net, name): features.update({key: output.clone()})  # noqa: E731
+            net.get_submodule(name).register_forward_hook(keep)
+        with torch.no_grad():
+            net(x)
+    for name in names:
+        kept = np.append(alive, True)[found[name]]
+        assert 0 < kept.sum() < len(kept)
+        assert torch.allclose(features[small, name], features[reference, name][:, torch.from_numpy(kept)], atol=1e-4)
+
+
+def test_features_of_no_layer_are_one_line():
+    generator, x = build_generator(3, 3, 4, "resnet_6blocks", "instance"), torch.randn(1, 3, 32, 32)
+    with pytest.raises(OptionError, match="no layer 'model.99' whose channels are known; it has model.0"):
+        units_of_features(generator, find_channels(generator, x), (x,), ["model.99"])

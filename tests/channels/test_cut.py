@@ -7,14 +7,16 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from generator_styles import STYLES
 from run_helpers import difference
 from torch import nn
 
 from coronet_plugin import cost_of, example_input, find_channels
-from coronet_plugin.channels.cut import masked, on_device, slim
+from coronet_plugin.channels.cut import masked, narrowed, on_device, sliced, slim
+from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.generators.stock import build_generator
 
-SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64}
+SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64, "mobile_resnet_6blocks": 64}
 
 
 def trained_looking(netG: str, norm: str, ngf: int = 8) -> nn.Module:
@@ -105,3 +107,64 @@ def test_inputs_are_moved_in_any_nesting():
     moved = on_device((x, {"more": [x, "a word"]}, 3), "meta")
     assert moved[0].device.type == moved[1]["more"][0].device.type == "meta"
     assert moved[1]["more"][1:] == ["a word"] and moved[2] == 3 and x.device.type == "cpu"
+
+
+# -- as if it was cut ------------------------------------------------------------
+@pytest.mark.parametrize("netG", ["resnet_6blocks", "unet_128", "mobile_resnet_6blocks"])
+def test_narrowed_is_the_slim_generator_forth_and_back(netG):
+    """Output, gradients and running statistics; nothing of it is left afterwards."""
+    generator = trained_looking(netG, "batch").double()
+    x = example_input(generator, SIZES[netG])
+    x = torch.cat([x, x.flip(1)])
+    plan = find_channels(generator, x)
+    alive = random_alive(plan, 3)
+    small = slim(generator, plan, alive)
+    attributes = [{k: v for k, v in vars(m).items() if isinstance(v, int)} for m in generator.modules()]
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    torch.manual_seed(0)
+    with narrowed(generator, plan, alive):
+        output = generator(x)
+    output.square().mean().backward()
+    torch.manual_seed(0)
+    expected = small(x)
+    expected.square().mean().backward()
+    assert torch.equal(output, expected)
+    gradients = {name: parameter.grad for name, parameter in small.named_parameters()}
+    statistics = small.state_dict()
+    for name, parameter in generator.named_parameters():
+        assert torch.equal(sliced(parameter.grad, plan, name, alive), gradients[name])
+        outside = parameter.grad.abs().sum() - gradients[name].abs().sum()
+        assert abs(outside) <= 1e-12 * gradients[name].abs().sum()
+    for name, tensor in generator.state_dict().items():
+        assert torch.equal(sliced(tensor, plan, name, alive), statistics[name])
+    moved = {name for name, tensor in generator.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved and all("running" in name or "batches" in name for name in moved)
+    assert attributes == [{k: v for k, v in vars(m).items() if isinstance(v, int)} for m in generator.modules()]
+    assert generator(x).shape == output.shape
+
+
+def test_narrowed_ends_with_an_exception_too():
+    generator = trained_looking("resnet_6blocks", "instance")
+    x = example_input(generator, 32)
+    plan = find_channels(generator, x)
+    expected = generator.eval()(x)
+    with pytest.raises(ZeroDivisionError), narrowed(generator, plan, random_alive(plan, 1)):
+        raise ZeroDivisionError
+    assert torch.equal(generator(x), expected)
+
+
+@pytest.mark.parametrize("name", ["U-GAT-IT", "ConvNeXt", "nn.MultiheadAttention", "scaled dot product"])
+def test_narrowed_generators_of_other_styles_compute_what_slim_ones_do(name):
+    """With modules that go on at their dense width, corrected weights, and parameters that are listed."""
+    torch.manual_seed(0)
+    generator, x = STYLES[name].build().eval(), STYLES[name].example()
+    x = x if isinstance(x, tuple) else (x,)
+    plan = find_channels(generator, x)
+    alive = random_alive(plan, 0, 0.6)
+    small = slim(generator, plan, alive)
+    with torch.no_grad():
+        before = next(tensors_in(generator(*x)))
+        with narrowed(generator, plan, alive):
+            output = next(tensors_in(generator(*x)))
+        assert torch.allclose(output, next(tensors_in(small(*x))), atol=1e-5)
+        assert torch.equal(next(tensors_in(generator(*x))), before)

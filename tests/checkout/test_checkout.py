@@ -19,6 +19,7 @@ from coronet_plugin.checkout.install import (
     MARKER,
     SHIM,
     SHIM_TEXT,
+    TEST_SHIM,
     CheckoutError,
     install,
     read_checkout,
@@ -150,8 +151,9 @@ def make_checkout(root: Path, age: str, poison: bool = False) -> Path:
 
 
 def hashes(root: Path) -> dict[str, str]:
-    """Every file of a folder but the shim and compiled files."""
-    files = (f for f in root.rglob("*") if f.is_file() and f.suffix != ".pyc" and f != root / SHIM)
+    """Every file of a folder but the shims and compiled files."""
+    ours = (root / SHIM, root / TEST_SHIM)
+    files = (f for f in root.rglob("*") if f.is_file() and f.suffix != ".pyc" and f not in ours)
     return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
@@ -256,7 +258,7 @@ def _folders(root: Path, *files: str) -> Path:
 
 
 @pytest.mark.parametrize("age", [age for age in AGES if age != "too-old"])
-def test_install_and_uninstall_touch_one_file(tmp_path, age, capsys):
+def test_install_and_uninstall_touch_no_file_of_the_checkout(tmp_path, age, capsys):
     before = hashes(make_checkout(tmp_path, age))
     assert coronet("install", tmp_path) == 0
     assert (tmp_path / SHIM).read_text() == SHIM_TEXT
@@ -267,12 +269,14 @@ def test_install_and_uninstall_touch_one_file(tmp_path, age, capsys):
     kept = _folders(
         tmp_path,
         "models/__pycache__/coronet_model.cpython-311.pyc",
+        "models/test_model/__pycache__/__init__.cpython-311.pyc",
         "models/__pycache__/other.pyc",
         "checkpoints/run/latest_net_G.pth",
     )
     assert coronet("uninstall", kept) == 0
     left = {str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()}
     assert left == {*before, "models/__pycache__/other.pyc", "checkpoints/run/latest_net_G.pth"}
+    assert not (tmp_path / TEST_SHIM).parent.exists()
     assert "nothing to remove" in uninstall(tmp_path)
 
 
@@ -281,6 +285,16 @@ def test_an_older_shim_is_updated(tmp_path):
     (tmp_path / SHIM).write_text(f"{MARKER}\nold = True\n")
     assert "updated" in install(tmp_path)
     assert (tmp_path / SHIM).read_text() == SHIM_TEXT
+
+
+def test_the_second_file_is_added_to_an_older_installation_and_is_none_of_somebody_else(tmp_path):
+    make_checkout(tmp_path, "2022")
+    (tmp_path / SHIM).write_text(SHIM_TEXT)
+    assert "updated" in install(tmp_path) and MARKER in (tmp_path / TEST_SHIM).read_text()
+    (tmp_path / TEST_SHIM).write_text("class TestModel: pass\n")
+    install(tmp_path)
+    uninstall(tmp_path)
+    assert (tmp_path / TEST_SHIM).read_text() == "class TestModel: pass\n"
 
 
 @pytest.mark.parametrize("text", ["class CoronetModel: pass\n", ""])

@@ -144,7 +144,7 @@ def test_a_slimmed_file_says_so():
     state = resnet().state_dict()
     key = "model.10.conv_block.1.weight"
     state[key] = state[key][:-1]
-    with pytest.raises(CheckpointError, match=r"slimmed.*--model coronet"):
+    with pytest.raises(CheckpointError, match=r"slim generator.*--model coronet"):
         adapt_state_dict(state, resnet())
 
 

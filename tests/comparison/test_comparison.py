@@ -17,11 +17,11 @@ from coronet_plugin.channels.cost import Cost
 from coronet_plugin.comparison import numbers
 from coronet_plugin.comparison.measure import Measurement, Measuring, in_order, is_full, measure_all
 from coronet_plugin.comparison.pareto import Point, front, pareto_figure, quality_of
+from coronet_plugin.comparison.pictures import shown_pictures
 from coronet_plugin.comparison.quantities import FID, KID, SSIM, quantities
 from coronet_plugin.comparison.record import as_json
 from coronet_plugin.comparison.report import write_comparison
 from coronet_plugin.comparison.runtimes import Failure, Speed, choose, package_of, time_generators
-from coronet_plugin.comparison.sections import shown_stems
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.evaluation.distances import Distance
 from coronet_plugin.evaluation.features import MissingWeights
@@ -29,7 +29,7 @@ from coronet_plugin.evaluation.paired import PairedMetrics
 from coronet_plugin.evaluation.record import Evaluation
 from coronet_plugin.export.normalisation import NORM_MODES
 from coronet_plugin.export.request import Request
-from coronet_plugin.export.targets import TARGETS
+from coronet_plugin.export.targets import TARGETS, ArrayModel, Target
 from coronet_plugin.measure.memory import FORGET_PEAK, peak_memory
 from coronet_plugin.runs.run import Translation, find_run
 from coronet_plugin.training import provenance
@@ -104,6 +104,22 @@ def test_onnxruntime_is_timed_with_its_circumstances() -> None:
     assert list(found) == ["a", "b"] and isinstance(found["b"], Speed)
     assert found["b"].runtime.startswith("onnxruntime ") and found["b"].timing.median_ms > 0
     assert (found["b"].threads, found["b"].timing.calls, found["b"].input_size) == (2, 3, (1, 3, 16, 16))
+
+
+def test_no_time_is_told_of_an_export_that_computes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx", exc_type=ImportError)
+    pytest.importorskip("onnxruntime")
+    load = Target.load
+
+    def broken(self: Target, path: Path, threads: int = 1) -> ArrayModel:
+        run = load(self, path, threads)
+        return (lambda x: run(x) + 0.1) if path.name.startswith("1") else run  # the second generator's
+
+    monkeypatch.setattr(Target, "load", broken)
+    nets = {name: nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Tanh()) for name in ("good", "bad")}
+    found = time_generators(TARGETS["onnx"], nets, torch.rand(1, 3, 16, 16), rounds=1)
+    assert isinstance(found["good"], Speed) and isinstance(found["bad"], Failure)
+    assert "its output is wrong on this CPU" in found["bad"].reason
 
 
 def test_generators_take_turns_in_every_runtime() -> None:
@@ -255,7 +271,8 @@ def test_a_run_with_a_budget_of_one_stands_with_the_dense_ones(tmp_path: Path) -
     runs = [find_run(name, tmp_path / "checkpoints", tmp_path / "results") for name in ("slim", "full")]
     assert [is_full(run) for run in runs] == [False, True]
     assert [run.name for run in in_order(runs)] == ["full", "slim"]
-    assert shown_stems(runs, TRANSLATION, 2) == ["a", "c"]
+    shown, worst = shown_pictures(runs, TRANSLATION, 2, worst=0)
+    assert {picture.stem for picture in shown} == {"a", "c"} and worst == 0
 
 
 def test_page_says_what_runs_were_made_of_and_warns_of_different_data(tmp_path: Path) -> None:

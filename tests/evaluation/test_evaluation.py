@@ -241,7 +241,9 @@ def test_real_features_serve_the_next_run(root: Path) -> None:
     evaluated(root, extractor)
     before = extractor.asked
     evaluated(root, extractor, name="s")
-    assert extractor.asked == before + 4 + 4  # its own pictures, and another choice of real ones for the floor
+    assert (
+        extractor.asked == before + 4 + 4
+    )  # its own pictures, and another choice of real ones for the floor
 
 
 def test_protocols_and_extractors_do_not_get_mixed_up(root: Path) -> None:

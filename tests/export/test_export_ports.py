@@ -13,7 +13,7 @@ from torch import nn
 
 from coronet_plugin import ExportError, OptionError
 from coronet_plugin.errors import describe
-from coronet_plugin.export import silence, verify
+from coronet_plugin.export import pytorch, silence, verify
 from coronet_plugin.export.normalisation import why_not_fp16
 from coronet_plugin.export.pictures import noise, noise_like
 from coronet_plugin.export.pipeline import export_generator
@@ -61,7 +61,9 @@ class TupleOut(Base):
 
 
 class DictOut(Base):
-    def forward(self, photo, mask):  # the keys in another order than the alphabet's, one as an input is called
+    def forward(
+        self, photo, mask
+    ):  # the keys in another order than the alphabet's, one as an input is called
         image, alpha, features = self.run(torch.cat([photo, mask], 1))
         return {"picture": image, "mask": alpha, "0 features": features}
 
@@ -81,12 +83,19 @@ PHOTO, MASK = torch.rand(1, 3, SIZE, SIZE) * 2 - 1, torch.rand(1, 1, SIZE, SIZE)
 CASES = {
     "two inputs": (TwoIn, (PHOTO, MASK), ["photo", "mask"], ["output"]),
     "tuple": (TupleOut, torch.cat([PHOTO, MASK], 1), ["input"], ["output_0", "output_1_0", "output_2"]),
-    "dictionary": (DictOut, (PHOTO, MASK), ["photo", "mask"], ["picture", "output_mask", "output_0_features"]),
+    "dictionary": (
+        DictOut,
+        (PHOTO, MASK),
+        ["photo", "mask"],
+        ["picture", "output_mask", "output_0_features"],
+    ),
     "vector": (Labelled, (PHOTO, torch.rand(1, 5)), ["photo", "style"], ["output_0", "output_1"]),
 }
 SLOW = ("executorch", "litert")
 RUNNABLE = [
-    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in TARGETS if name != "coreml"
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    for name in TARGETS
+    if name != "coreml"
 ]
 
 
@@ -153,18 +162,22 @@ def test_dynamic_files_of_several(target, case, tmp_path):
 def test_fp16_of_several(target, tmp_path):
     needs(target)
     build, example, *_ = CASES["dictionary"]
-    assert export_generator(build(), Request(TARGETS[target], "fp16"), tmp_path, "G", example=example).accepted
+    assert export_generator(
+        build(), Request(TARGETS[target], "fp16"), tmp_path, "G", example=example
+    ).accepted
 
 
 def test_one_wrong_output_of_several_is_enough(tmp_path, monkeypatch):
-    load = TARGETS["torchscript"]._module().load
+    load = pytorch.load
 
     def wrong(path, threads=1):
         run = load(path, threads)
         return lambda *values: (lambda image, alpha, features: (image, 1 - alpha, features))(*run(*values))
 
     monkeypatch.setattr("coronet_plugin.export.pytorch.load", wrong)
-    result = export_generator(TupleOut(), Request(TARGETS["torchscript"]), tmp_path, "G", example=CASES["tuple"][1])
+    result = export_generator(
+        TupleOut(), Request(TARGETS["torchscript"]), tmp_path, "G", example=CASES["tuple"][1]
+    )
     tolerance = verify.TOLERANCES["fp32"]
     assert not result.accepted and result.path.name.endswith(".rejected")
     assert [found.within(tolerance) for found in result.differences.values()] == [True, False, True]
@@ -204,9 +217,19 @@ class Halves(Base):
     [
         (TwoIn, None, {}, r"TwoIn does not run on \(1, 4, 256, 256\): .*'mask'.*pass example="),
         (lambda: Returning(7), None, {}, "returns int without a tensor"),
-        (DictOut, (PHOTO, MASK), {"dtype": "int8"}, "from one picture to one, and this goes from photo, mask to picture, "),
+        (
+            DictOut,
+            (PHOTO, MASK),
+            {"dtype": "int8"},
+            "from one picture to one, and this goes from photo, mask to picture, ",
+        ),
         (DictOut, (PHOTO, MASK[..., :12, :12]), {}, "does not run on"),
-        (Halves, (PHOTO, MASK[..., :12, :12]), {"dynamic": True}, "one height and width, and these are photo .*24.*12"),
+        (
+            Halves,
+            (PHOTO, MASK[..., :12, :12]),
+            {"dynamic": True},
+            "one height and width, and these are photo .*24.*12",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(build, example, asked, message, tmp_path, monkeypatch):
@@ -253,10 +276,11 @@ def test_differences_are_parts_of_the_outputs_range(dtype, limits, tmp_path):
 
 @pytest.mark.parametrize("limits", RANGES)
 def test_a_wrong_file_is_rejected_in_any_range(limits, tmp_path, monkeypatch):
-    load = TARGETS["torchscript"]._module().load
+    load = pytorch.load
     off = 0.02 * (limits[1] - limits[0])
     monkeypatch.setattr(
-        "coronet_plugin.export.pytorch.load", lambda path, threads=1: lambda x: load(path)(x) + np.float32(off)
+        "coronet_plugin.export.pytorch.load",
+        lambda path, threads=1: lambda x: load(path)(x) + np.float32(off),
     )
     result = export_generator(Scaled(*limits), Request(TARGETS["torchscript"], size=(32, 32)), tmp_path, "G")
     assert not result.accepted

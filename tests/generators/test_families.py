@@ -35,7 +35,7 @@ from coronet_plugin.training import host
 from models.networks import check_image_sizes
 
 DOCS = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
-STOCK = ("resnet_9blocks", "resnet_6blocks", "unet_256", "unet_128")
+STOCK = tuple(FAMILIES)
 
 
 def forget_families() -> None:
@@ -75,7 +75,10 @@ def sketched(sketch_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The commands of the docs after those two that train and test were run, at toy size."""
     monkeypatch.chdir(tmp_path)
     (text,) = re.findall(r"```bash\n(.*?)```", DOCS, re.S)
-    commands = [shlex.split(line) for line in text.replace("datasets/mine", str(paired_folder(tmp_path, 2, 32))).splitlines()]
+    commands = [
+        shlex.split(line)
+        for line in text.replace("datasets/mine", str(paired_folder(tmp_path, 2, 32))).splitlines()
+    ]
     toy = "--load_size 32 --crop_size 32 --num_threads 0".split()
     short = "--ngf 16 --ndf 4 --n_epochs 1 --n_epochs_decay 1 --display_id 0 --no_html --coronet_budget 0.5".split()
     assert [command[:2] for command in commands[:2]] == [["python", "train.py"], ["python", "test.py"]]
@@ -91,7 +94,10 @@ def test_the_example_of_the_docs_runs_as_written(sketched, capsys, tmp_path):
     assert len(list((tmp_path / "results" / "sketched").rglob("*fake_B.png"))) == 2
     capsys.readouterr()
     out = [coronet(capsys, *command[1:]) for command in sketched]
-    assert "sketch, input_nc 3, output_nc 3, ngf 16, layers 3, budget 0.5 of the MACs" in out[0] and " of 16 " in out[0]
+    assert (
+        "sketch, input_nc 3, output_nc 3, ngf 16, layers 3, budget 0.5 of the MACs" in out[0]
+        and " of 16 " in out[0]
+    )
     files = [Path(line) for line in out[1].splitlines()]
     record = json.loads(next(path for path in files if path.suffix == ".json").read_text())
     assert record["architecture"] == spec.architecture and record["check"]["accepted"]
@@ -107,7 +113,18 @@ def test_every_command_takes_the_example_s_run(sketched, capsys, tmp_path, monke
     timed = ("--runtimes", "torch", "--repeats", 1, "--warmup", 1, "--threads", 1)
     out = coronet(capsys, "bench", "sketched", "sketch@0.5", *given, *timed)
     assert "uniform width, budget 0.5" in out
-    coronet(capsys, "compare", "sketched", *given, "--repeats", 1, "--no_fid", "--no_memory", "--runtimes", "torch")
+    coronet(
+        capsys,
+        "compare",
+        "sketched",
+        *given,
+        "--repeats",
+        1,
+        "--no_fid",
+        "--no_memory",
+        "--runtimes",
+        "torch",
+    )
     spec = Spec.read(tmp_path / "checkpoints" / "sketched" / "latest_net_G.json")
     page = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     facts = page["generators"]["G"]["runs"]
@@ -120,14 +137,32 @@ def test_every_command_takes_the_example_s_run(sketched, capsys, tmp_path, monke
 def test_without_its_module_a_family_is_named_and_shown_from_the_spec(sketched, capsys):
     capsys.readouterr()
     assert "from the spec alone" in coronet(capsys, "inspect", "sketched")
-    for command in (["export", "sketched", "--to", "torchscript"], ["bench", "sketched"], ["export-upstream", "sketched", "--output", "out"]):
+    for command in (
+        ["export", "sketched", "--to", "torchscript"],
+        ["bench", "sketched"],
+        ["export-upstream", "sketched", "--output", "out"],
+    ):
         error = coronet(capsys, *command, code=2)
-        assert "--netG sketch is not known" in error and "--coronet_family" in error and error.count("\n") == 1
+        assert (
+            "--netG sketch is not known" in error and "--coronet_family" in error and error.count("\n") == 1
+        )
 
 
 def test_a_dense_file_of_the_example_is_recognised_by_its_tensors(sketch_file, tmp_path, capsys):
     weights = tmp_path / "latest_net_G.pth"
-    coronet(capsys, "inspect", "sketch", "--coronet_family", sketch_file, "--ngf", 6, "--kwargs", '{"layers": 2}', "--size", 32)
+    coronet(
+        capsys,
+        "inspect",
+        "sketch",
+        "--coronet_family",
+        sketch_file,
+        "--ngf",
+        6,
+        "--kwargs",
+        '{"layers": 2}',
+        "--size",
+        32,
+    )
     found = FAMILIES["sketch"]
     wanted = checked(found.config, {"ngf": 6, "layers": 2, "input_nc": 1})
     torch.save(found.build(wanted).state_dict(), weights)
@@ -140,7 +175,9 @@ def test_the_host_refuses_sizes_that_a_family_cannot_take(sketch_file, capsys):
     coronet(capsys, "inspect", "sketch", "--coronet_family", sketch_file, "--size", 32)
     testing = argparse.Namespace(netG="sketch", isTrain=False)
     check_image_sizes(testing, {(34, 32): ""})
-    with pytest.raises(DataError, match="--netG sketch takes images with sides of multiples of 2 pixels, and got 33x32"):
+    with pytest.raises(
+        DataError, match="--netG sketch takes images with sides of multiples of 2 pixels, and got 33x32"
+    ):
         check_image_sizes(testing, {(33, 32): ""})
 
 
@@ -149,7 +186,13 @@ def test_a_host_s_own_model_is_recognised_as_of_its_family(sketch_file, capsys):
     found = FAMILIES["sketch"]
     generator = found.build(checked(found.config, {"ngf": 5}))
     opt = argparse.Namespace(netG="something_else", ngf=64, no_dropout=False, crop_size=48)
-    assert host.architecture(generator, opt) == {"netG": "sketch", "input_nc": 3, "output_nc": 3, "ngf": 5, "layers": 3}
+    assert host.architecture(generator, opt) == {
+        "netG": "sketch",
+        "input_nc": 3,
+        "output_nc": 3,
+        "ngf": 5,
+        "layers": 3,
+    }
     (example,) = host.example(generator, opt)
     assert example.shape == (1, 3, 48, 48)
     edited = type("Edited", (type(generator),), {})(3, 3, 5, 3)  # the same tensors, perhaps another forward
@@ -166,7 +209,7 @@ def test_names_of_stock_generators_are_in_their_families_alone():
         str(path.relative_to(package)): len(names.findall(path.read_text(encoding="utf-8")))
         for path in sorted(package.rglob("*.py"))
     }
-    assert {path: count for path, count in found.items() if count} == {"generators/resnet.py": 2, "generators/unet.py": 2}
+    assert {path: count for path, count in found.items() if count} == {"generators/resnet.py": 5, "generators/unet.py": 2}
 
 
 def test_help_and_errors_name_the_families(capsys):
@@ -174,7 +217,9 @@ def test_help_and_errors_name_the_families(capsys):
         main(["inspect", "--help"])
     shown = capsys.readouterr().out
     assert all(name in shown for name in STOCK)
-    with pytest.raises(OptionError, match="choose one of " + ", ".join(sorted(STOCK, key=list(families()).index))):
+    with pytest.raises(
+        OptionError, match="choose one of " + ", ".join(sorted(STOCK, key=list(families()).index))
+    ):
         build_generator(3, 3, 4, "nothing")
     for name, one in families().items():
         assert one.name == name and one.about.endswith(".") and one.default_config()
@@ -194,7 +239,9 @@ def test_help_and_errors_name_the_families(capsys):
     ],
 )
 def test_a_module_that_a_spec_names_is_not_imported(architecture, tmp_path, monkeypatch, capsys):
-    (tmp_path / "evil_family.py").write_text("import pathlib\npathlib.Path(__file__).with_name('proof').touch()\n")
+    (tmp_path / "evil_family.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('proof').touch()\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     make_run(tmp_path, "slim", budget=0.5)
@@ -207,12 +254,29 @@ def test_a_module_that_a_spec_names_is_not_imported(architecture, tmp_path, monk
         with pytest.raises(CheckpointError) as caught:
             read(weights)
         assert "\n" not in str(caught.value)
-    for command in (["export", weights, "--to", "torchscript"], ["bench", weights], ["export-upstream", weights, "--output", "out"]):
+    for command in (
+        ["export", weights, "--to", "torchscript"],
+        ["bench", weights],
+        ["export-upstream", weights, "--output", "out"],
+    ):
         assert main([str(word) for word in command]) == 2
     main(["inspect", str(weights)])  # may show the spec
     root = paired_folder(tmp_path, 1, 32)
     with contextlib.suppress(SystemExit):  # what the run was trained with is not imported again either
-        run_test("--dataroot", root, "--name", "slim", "--model", "coronet", "--num_threads", 0, "--crop_size", 32, "--load_size", 32)
+        run_test(
+            "--dataroot",
+            root,
+            "--name",
+            "slim",
+            "--model",
+            "coronet",
+            "--num_threads",
+            0,
+            "--crop_size",
+            32,
+            "--load_size",
+            32,
+        )
     assert not (tmp_path / "proof").exists() and "evil_family" not in sys.modules
     assert main(["inspect", str(weights), "--coronet_family", "evil_family"]) is not None
     assert (tmp_path / "proof").exists()  # it would have been noticed
@@ -221,7 +285,13 @@ def test_a_module_that_a_spec_names_is_not_imported(architecture, tmp_path, monk
 
 def test_an_explicit_build_needs_no_family(tmp_path):
     generator = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3, 3, padding=1))
-    compression = Compression(generator, torch.rand(1, 3, 8, 8), budget=0.5, search_steps=1, architecture={"netG": "gone", "width": 16})
+    compression = Compression(
+        generator,
+        torch.rand(1, 3, 8, 8),
+        budget=0.5,
+        search_steps=1,
+        architecture={"netG": "gone", "width": 16},
+    )
     compression.slim()
     compression.save(tmp_path / "a.pth")
 
@@ -242,7 +312,11 @@ def test_all_find_the_same_dropout_in_a_dense_unet(dropout, tmp_path, capsys):
     path = folder / "latest_net_G.pth"
     torch.save(build_generator(3, 3, 4, "unet_128", "batch", bool(dropout)).state_dict(), path)
     if dropout is not None:
-        lines = [option_line("crop_size", 128), option_line("no_dropout", not dropout), option_line("netG", "unet_128")]
+        lines = [
+            option_line("crop_size", 128),
+            option_line("no_dropout", not dropout),
+            option_line("netG", "unet_128"),
+        ]
         (folder / "train_opt.txt").write_text("".join(lines))
     wanted = dropout is not False  # pix2pix's default where nothing tells
 
@@ -267,7 +341,12 @@ def test_a_slim_file_that_lost_its_spec_is_refused_by_all_in_the_same_words(tmp_
     assert wanted.slim == cost_of(wanted.generator, wanted.example()).as_dict() and wanted.spec is not None
     weights.with_suffix(".json").unlink()
     errors = set()
-    for command in (["inspect"], ["export", "--to", "torchscript"], ["bench"], ["export-upstream", "--output", tmp_path / "out"]):
+    for command in (
+        ["inspect"],
+        ["export", "--to", "torchscript"],
+        ["bench"],
+        ["export-upstream", "--output", tmp_path / "out"],
+    ):
         assert main([*map(str, [command[0], weights, *command[1:]])]) == 2
         errors.add(capsys.readouterr().err)
     (error,) = errors
@@ -335,7 +414,9 @@ def test_tensors_that_no_file_has_are_as_they_were_built(tmp_path):
 
     generator = FAMILIES["blurred"].build(Plain())
     architecture = FAMILIES["blurred"].architecture(Plain())
-    Compression(generator, torch.rand(1, 3, 8, 8), search_steps=9, budget=1.0, architecture=architecture).save(tmp_path / "a.pth")
+    Compression(
+        generator, torch.rand(1, 3, 8, 8), search_steps=9, budget=1.0, architecture=architecture
+    ).save(tmp_path / "a.pth")
     state, x = torch.get_rng_state(), torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(load_generator(tmp_path / "a.pth")(x), generator(x))
     assert torch.equal(torch.get_rng_state(), state)
@@ -366,7 +447,13 @@ def test_generators_of_two_inputs_are_inspected_and_loaded_and_not_exported(tmp_
     found = FAMILIES["masked"]
     generator = found.build(Plain())
     assert len(host.example(generator, argparse.Namespace(netG="masked", crop_size=16))) == 2
-    compression = Compression(generator, found.example(Plain(), (8, 8)), search_steps=1, budget=0.7, architecture=found.architecture(Plain()))
+    compression = Compression(
+        generator,
+        found.example(Plain(), (8, 8)),
+        search_steps=1,
+        budget=0.7,
+        architecture=found.architecture(Plain()),
+    )
     compression.slim()
     weights = tmp_path / "latest_net_G.pth"
     compression.save(weights)
@@ -374,7 +461,12 @@ def test_generators_of_two_inputs_are_inspected_and_loaded_and_not_exported(tmp_
     assert "1 x 3 x 8 x 8" in capsys.readouterr().out
     x = found.example(Plain(), (8, 8))
     assert torch.equal(load_generator(weights)(*x), generator(*x))
-    for command in (["export", weights, "--to", "torchscript"], ["bench", weights], ["bench", "masked"], ["export-upstream", weights, "--output", tmp_path]):
+    for command in (
+        ["export", weights, "--to", "torchscript"],
+        ["bench", weights],
+        ["bench", "masked"],
+        ["export-upstream", weights, "--output", tmp_path],
+    ):
         assert main([*map(str, command)]) == 2
         error = capsys.readouterr().err
         assert "take 2 inputs" in error and error.count("\n") == 1
@@ -444,11 +536,17 @@ def test_a_family_that_cannot_be_is_refused():
 
 def test_a_module_that_does_not_import_is_one_line(tmp_path, capsys):
     (tmp_path / "broken.py").write_text("import not_there_at_all\n")
-    for where, said in ((tmp_path / "broken.py", "ModuleNotFoundError"), (tmp_path / "gone.py", "is not there"), ("not.there", "cannot be imported")):
+    for where, said in (
+        (tmp_path / "broken.py", "ModuleNotFoundError"),
+        (tmp_path / "gone.py", "is not there"),
+        ("not.there", "cannot be imported"),
+    ):
         with pytest.raises(SystemExit) as left:
             main(["inspect", "unet_128", "--coronet_family", str(where)])
         error = capsys.readouterr().err
-        assert left.value.code == 2 and said in error and "--coronet_family" in error and error.count("\n") == 1
+        assert (
+            left.value.code == 2 and said in error and "--coronet_family" in error and error.count("\n") == 1
+        )
 
 
 def test_installed_packages_bring_families_and_a_broken_one_does_not_stop_the_others(sketch_file, tmp_path):

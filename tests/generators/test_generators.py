@@ -14,7 +14,7 @@ from coronet_plugin.generators.resnet import ResnetBlock, ResnetGenerator
 from coronet_plugin.generators.stock import build_generator, get_norm_layer
 from coronet_plugin.generators.unet import UnetGenerator, UnetSkipConnectionBlock
 
-STOCK = ("resnet_9blocks", "resnet_6blocks", "unet_128", "unet_256")
+STOCK = ("resnet_9blocks", "resnet_6blocks", "unet_128", "unet_256", "mobile_resnet_9blocks", "mobile_resnet_6blocks")
 KNOWN = json.loads((FACTS / "state_dicts.json").read_text())["generators"]
 
 
@@ -88,7 +88,7 @@ def test_skip_carries_the_activated_input_before_what_comes_up():
 def test_dropout_is_where_upstream_has_it():
     nets = {name: build_generator(3, 3, 4, name, use_dropout=True) for name in STOCK}
     count = {name: sum(isinstance(m, nn.Dropout) for m in net.modules()) for name, net in nets.items()}
-    assert count == {"resnet_9blocks": 9, "resnet_6blocks": 6, "unet_128": 2, "unet_256": 3}
+    assert [*count.values()] == [9, 6, 2, 3, 9, 6]
 
 
 def test_constructors_are_upstreams():

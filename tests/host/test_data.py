@@ -254,7 +254,7 @@ def test_a_data_set_of_the_users_own(tmp_path, monkeypatch):
     assert [int(b["A"]) for b in data.create_dataset(options("", "counting_up"))] == [0, 1, 2]
     with pytest.raises(OptionError, match="hollow_dataset.py has no subclass.*hollowdataset"):
         data.find_dataset_using_name("hollow")
-    with pytest.raises(OptionError, match="nope is not known; there are aligned, counting_up"):
+    with pytest.raises(OptionError, match="nope is not known; there are aligned, colorization, counting_up"):
         data.find_dataset_using_name("nope")
     with pytest.raises(ModuleNotFoundError, match="a_package_nobody_has"):  # not hidden as an unknown name
         data.find_dataset_using_name("needy")

@@ -60,7 +60,10 @@ def test_the_scripts_themselves(tmp_path):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
     unknown = script("train.py", "--model", "nope", "--dataroot", ".")
-    assert unknown.returncode == 2 and "coronet, cycle_gan, pix2pix, test" in unknown.stderr
+    assert (
+        unknown.returncode == 2
+        and "colorization, coronet, cycle_gan, pix2pix, template, test" in unknown.stderr
+    )
     shown = script("test.py", "--model", "test", "--help")
     assert shown.returncode == 0 and "--model_suffix" in shown.stdout
     smooth_image(0, 32, 32).save(tmp_path / "a.png")

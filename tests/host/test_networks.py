@@ -169,9 +169,13 @@ def test_image_sizes_are_checked():
     check("resnet_9blocks", (128, 64), True)
     check("resnet_9blocks", (127, 64), False)
     check("users_own", (127, 64), True)
-    with pytest.raises(DataError, match=r"multiples of 4 pixels, and got 127x64.* 124x64 or 128x64 \(a.png\)"):
+    with pytest.raises(
+        DataError, match=r"multiples of 4 pixels, and got 127x64.* 124x64 or 128x64 \(a.png\)"
+    ):
         check("resnet_9blocks", (127, 64), True)
-    with pytest.raises(DataError, match="unet_128 .* multiples of 128 pixels, and got 128x64; .*work: 128x128 "):
+    with pytest.raises(
+        DataError, match="unet_128 .* multiples of 128 pixels, and got 128x64; .*work: 128x128 "
+    ):
         check("unet_128", (128, 64), False)
     with pytest.raises(DataError, match="480x640; the nearest that work: 256x512 or 512x768 "):
         check("unet_256", (480, 640), False)

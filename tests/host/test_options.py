@@ -103,8 +103,14 @@ def error_of(capsys, parse, *args, options=TrainOptions) -> str:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--model", "nope"], ["train.py: error: --model nope", "coronet, cycle_gan, pix2pix, test"]),
-        (["--dataset_mode", "nope"], ["--dataset_mode nope", "aligned, single, unaligned"]),
+        (
+            ["--model", "nope"],
+            ["train.py: error: --model nope", "colorization, coronet, cycle_gan, pix2pix, template, test"],
+        ),
+        (
+            ["--dataset_mode", "nope"],
+            ["--dataset_mode nope", "aligned, colorization, single, template, unaligned"],
+        ),
         (["--model", "pix2pix", "--lambda_a", "1"], ["unknown option --lambda_a", "--lambda_L1", "--lr "]),
         (["--lambda_L1", "1"], ["unknown option --lambda_L1", "--lambda_A"]),
         (["--continue"], ["unknown option --continue;", "--continue_train"]),

@@ -61,7 +61,9 @@ def flops(generator: nn.Module, *shape: int) -> int:
 
 
 # -- the facts ---------------------------------------------------------------
-@pytest.mark.parametrize(("netG", "norm", "shape"), [("resnet_9blocks", "instance", (32, 48)), ("unet_256", "batch", (256, 256))])
+@pytest.mark.parametrize(
+    ("netG", "norm", "shape"), [("resnet_9blocks", "instance", (32, 48)), ("unet_256", "batch", (256, 256))]
+)
 def test_macs_of_the_sets_add_up_to_an_independent_count(netG, norm, shape, tmp_path, capsys):
     size = "x".join(map(str, shape))
     run(capsys, netG, "--ngf", 8, "--input_nc", 1, "--size", size, "--json", tmp_path / "all.json")
@@ -166,7 +168,10 @@ def test_a_slim_checkpoint_shows_kept_of_dense(slim_weights, tmp_path, capsys):
         weight = small[layer["name"] + ".weight"]
         axis = 1 if layer["name"] in ("model.16", "model.19") else 0  # transposed have (in, out, h, w)
         (share,) = layer["shares"]
-        assert (share["kept"], share["channels"]) == (weight.shape[axis], dense[layer["name"] + ".weight"].shape[axis])
+        assert (share["kept"], share["channels"]) == (
+            weight.shape[axis],
+            dense[layer["name"] + ".weight"].shape[axis],
+        )
     for entry in facts["sets"]:
         assert re.search(rf"{re.escape(entry['name'])} .*{entry['kept']} of {entry['channels']}", out)
     assert sum(entry["macs_kept"] for entry in facts["sets"]) == facts["now"]["macs"]
@@ -177,7 +182,9 @@ def test_a_slim_checkpoint_shows_kept_of_dense(slim_weights, tmp_path, capsys):
 
 def test_a_checkpoint_of_the_search_has_full_size(tmp_path, capsys):
     net = build_generator(**ARCHITECTURE)
-    Compression(net, torch.zeros(1, 3, 32, 32), search_steps=9, budget=0.5, architecture=ARCHITECTURE).save(tmp_path / "latest_net_G.pth")
+    Compression(net, torch.zeros(1, 3, 32, 32), search_steps=9, budget=0.5, architecture=ARCHITECTURE).save(
+        tmp_path / "latest_net_G.pth"
+    )
     out = run(capsys, tmp_path / "latest_net_G.pth")
     assert "search at step 0 of 9" in out and " of 8 " not in out
     assert "11 prunable" in out
@@ -192,7 +199,12 @@ def test_a_slim_generator_of_ones_own_is_shown_from_its_spec(tmp_path, capsys):
     spec = Spec.read(tmp_path / "mine_net_G.json")
     for entry in spec.sets:
         assert f"{len(entry['kept'])} of {entry['channels']}" in out
-    assert "from the spec alone" in out and "TwoSets" in out and "it is the generator's output" in out and "coverage" not in out
+    assert (
+        "from the spec alone" in out
+        and "TwoSets" in out
+        and "it is the generator's output" in out
+        and "coverage" not in out
+    )
     assert ElementTree.parse(tmp_path / "mine.svg").getroot().tag.endswith("svg")
 
 
@@ -221,7 +233,9 @@ def test_a_run_shows_each_of_its_generators(tmp_path, capsys):
 # -- generators of the user's own --------------------------------------------
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
-    (tmp_path / "own_layers.py").write_text("from torch import nn\ndef conv(i, o): return nn.Conv2d(i, o, 3, padding=1)\n")
+    (tmp_path / "own_layers.py").write_text(
+        "from torch import nn\ndef conv(i, o): return nn.Conv2d(i, o, 3, padding=1)\n"
+    )
     path = tmp_path / "own_net.py"
     path.write_text(
         "from torch import nn\n"
@@ -298,9 +312,13 @@ def test_options_and_sizes_that_cannot_work_are_refused(tmp_path, slim_weights, 
     assert "sides of multiples of 128" in error and "100x100" in error and error.endswith(". Set --size.\n")
     assert "--norm group is not known" in failure(capsys, "unet_128", "--norm", "group")
     assert "--kwargs is for generators of your own" in failure(capsys, slim_weights, "--kwargs", '{"a": 1}')
-    assert "width is none of what unet_128 is made by" in failure(capsys, "unet_128", "--kwargs", '{"width": 1}')
+    assert "width is none of what unet_128 is made by" in failure(
+        capsys, "unet_128", "--kwargs", '{"width": 1}'
+    )
     assert "--use_dropout is for names of families" in failure(capsys, slim_weights, "--no_dropout")
-    assert "expected a name ending in .svg or .png" in failure(capsys, "unet_128", "--output", tmp_path / "a.jpg")
+    assert "expected a name ending in .svg or .png" in failure(
+        capsys, "unet_128", "--output", tmp_path / "a.jpg"
+    )
     assert "there is no folder" in failure(capsys, "unet_128", "--output", tmp_path / "gone" / "a.svg")
     for wrong in (["--size", "0"], ["--size", "axb"], ["--kwargs", "[1]"], ["--kwargs", "{"]):
         with pytest.raises(SystemExit) as left:
@@ -389,12 +407,19 @@ def test_inspecting_changes_nothing():
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("macs", "budget 0.5 of the MACs"), ("params", "budget 0.5 of the parameters"), ("latency", "budget 0.5 (latency)"), ("watts", "budget 0.5 (watts)")],
+    [
+        ("macs", "budget 0.5 of the MACs"),
+        ("params", "budget 0.5 of the parameters"),
+        ("latency", "budget 0.5 (latency)"),
+        ("watts", "budget 0.5 (watts)"),
+    ],
 )
 def test_the_budget_is_said_in_its_own_kind(tmp_path, capsys, kind, said):
     path = tmp_path / "latest_net_G.pth"
     net = build_generator(**ARCHITECTURE)
-    Compression(net, torch.zeros(1, 3, 32, 32), search_steps=9, budget=0.5, architecture=ARCHITECTURE).save(path)
+    Compression(net, torch.zeros(1, 3, 32, 32), search_steps=9, budget=0.5, architecture=ARCHITECTURE).save(
+        path
+    )
     spec = path.with_suffix(".json")
     spec.write_text(spec.read_text().replace('{"kind": "macs"', f'{{"kind": "{kind}"'))
     assert said in run(capsys, path)

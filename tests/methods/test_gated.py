@@ -5,20 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from run_helpers import ARCHITECTURE, difference
+from run_helpers import difference
 from torch import nn
 from torch.func import functional_call
+from training_helpers import search, small, started, stepping
 
-from coronet_plugin import Compression
 from coronet_plugin.channels.cut import readers
-from coronet_plugin.generators.stock import build_generator
 
 X = torch.rand(2, 3, 32, 32) * 2 - 1
 
 
 def stock(norm="batch", ngf=8, seed=0, netG="resnet_6blocks") -> nn.Module:
-    torch.manual_seed(seed)
-    return build_generator(**{**ARCHITECTURE, "norm": norm, "ngf": ngf, "netG": netG})
+    return small(seed, norm=norm, ngf=ngf, netG=netG)
 
 
 class PerPixel(nn.Module):
@@ -35,21 +33,8 @@ class PerPixel(nn.Module):
 
 
 def learning(generator, side=32, **options):
-    kind = next(generator.parameters()).dtype
-    options = {"search_steps": 20, "budget": 0.3, "method": "gated", **options}
-    example = torch.rand(1, 3, side, side, dtype=kind)
-    host = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    compression = Compression(generator, example, **options).attach(host)
-    noise = torch.Generator().manual_seed(1)
-
-    def step() -> bool:
-        x = (torch.rand(2, 3, side, side, generator=noise) * 2 - 1).to(kind)
-        host.zero_grad()
-        (generator(x) + x).abs().mean().backward()
-        host.step()
-        return compression.step()
-
-    return compression, host, step
+    compression, host = started(generator, side=side, **{"method": "gated", **options})
+    return compression, host, stepping(compression, host)
 
 
 def gates_of(compression, name) -> torch.Tensor:
@@ -67,7 +52,7 @@ def test_gradients_are_those_of_gated_generated_weights():
     generator = stock()
     compression, _, step = learning(generator, gradual=False)
     while not 0 < compression.method.latents.min() < 0.7:
-        step()
+        assert not step(), "no gate was ever half closed"
     hyper = compression.method.generated.hypernetwork
     z = hyper.z()
     weights = {name: hyper.weight(i, z) * gates_of(compression, name) for i, name in enumerate(hyper.names)}
@@ -93,9 +78,8 @@ def test_gradients_are_those_of_gated_generated_weights():
 def test_the_cut_changes_nothing(make, side, mode):
     """Although every weight has biases of the map in it, which training has moved."""
     generator = make()
-    compression, _, step = learning(generator, side, search_steps=8)
-    while not step():
-        pass
+    compression, host, _ = learning(generator, side, search_steps=8)
+    search(compression, host)
     assert compression.method.generated.hypernetwork.kernels[0].b2.abs().max() > 1e-3
     x = torch.rand(2, 3, side, side) * 2 - 1
     generator.train(mode)
@@ -141,9 +125,8 @@ def test_latents_are_trained_and_not_shrunk():
 
 def test_a_budget_of_one_trains_the_dense_generator_through_the_map():
     generator = stock()
-    compression, _, step = learning(generator, budget=1.0, search_steps=5)
-    while not step():
-        pass
+    compression, host, _ = learning(generator, budget=1.0, search_steps=5)
+    search(compression, host)
     hyper = compression.method.generated.hypernetwork
     compression.slim()
     for index, name in enumerate(hyper.names):

@@ -10,19 +10,18 @@ import pytest
 import torch
 from run_helpers import difference
 from torch import nn
+from training_helpers import learn, pictures, search, small, started, stepping
 
 from coronet_plugin import BudgetError, Compression, OptionError, find_channels, load_generator
 from coronet_plugin.budget.budget import Budget, CountMeter
 from coronet_plugin.budget.goal import SCHEDULES, Goal
 from coronet_plugin.budget.widths import Widths, choose_alive
 from coronet_plugin.compression import shared_goal
-from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.methods import gates
 
 
 def stock(netG="resnet_6blocks", norm="instance", ngf=16, seed=0) -> nn.Module:
-    torch.manual_seed(seed)
-    generator = build_generator(3, 3, ngf, netG, norm, False)
+    generator = small(seed, netG=netG, norm=norm, ngf=ngf)
     for module in generator.modules():  # scales and shifts as after some training
         if isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d)) and module.affine:
             nn.init.normal_(module.weight, 1, 0.3)
@@ -31,20 +30,8 @@ def stock(netG="resnet_6blocks", norm="instance", ngf=16, seed=0) -> nn.Module:
 
 
 def learning(generator, side=32, **options):
-    host = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    kind = next(generator.parameters()).dtype
-    options = {"search_steps": 20, "budget": 0.3, **options}
-    compression = Compression(generator, torch.rand(1, 3, side, side, dtype=kind), **options).attach(host)
-    noise = torch.Generator().manual_seed(1)
-
-    def step() -> bool:
-        x = (torch.rand(1, 3, side, side, generator=noise) * 2 - 1).to(kind)
-        host.zero_grad()
-        (generator(x) + x).abs().mean().backward()
-        host.step()
-        return compression.step()
-
-    return compression, host, step
+    compression, host = started(generator, side=side, **options)
+    return compression, host, stepping(compression, host)
 
 
 @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
@@ -56,10 +43,9 @@ def learning(generator, side=32, **options):
 def test_the_cut_changes_nothing(netG, norm, side, mode):
     """Output before and after to 1e-5, in both families and with every norm, weights and state as trained."""
     generator = stock(netG, norm)
-    compression, _, step = learning(generator, side, search_steps=6)
+    compression, host = started(generator, side=side, search_steps=6)
     x = torch.rand(2, 3, side, side) * 2 - 1
-    while not step():
-        pass
+    search(compression, host)
     generator.train(mode)
     with torch.no_grad():
         before = generator(x)
@@ -85,15 +71,11 @@ def test_the_optimizer_goes_on_as_if_nothing_was_cut():
 
 def test_a_budget_of_one_trains_the_base_model_bit_for_bit():
     generator, plain = stock(), stock()
-    _, _, step = learning(generator, budget=1.0, search_steps=4)
+    compression, _, step = learning(generator, budget=1.0, search_steps=4)
     host = torch.optim.Adam(plain.parameters(), lr=1e-3)
-    noise = torch.Generator().manual_seed(1)
-    for _ in range(6):
+    for x, _ in zip(pictures(compression), range(6)):
         step()
-        x = torch.rand(1, 3, 32, 32, generator=noise) * 2 - 1
-        host.zero_grad()
-        (plain(x) + x).abs().mean().backward()
-        host.step()
+        learn(plain, host, x)
     assert all(
         torch.equal(a, b) for a, b in zip(generator.state_dict().values(), plain.state_dict().values())
     )
@@ -132,9 +114,8 @@ def test_channels_that_do_nothing_die_first_and_those_that_do_everything_stay():
     first, _ = (generator.get_parameter(f"model.{i}.weight") for i in (4, 7))
     with torch.no_grad():
         first[:, ::2] *= 1e-4  # the first set's even channels are hardly read
-    compression, _, step = learning(generator, search_steps=60, budget=0.5)
-    while not step():
-        pass
+    compression, host = started(generator, search_steps=60, budget=0.5)
+    search(compression, host)
     compression.slim()
     kept = compression.alive()[compression.plan.prunable[0].slice]
     assert kept[1::2].sum() > 2 * kept[::2].sum()
@@ -159,9 +140,8 @@ def test_the_cost_falls_as_scheduled_and_without_a_cliff(schedule):
 @pytest.mark.parametrize("budget", [0.5, 0.1])
 def test_every_method_meets_the_same_budget(method, budget):
     pytest.importorskip("torch_pruning") if method == "magnitude" else None
-    compression, _, step = learning(stock(ngf=24), search_steps=12, budget=budget, method=method)
-    while compression.phase == "search" and not step():
-        pass
+    compression, host = started(stock(ngf=24), search_steps=12, budget=budget, method=method)
+    search(compression, host)
     compression.slim()
     assert 0.95 * budget <= compression.remaining <= budget
     x = torch.rand(1, 3, 32, 32)
@@ -221,9 +201,8 @@ def test_widths_of_another_run_are_met_exactly(method):
     for given in ({}, {"method": method}):
         if given and method == "magnitude":
             pytest.importorskip("torch_pruning")
-        compression, _, step = learning(stock(seed=len(given)), search_steps=12, widths=widths, **given)
-        while compression.phase == "search" and not step():
-            pass
+        compression, host = started(stock(seed=len(given)), search_steps=12, widths=widths, **given)
+        search(compression, host)
         compression.slim()
         found = {entry["name"]: len(entry["kept"]) for entry in compression.spec().sets}
         widths = widths or found
@@ -234,9 +213,8 @@ def test_widths_of_another_run_are_met_exactly(method):
 
 @pytest.mark.parametrize("multiple", [4, 8])
 def test_widths_are_rounded_inside_the_budget(multiple):
-    compression, _, step = learning(stock(ngf=32), search_steps=20, budget=0.3, round_to=multiple)
-    while not step():
-        pass
+    compression, host = started(stock(ngf=32), search_steps=20, budget=0.3, round_to=multiple)
+    search(compression, host)
     compression.slim()
     widths = [compression.alive()[s.slice].sum() for s in compression.plan.prunable]
     assert all(width % multiple == 0 and width for width in widths)

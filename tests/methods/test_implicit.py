@@ -11,6 +11,8 @@ import torch
 from run_helpers import ARCHITECTURE, difference
 from torch import nn
 from torch.func import functional_call
+from training_helpers import search, small, train
+from training_helpers import started as training
 
 from coronet_plugin import CheckpointError, Compression, OptionError, example_input, find_channels
 from coronet_plugin.compression import shared_goal
@@ -103,7 +105,7 @@ def test_it_moves_weights_as_the_explicit_map_with_frozen_latents_does(kind, set
     optimizer = kind(folded.parameters(), **settings)
     multipliers = attached(folded, plan, optimizer, 1000, Rates(seed=3))
     exponent = 2 if kind is SGD else 1
-    drawn = draw(plan, Rates(), 8, exponent, seed=3)
+    drawn = draw(plan, Rates(), exponent, seed=3)
     assert all(torch.equal(value, drawn[name]) for name, value in multipliers.values.items())
     multipliers.values["last.weight"].fill_(1)  # linear layers are none of the published map's
     z = hyper.z().detach()
@@ -138,9 +140,7 @@ REFUSED = [
 @pytest.mark.parametrize(("kind", "settings", "message"), REFUSED)
 def test_steps_that_no_multiple_can_follow_are_refused_in_one_line(kind, settings, message):
     net = Net()
-    compression = Compression(
-        net, torch.rand(1, 3, 8, 8), search_steps=5, budget=0.8, method="implicit"
-    )
+    compression = Compression(net, torch.rand(1, 3, 8, 8), search_steps=5, budget=0.8, method="implicit")
     with pytest.raises(OptionError, match=message) as caught:
         compression.attach(kind(net.parameters(), **settings))
     assert "\n" not in str(caught.value)
@@ -155,33 +155,12 @@ def attached(generator, plan, optimizer, steps: int, rates: Rates = Rates()) -> 
 
 def started(steps=10, seed=0, lr=1e-3, kind=ADAM, rates=None, **options):
     rates = rates or Rates()
-    torch.manual_seed(seed)
-    generator = build_generator(**ARCHITECTURE)
-    optimizer = kind(generator.parameters(), lr=lr)
+    generator = small(seed)
     if options.get("method", "implicit") == "implicit":
-        values = dataclasses.asdict(rates)
-        named = {"rate": values.pop("mean"), "rate_after": values.pop("after")}
-        options["method"] = configure("implicit", **named, **values)
+        options["method"] = configure("implicit", **dataclasses.asdict(rates))
     else:
         options.setdefault("companions", [StepMultipliers(steps, rates)])
-    options = {"budget": 0.3, **options}
-    compression = Compression(generator, example_input(generator, 32), search_steps=steps, **options)
-    return generator, compression.attach(optimizer), optimizer
-
-
-def train(compression, optimizer, steps: int, seed: int = 1) -> list[float]:
-    noise = torch.Generator().manual_seed(seed)
-    losses = []
-    for _ in range(steps):
-        x = nn.functional.interpolate(torch.rand(2, 3, 4, 4, generator=noise) * 2 - 1, size=32)
-        loss = (compression.generator(x) + x).abs().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if compression.step():
-            compression.slim()
-        losses.append(loss.item())
-    return losses
+    return (generator, *training(generator, kind, lr, search_steps=steps, **options))
 
 
 def moves(generator, compression, optimizer) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -215,13 +194,13 @@ def test_the_mean_is_what_was_asked_and_the_spread_stays():
     plan = find_channels(build_generator(**ARCHITECTURE), torch.rand(1, 3, 32, 32))
     found = {}
     for mean in (None, 1.0):
-        drawn = draw(plan, Rates(mean), 8, 1, seed=3)
+        drawn = draw(plan, Rates(rate=mean), 1, seed=3)
         found[mean] = torch.cat([value.flatten() for value in drawn.values()])
     assert found[1.0].mean() == pytest.approx(1, rel=1e-5)
     assert torch.allclose(found[None] / found[None].mean(), found[1.0])
     assert found[None].min() >= 1
     with pytest.raises(OptionError, match="above 0, not 0"):
-        Rates(mean=0)
+        Rates(rate=0)
 
 
 PLAN = find_channels(build_generator(**{**ARCHITECTURE, "ngf": 24}), torch.rand(1, 3, 32, 32))
@@ -231,7 +210,7 @@ PLAN = find_channels(build_generator(**{**ARCHITECTURE, "ngf": 24}), torch.rand(
 def test_every_spread_has_the_mean_of_the_published_one(exponent):
     means, deviations = {}, {}
     for spread in SPREADS:
-        draws = [draw(PLAN, Rates(spread=spread), 8, exponent, seed).values() for seed in range(8)]
+        draws = [draw(PLAN, Rates(spread=spread), exponent, seed).values() for seed in range(8)]
         found = torch.cat([value.flatten() for values in draws for value in values])
         means[spread], deviations[spread] = float(found.mean()), float(found.log().std())
     assert means["constant"] == pytest.approx(5.41 if exponent == 1 else 9, abs=0.01)
@@ -244,9 +223,9 @@ def test_every_spread_has_the_mean_of_the_published_one(exponent):
 
 def test_multipliers_are_of_connections_filters_or_layers():
     for per, numbers in (("connection", 24 * 96), ("filter", 96), ("layer", 1)):
-        drawn = draw(PLAN, Rates(per=per), 8, 1, seed=0)
+        drawn = draw(PLAN, Rates(per=per), 1, seed=0)
         assert len(drawn["model.10.conv_block.1.weight"].unique()) == pytest.approx(min(numbers * 4, 96 * 96) if per == "connection" else numbers, rel=0.01)
-    by_filter = draw(PLAN, Rates(per="filter"), 8, 1, seed=0)
+    by_filter = draw(PLAN, Rates(per="filter"), 1, seed=0)
     convolution, transposed = by_filter["model.4.weight"], by_filter["model.16.weight"]
     assert torch.equal(convolution, convolution[:, :1].expand_as(convolution))
     assert torch.equal(transposed, transposed[:1].expand_as(transposed))
@@ -266,7 +245,7 @@ def test_they_are_drawn_without_taking_random_numbers_from_the_training():
 @pytest.mark.parametrize(("after", "strengths"), [("drop", [1, 1, 0, 0, 0]), ("keep", [1, 1, 1, 1, 1]),
                                                   ("fade", [1, 1, 1, 0.5, 0])])  # fmt: skip
 def test_what_becomes_of_them_after_the_search(after, strengths):
-    generator, compression, optimizer = started(steps=2, budget=1.0, rates=Rates(spread="constant", after=after))
+    generator, compression, optimizer = started(steps=2, budget=1.0, rates=Rates(spread="constant", rate_after=after))
     for strength in strengths:
         multiplied, plain = moves(generator, compression, optimizer)
         name = "model.10.conv_block.1.weight"
@@ -278,15 +257,17 @@ def test_what_becomes_of_them_after_the_search(after, strengths):
 
 
 def test_channels_that_stay_keep_their_multipliers():
-    generator, compression, optimizer = started(steps=10, rates=Rates(after="keep", seed=3))
+    generator, compression, optimizer = started(steps=10, rates=Rates(rate_after="keep", seed=3))
     train(compression, optimizer, 12)
     assert compression.phase == "compact"
     multiplied, plain = moves(generator, compression, optimizer)
-    plan, dense = compression.plan, draw(compression.plan, Rates(), 8, 1, seed=3)
+    plan, dense = compression.plan, draw(compression.plan, Rates(), 1, seed=3)
     for name, moved in multiplied.items():
         value = dense.get(name, torch.ones(()))
         for axis, units in plan.slices[name].items() if name in dense else ():
-            value = value.index_select(axis, torch.from_numpy(np.flatnonzero(np.append(compression.alive(), True)[units])))
+            value = value.index_select(
+                axis, torch.from_numpy(np.flatnonzero(np.append(compression.alive(), True)[units]))
+            )
         assert torch.allclose(moved, plain[name] * value, rtol=1e-3, atol=1e-6), name
 
 
@@ -306,7 +287,10 @@ def test_an_angle_is_held_in_every_layer_and_follows_the_learning_rate():
     generator, compression, optimizer = started(steps=9, budget=1.0, rates=Rates(angle=0.01))
     for factor in (1, 0.5):
         optimizer.param_groups[0]["lr"] = 1e-3 * factor
-        before = {name: generator.get_parameter(name).detach().clone() for name in compression.companions["multipliers"].values}
+        before = {
+            name: generator.get_parameter(name).detach().clone()
+            for name in compression.companions["multipliers"].values
+        }
         train(compression, optimizer, 1)
         for name, weight in before.items():
             step = generator.get_parameter(name).detach() - weight
@@ -322,7 +306,9 @@ def test_importance_can_be_divided_by_the_rate():
     assert torch.allclose(plain[0].method.importance, discounted[0].method.importance)
     for channel_set in plain[0].plan.prunable:
         worth = plain[0].method.importance[channel_set.slice].numpy() / rates[channel_set.slice] ** 2
-        assert np.array_equal(worth.argsort().argsort(), discounted[0].method.score()[channel_set.slice].argsort().argsort())
+        assert np.array_equal(
+            worth.argsort().argsort(), discounted[0].method.score()[channel_set.slice].argsort().argsort()
+        )
 
 
 # -- at home wherever training is ---------------------------------------------
@@ -333,8 +319,8 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 @pytest.mark.parametrize("done", [4, 12, 17])
 @pytest.mark.parametrize(
     "options",
-    [{"rates": Rates(after="keep")}, {"rates": Rates(after="fade", redraw=3)}, {"method": "uniform"},
-     {"budget": 1.0, "rates": Rates(mean=1, spread="lognormal")}, {"rates": Rates(angle=0.01)}],
+    [{"rates": Rates(rate_after="keep")}, {"rates": Rates(rate_after="fade", redraw=3)}, {"method": "uniform"},
+     {"budget": 1.0, "rates": Rates(rate=1, spread="lognormal")}, {"rates": Rates(angle=0.01)}],
     ids=["keep", "fade, redrawn", "uniform", "dense", "angle"],
 )  # fmt: skip
 def test_a_continued_run_equals_an_uninterrupted_one_bit_for_bit(options, done):
@@ -367,9 +353,17 @@ def test_what_else_the_optimizer_holds_and_what_is_frozen_moves_as_always():
     generator = build_generator(**ARCHITECTURE)
     frozen = generator.get_parameter("model.4.weight").requires_grad_(False)
     before = frozen.clone()
-    together = torch.optim.AdamW([{"params": nets["beside"].parameters(), "weight_decay": 0.2}, {"params": generator.parameters(), "weight_decay": 0.1}], lr=1e-3)
+    together = torch.optim.AdamW(
+        [
+            {"params": nets["beside"].parameters(), "weight_decay": 0.2},
+            {"params": generator.parameters(), "weight_decay": 0.1},
+        ],
+        lr=1e-3,
+    )
     alone = torch.optim.AdamW(nets["alone"].parameters(), lr=1e-3, weight_decay=0.2)
-    compression = Compression(generator, example_input(generator, 32), search_steps=9, budget=1.0, method="implicit").attach(together)
+    compression = Compression(
+        generator, example_input(generator, 32), search_steps=9, budget=1.0, method="implicit"
+    ).attach(together)
     for _ in range(3):
         for optimizer, net in ((together, nets["beside"]), (alone, nets["alone"])):
             optimizer.zero_grad()
@@ -410,18 +404,14 @@ def test_a_step_that_a_gradient_scaler_skips_moves_nothing():
 
 
 @pytest.mark.parametrize("form", ["implicit", "gated"])
-@pytest.mark.parametrize("options", [{"round_to": 4}, {"kind": "params"}, {"kind": "latency", "budget": 0.6}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"round_to": 4}, {"kind": "params"}, {"kind": "latency", "budget": 0.6}], ids=str
+)
 def test_every_kind_of_budget_is_met_without_a_loss(form, options):
-    torch.manual_seed(0)
-    generator = build_generator(**{**ARCHITECTURE, "ngf": 24})
-    optimizer = ADAM(generator.parameters(), lr=1e-3)
     options = {"budget": 0.4, **options}
-    compression = Compression(generator, torch.rand(1, 3, 32, 32), search_steps=8, method=form, **options).attach(optimizer)
-    while not compression.finished:
-        optimizer.zero_grad()
-        generator(torch.rand(1, 3, 32, 32)).square().mean().backward()
-        optimizer.step()
-        compression.step()
+    generator = small(ngf=24)
+    compression, optimizer = training(generator, ADAM, search_steps=8, method=form, **options)
+    search(compression, optimizer)
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         expected = generator(x)
@@ -440,7 +430,8 @@ def test_two_generators_share_a_budget_and_an_optimizer(form):
     x = torch.rand(1, 3, 32, 32)
     shares = shared_goal(pair, [x, x], 0.4).shares
     compressions = [
-        Compression(g, x, search_steps=12, goal=share, method=form).attach(optimizer) for g, share in zip(pair, shares)
+        Compression(g, x, search_steps=12, goal=share, method=form).attach(optimizer)
+        for g, share in zip(pair, shares)
     ]
     for _ in range(12):
         optimizer.zero_grad()

@@ -13,6 +13,8 @@ import pytest
 import torch
 from conftest import ROOT, paired_folder, run_test, run_train
 from torch import nn
+from training_helpers import small, train
+from training_helpers import started as training
 
 from coronet_plugin import Compression, OptionError, find_channels
 from coronet_plugin.checkpoint.spec import Spec
@@ -33,25 +35,8 @@ def registered():
         registry.forget(name)
 
 
-def small(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_generator(3, 3, 8, "resnet_6blocks", "instance")
-
-
-def train(compression: Compression, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    for number in range(steps):
-        x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(number)) * 2 - 1
-        optimizer.zero_grad()
-        (compression.generator(x) + x).abs().mean().backward()
-        optimizer.step()
-        if compression.step():
-            compression.slim()
-
-
 def started(generator: nn.Module, **options):
-    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    options = {"search_steps": 5, "budget": 0.5, **options}
-    return Compression(generator, X, **options).attach(optimizer), optimizer
+    return training(generator, **{"search_steps": 5, "budget": 0.5, **options})
 
 
 # -- the page ------------------------------------------------------------------
@@ -67,7 +52,17 @@ def test_the_example_of_the_page_is_short_and_works(registered, tmp_path, capsys
     shared += ["--netG", "resnet_6blocks", "--ngf", 8, "--ndf", 4, "--load_size", 32, "--crop_size", 32]
     shared += ["--num_threads", 0]
     options = ["--coronet_base", "pix2pix", "--coronet_method", "activity", "--coronet_sparsity", 0.5]
-    options += ["--coronet_budget", 0.4, "--n_epochs", 2, "--n_epochs_decay", 0, "--display_id", -1, "--no_html"]
+    options += [
+        "--coronet_budget",
+        0.4,
+        "--n_epochs",
+        2,
+        "--n_epochs_decay",
+        0,
+        "--display_id",
+        -1,
+        "--no_html",
+    ]
     assert run_train(*shared, *options) == 0
     spec = Spec.read(tmp_path / "c" / "a" / "latest_net_G.json")
     assert (spec.search["method"], spec.search["config"]) == ("activity", {"sparsity": 0.5})
@@ -99,17 +94,23 @@ def test_a_method_that_cannot_be_registered_says_why(registered):
 
 
 def test_settings_of_another_method_are_refused(tmp_path, capsys):
-    with pytest.raises(OptionError, match="--coronet_embedding is not for the method uniform, which has no settings"):
+    with pytest.raises(
+        OptionError, match="--coronet_embedding is not for the method uniform, which has no settings"
+    ):
         configure("uniform", embedding=4)
     with pytest.raises(OptionError, match="must be at least 1"):
         configure("published", embedding=0)
     data = paired_folder(tmp_path, images=2, size=32)
     words = ["--dataroot", data, "--name", "a", "--checkpoints_dir", tmp_path / "c", "--model", "coronet"]
-    assert run_train(*words, "--coronet_base", "pix2pix", "--coronet_method", "random", "--coronet_rate", 2) == 2
+    assert (
+        run_train(*words, "--coronet_base", "pix2pix", "--coronet_method", "random", "--coronet_rate", 2) == 2
+    )
     assert "--coronet_rate is not for the method random" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("former", "now"), [("exact", "gates"), ("none", "gates"), ("published", "published")])
+@pytest.mark.parametrize(
+    ("former", "now"), [("exact", "gates"), ("none", "gates"), ("published", "published")]
+)
 def test_former_names_go_on_working(former, now):
     assert find(former).name == now and now in names()
 
@@ -209,6 +210,41 @@ def test_an_extra_loss_adds_exactly_its_gradient(scale):
         assert torch.allclose(mine.grad, expected.grad, rtol=1e-9, atol=1e-12 * scale)
 
 
+class Shrink(Events):
+    """Notes what it was run on, and pulls outputs to zero."""
+
+    name = "shrink"
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def extra_loss(self, inputs, output, features):
+        self.seen.append(inputs[0])
+        return 100 * output.square().mean()
+
+
+def test_a_loss_is_of_a_run_on_real_pictures_and_stays_with_its_generator():
+    """As in CycleGAN: the generator that goes back is first run on what the other makes."""
+    there, back, real = small(1), small(2), X.flip(3)
+    shrink = Shrink()
+    compression, _ = started(back, companions=[shrink])
+    cycle = back(there(X))
+    (0 * cycle.mean() + (back(real) - X).abs().mean()).backward()
+    assert len(shrink.seen) == 1 and torch.equal(shrink.seen[0], real)
+    assert not any(parameter.grad.any() for parameter in there.parameters())
+    compression.step()
+
+
+def test_a_generator_that_is_run_on_others_outputs_alone_has_its_loss_from_the_second_step_on():
+    there, back, shrink = small(1), small(2), Shrink()
+    compression, optimizer = started(back, companions=[shrink])
+    for number in range(3):
+        back(there(X)).mean().backward()
+        optimizer.step()
+        compression.step()
+        assert len(shrink.seen) == number
+
+
 def test_without_events_there_are_no_hooks_and_copies_never_have_them():
     generator = small()
     started(generator)
@@ -251,7 +287,9 @@ def test_a_method_may_go_on_with_another_module(registered, tmp_path):
     assert all(p in optimizer.state for p in student.parameters() if p.grad is not None)
     compression.save(tmp_path / "latest_net_G.pth")
     spec = Spec.read(tmp_path / "latest_net_G.json")
-    assert spec.dense == find_channels(small(), X).cost().as_dict() and spec.slim == compression.cost().as_dict()
+    assert (
+        spec.dense == find_channels(small(), X).cost().as_dict() and spec.slim == compression.cost().as_dict()
+    )
 
 
 def test_the_configuration_is_recorded():

@@ -73,7 +73,9 @@ def test_values_of_any_depth_become_their_upper_eight_bits(tmp_path, channels, b
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     found = np.asarray(open_picture(path, mode, bits)).reshape(values.shape)
     assert np.array_equal(found, values >> (bits - 8))
-    assert np.array_equal(read_picture(path, channels, (16, 32), bit_depth=bits), to_tensor(Image.fromarray(found.squeeze())))
+    assert np.array_equal(
+        read_picture(path, channels, (16, 32), bit_depth=bits), to_tensor(Image.fromarray(found.squeeze()))
+    )
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
@@ -85,7 +87,9 @@ def test_tiff_files_of_twelve_bits(tmp_path, compression):
 
 def test_depths_that_are_not_true_are_said(tmp_path):
     bright = save_deep(tmp_path / "bright.png", deep_values(3, 14))
-    with pytest.raises(DataError, match=r"bright.png has values up to 16352, and 12 bits end with 4095; set --bit_depth 14"):
+    with pytest.raises(
+        DataError, match=r"bright.png has values up to 16352, and 12 bits end with 4095; set --bit_depth 14"
+    ):
         open_picture(bright, "RGB", 12)
     with pytest.raises(DataError, match="gray_alpha.png: only the upper 8 bits"):
         open_picture(save_deep(tmp_path / "gray_alpha.png", deep_values(2)), "RGB", 12)
@@ -130,7 +134,9 @@ def test_twelve_bits_from_training_to_export(tmp_path, run, capsys):
     assert np.array_equal(real[..., 0], expected)
     weights = tmp_path / "checkpoints/a/latest_net_G.pth"
     given = pictures_for(weights, "G", 1, (32, 32), results_dir=tmp_path / "nowhere")
-    assert np.array_equal(given.values[0, 0], to_tensor(Image.fromarray(expected))[0]) and given.bit_depth == 12
+    assert (
+        np.array_equal(given.values[0, 0], to_tensor(Image.fromarray(expected))[0]) and given.bit_depth == 12
+    )
 
 
 # -- transparency ---------------------------------------------------------------
@@ -149,7 +155,9 @@ def test_four_channels_are_read_trained_tested_and_saved(tmp_path, run, capsys):
     assert run_train(*run("a", root, "pix2pix"), *arguments, "--n_epochs_decay", 0) == 0
     assert run_test(*run("a", root, "pix2pix", testing=True), *arguments, "--load_size", 32) == 0
     images = tmp_path / "results/a/test_latest/images"
-    assert np.array_equal(np.asarray(Image.open(images / "a_real_A.png")), np.asarray(glass(0, 64, 32))[:, :32])
+    assert np.array_equal(
+        np.asarray(Image.open(images / "a_real_A.png")), np.asarray(glass(0, 64, 32))[:, :32]
+    )
     assert Image.open(images / "opaque_real_B.png").getextrema()[3] == (255, 255)
     assert Image.open(images / "a_fake_B.png").mode == "RGBA"
     weights = tmp_path / "checkpoints/a/latest_net_G.pth"
@@ -182,7 +190,10 @@ def test_alpha_that_is_not_there(tmp_path, run, capsys):
 def test_any_even_width_is_halved(tmp_path, size):
     whole = smooth_image(0, *size)
     a, b = halves(whole, "pair.png")
-    assert np.array_equal(np.concatenate([a, b], axis=1), whole) and a.size == b.size == (size[0] // 2, size[1])
+    assert np.array_equal(np.concatenate([a, b], axis=1), whole) and a.size == b.size == (
+        size[0] // 2,
+        size[1],
+    )
     path = tmp_path / "pair.png"
     whole.save(path)
     assert Reading("B")(path).shape == (size[1], size[0] // 2, 3)
@@ -253,7 +264,9 @@ def test_pairs_are_joined_and_what_has_no_partner_is_listed(sides, tmp_path, cap
     for half, seed in zip(halves(joined, ""), (1, 3)):
         assert half.tobytes() == smooth_image(seed, 20, 30).tobytes()
     gray = Image.open(tmp_path / "o/train/sub/2.png")
-    assert gray.mode == "RGB" and np.array_equal(np.asarray(gray)[:, 16:, 0], smooth_image(4, 16, 16).convert("L"))
+    assert gray.mode == "RGB" and np.array_equal(
+        np.asarray(gray)[:, 16:, 0], smooth_image(4, 16, 16).convert("L")
+    )
 
 
 def test_pairs_can_be_trained_on(sides, tmp_path, run):
@@ -312,7 +325,9 @@ def test_padding_goes_back_and_forth_where_one_mirror_is_too_small(side):
     image = torch.arange(side * side).float().view(1, 1, side, side)
     padded = pad(image, 16)
     assert padded.shape == (1, 1, 16, 16) and torch.equal(cut(padded, side, side), image)
-    assert np.array_equal(padded[0, 0], np.pad(image[0, 0], [((16 - side) // 2, (17 - side) // 2)] * 2, "reflect"))
+    assert np.array_equal(
+        padded[0, 0], np.pad(image[0, 0], [((16 - side) // 2, (17 - side) // 2)] * 2, "reflect")
+    )
 
 
 def test_a_padded_network_gives_every_size_back():
@@ -333,7 +348,10 @@ def test_every_picture_comes_out_at_its_own_size(tmp_path, run, netG):
     network = ["--netG", netG, "--ngf", 8, "--norm", "instance", "--no_dropout"]
     size = ["--load_size", 128, "--crop_size", 128]
     coronet = ["--coronet_base", "pix2pix", "--coronet_budget", 0.5]
-    assert run_train(*run("a", root, "coronet"), *network, *size, *coronet, "--n_epochs_decay", 0, "--no_html") == 0
+    assert (
+        run_train(*run("a", root, "coronet"), *network, *size, *coronet, "--n_epochs_decay", 0, "--no_html")
+        == 0
+    )
     folder = tmp_path / "pictures"
     for i, (width, height) in enumerate(SIZES):
         saved(folder / "test", f"{i}.png", smooth_image(i, 2 * width, height))
@@ -344,7 +362,9 @@ def test_every_picture_comes_out_at_its_own_size(tmp_path, run, netG):
     for i, wanted in enumerate(SIZES):
         assert [Image.open(images / f"{i}_{kind}.png").size for kind in ("real_A", "fake_B")] == [wanted] * 2
         with torch.no_grad():
-            expected = generator(to_tensor(smooth_image(i, 2 * wanted[0], wanted[1]).crop((0, 0, *wanted)))[None])
+            expected = generator(
+                to_tensor(smooth_image(i, 2 * wanted[0], wanted[1]).crop((0, 0, *wanted)))[None]
+            )
         shown = to_tensor(Image.open(images / f"{i}_fake_B.png"))
         assert torch.allclose(shown, expected[0], atol=1.1 / 127.5)  # half a level of rounding and some
     reading = Reading("B", preprocess="none", padded=True)
@@ -353,7 +373,16 @@ def test_every_picture_comes_out_at_its_own_size(tmp_path, run, netG):
 
 def test_padding_can_be_switched_off(tmp_path, run, capsys):
     network = ["--netG", "unet_128", "--load_size", 128, "--crop_size", 128, "--ngf", 4]
-    assert run_train(*run("a", paired_folder(tmp_path, 1, 128), "pix2pix"), *network, "--n_epochs_decay", 0, "--no_html") == 0
+    assert (
+        run_train(
+            *run("a", paired_folder(tmp_path, 1, 128), "pix2pix"),
+            *network,
+            "--n_epochs_decay",
+            0,
+            "--no_html",
+        )
+        == 0
+    )
     saved(tmp_path / "one", "a.png", smooth_image(0, 100, 130))
     model = ["--preprocess", "none", "--norm", "batch"]
     words = [*run("a", tmp_path / "one", "test", testing=True), *network, *model]
@@ -367,10 +396,22 @@ def test_padding_can_be_switched_off(tmp_path, run, capsys):
 @pytest.mark.parametrize(
     ("size", "options", "nearest"),
     [
-        ((286, 286), ["--load_size", 286, "--crop_size", 286], "got 286x286; the nearest that work: 256x256 or 384x384"),
-        ((640, 480), ["--preprocess", "none"], "got 640x480; the nearest that work: 640x384 or 640x512 .*odd.png"),
+        (
+            (286, 286),
+            ["--load_size", 286, "--crop_size", 286],
+            "got 286x286; the nearest that work: 256x256 or 384x384",
+        ),
+        (
+            (640, 480),
+            ["--preprocess", "none"],
+            "got 640x480; the nearest that work: 640x384 or 640x512 .*odd.png",
+        ),
         ((900, 900), ["--preprocess", "none"], "got 900x900; the nearest that work: 896x896 or 1024x1024"),
-        ((100, 60), ["--preprocess", "scale_width", "--load_size", 128, "--crop_size", 16], "got 128x76; .*128x128"),
+        (
+            (100, 60),
+            ["--preprocess", "scale_width", "--load_size", 128, "--crop_size", 16],
+            "got 128x76; .*128x128",
+        ),
     ],
 )
 def test_a_wrong_size_is_one_message_before_training(tmp_path, run, capsys, size, options, nearest):
@@ -382,7 +423,17 @@ def test_a_wrong_size_is_one_message_before_training(tmp_path, run, capsys, size
     said = []
     for model, more in (("pix2pix", []), ("coronet", ["--coronet_base", "pix2pix", "--coronet_budget", 0.5])):
         crop = [] if "--crop_size" in options else ["--crop_size", 128]
-        words = [*run(model, root, model), "--netG", "unet_128", "--ngf", 8, *crop, *options, *more, "--no_flip"]
+        words = [
+            *run(model, root, model),
+            "--netG",
+            "unet_128",
+            "--ngf",
+            8,
+            *crop,
+            *options,
+            *more,
+            "--no_flip",
+        ]
         assert run_train(*words) == 2
         said.append(capsys.readouterr().err)
         assert not (tmp_path / "checkpoints" / model / "loss_log.jsonl").exists()  # not one step was made

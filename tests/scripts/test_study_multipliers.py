@@ -21,7 +21,7 @@ def test_auc_of_the_rate_for_survival(fast_ones_live, expected):
         generator, example_input(generator, 32), search_steps=2, architecture=ARCHITECTURE, budget=0.5
     )
     plan, spec = compression.plan, compression.spec()
-    values = draw(plan, Rates(), embedding=8, exponent=1, seed=7)
+    values = draw(plan, Rates(), exponent=1, seed=7)
     inner = next(s for s in plan.prunable if len(s.producers) == 1 and s.producers[0].endswith("conv_block.1"))
     reader = inner.producers[0].replace("conv_block.1", "conv_block.5") + ".weight"  # alone reads it
     rate = values[reader][:, :, 0, 0].mean(0).numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,13 @@ from torch import Tensor, nn
 
 from coronet_plugin import ChannelPlan
 from coronet_plugin.channels.plan import ChannelSet
+
+try:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    PLAIN_ATTENTION = partial(sdpa_kernel, SDPBackend.MATH)
+except ImportError:  # torch before 2.3
+    PLAIN_ATTENTION = partial(torch.backends.cuda.sdp_kernel, enable_flash=False, enable_mem_efficient=False)
 
 SIZE = 32
 

@@ -16,7 +16,9 @@ class ExciteLinear(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = conv(width, width)
-        self.fc = nn.Sequential(nn.Linear(width, width // 4), nn.ReLU(), nn.Linear(width // 4, width), nn.Sigmoid())
+        self.fc = nn.Sequential(
+            nn.Linear(width, width // 4), nn.ReLU(), nn.Linear(width // 4, width), nn.Sigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv(x)
@@ -33,7 +35,11 @@ class ExcitePoint(nn.Module):
         super().__init__()
         self.body = nn.Sequential(conv(width, width), nn.ReLU(True), conv(width, width))
         self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, 4, 1), nn.ReLU(True), nn.Conv2d(4, width, 1), nn.Sigmoid()
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(width, 4, 1),
+            nn.ReLU(True),
+            nn.Conv2d(4, width, 1),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +65,7 @@ class Cbam(nn.Module):
         return x + h * torch.sigmoid(self.spatial(where))
 
 
-@style("ECA", channels=0.75, coverage=0.99, trunk=True)
+@style("ECA", channels=0.96, coverage=0.99, trunk=True)
 class EfficientChannel(nn.Module):
     """a 1-D convolution along the channels makes their gates"""
 
@@ -70,7 +76,11 @@ class EfficientChannel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.outer(F.relu(self.inner(x)))
-        gate = self.along(F.adaptive_avg_pool2d(h, 1).squeeze(-1).transpose(-1, -2)).transpose(-1, -2).unsqueeze(-1)
+        gate = (
+            self.along(F.adaptive_avg_pool2d(h, 1).squeeze(-1).transpose(-1, -2))
+            .transpose(-1, -2)
+            .unsqueeze(-1)
+        )
         return x + h * torch.sigmoid(gate)
 
 
@@ -140,7 +150,9 @@ class NonLocal(nn.Module):
         theta = self.theta(x).flatten(2).transpose(1, 2)
         phi, g = (F.max_pool2d(layer(x), 2).flatten(2) for layer in (self.phi, self.g))
         weights = (theta @ phi).softmax(-1)
-        return x + self.out((weights @ g.transpose(1, 2)).transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+        return x + self.out(
+            (weights @ g.transpose(1, 2)).transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+        )
 
 
 @style("multi-head, 1x1", trunk=True)
@@ -162,7 +174,7 @@ class MultiHead(nn.Module):
         return x + self.project(out)
 
 
-@style("multi-head, scale read", channels=0.66, coverage=0.73, trunk=True)
+@style("multi-head, scale read", trunk=True)
 class MultiHeadLive(nn.Module):
     """separate queries, keys and values; the scale is read from the tensor's width as it runs"""
 
@@ -179,7 +191,7 @@ class MultiHeadLive(nn.Module):
         return x + self.project(out.reshape(b, -1, h, w))
 
 
-@style("scaled dot product", channels=0.25, coverage=0.47, trunk=True)
+@style("scaled dot product", trunk=True)
 class DotProduct(nn.Module):
     """F.scaled_dot_product_attention on tokens, one Linear for queries, keys and values"""
 
@@ -196,7 +208,7 @@ class DotProduct(nn.Module):
         return x + self.project(out).transpose(1, 2).view(b, c, h, w)
 
 
-@style("nn.MultiheadAttention", channels=0.4, coverage=0.4, trunk=True)
+@style("nn.MultiheadAttention", trunk=True)
 class StockAttention(nn.Module):
     """torch's own multi-head attention on tokens, layer norm before"""
 
@@ -204,7 +216,9 @@ class StockAttention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).permute(0, 2, 1)
@@ -214,7 +228,7 @@ class StockAttention(nn.Module):
         return tokens.permute(0, 2, 1).reshape(x.shape)
 
 
-@style("transformer bottleneck", channels=0.4, coverage=0.5)
+@style("transformer bottleneck")
 class TransformerBottleneck(nn.Module):
     """UVCGAN: patches through nn.TransformerEncoder with a learned position, then upsampled"""
 
@@ -233,7 +247,7 @@ class TransformerBottleneck(nn.Module):
         return torch.tanh(self.to_image(self.up(tokens.transpose(1, 2).view_as(h))))
 
 
-@style("Swin", channels=0.41, coverage=0.82, trunk=True)
+@style("Swin", trunk=True)
 class Windowed(nn.Module):
     """attention in shifted windows with a relative position bias, tokens last"""
 
@@ -250,7 +264,9 @@ class Windowed(nn.Module):
 
     def attend(self, tokens: Tensor) -> Tensor:
         b, n, c = tokens.shape
-        q, k, v = self.qkv(tokens).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(tokens).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         bias = self.table[self.index.view(-1)].view(n, n, -1).permute(2, 0, 1)
         weights = torch.softmax((q * self.scale) @ k.transpose(-2, -1) + bias.unsqueeze(0), -1)
         return self.project((weights @ v).transpose(1, 2).reshape(b, n, c))
@@ -261,12 +277,17 @@ class Windowed(nn.Module):
         b, h, w, c = x.shape
         shifted = torch.roll(self.norm1(x), shifts=(-s // 2, -s // 2), dims=(1, 2))
         windows = shifted.view(b, h // s, s, w // s, s, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, s * s, c)
-        merged = self.attend(windows).view(b, h // s, w // s, s, s, -1).permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, -1)
+        merged = (
+            self.attend(windows)
+            .view(b, h // s, w // s, s, s, -1)
+            .permute(0, 1, 3, 2, 4, 5)
+            .reshape(b, h, w, -1)
+        )
         x = x + torch.roll(merged, shifts=(s // 2, s // 2), dims=(1, 2))
         return (x + self.mlp(self.norm2(x))).permute(0, 3, 1, 2)
 
 
-@style("Restormer", channels=0.56, coverage=0.8, trunk=True)
+@style("Restormer", channels=0.62, coverage=0.92, trunk=True)
 class TransposedAttention(nn.Module):
     """attention between channels of normalised queries and keys, then a gated depthwise feed-forward"""
 
@@ -276,7 +297,9 @@ class TransposedAttention(nn.Module):
         self.norm1, self.norm2 = nn.GroupNorm(1, width), nn.GroupNorm(1, width)
         self.qkv = nn.Sequential(nn.Conv2d(width, 3 * width, 1), conv(3 * width, 3 * width, groups=3 * width))
         self.project = nn.Conv2d(width, width, 1)
-        self.ffn_in = nn.Sequential(nn.Conv2d(width, 4 * width, 1), conv(4 * width, 4 * width, groups=4 * width))
+        self.ffn_in = nn.Sequential(
+            nn.Conv2d(width, 4 * width, 1), conv(4 * width, 4 * width, groups=4 * width)
+        )
         self.ffn_out = nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -321,7 +344,7 @@ class LayerInstanceNorm(nn.Module):
         return out * gamma.unsqueeze(2).unsqueeze(3) + beta.unsqueeze(2).unsqueeze(3)
 
 
-@style("U-GAT-IT", channels=0.8, coverage=0.77, last=("to_image", "gap_fc", "gmp_fc"))
+@style("U-GAT-IT", last=("to_image", "gap_fc", "gmp_fc"))
 class Ugatit(nn.Module):
     """class activation maps by a Linear's own weights, adaptive layer-instance norm, three outputs"""
 

@@ -40,7 +40,10 @@ class SpadeBlock(nn.Module):
         self.conv0, self.conv1 = wrap(conv(inputs, middle)), wrap(conv(middle, outputs))
         self.learned = inputs != outputs
         if self.learned:
-            self.norm_s, self.conv_s = SpatialNorm(inputs, labels), wrap(nn.Conv2d(inputs, outputs, 1, bias=False))
+            self.norm_s, self.conv_s = (
+                SpatialNorm(inputs, labels),
+                wrap(nn.Conv2d(inputs, outputs, 1, bias=False)),
+            )
 
     def forward(self, x: Tensor, seg: Tensor) -> Tensor:
         short = self.conv_s(self.norm_s(x, seg)) if self.learned else x
@@ -97,9 +100,13 @@ class Adain(nn.Module):
     def __init__(self, code: int = 8, width: int = 8) -> None:
         super().__init__()
         self.mapping = nn.Sequential(nn.Linear(code, 16), nn.ReLU(), nn.Linear(16, 16))
-        self.encode = nn.Sequential(normed(conv(3, width), width), normed(conv(width, 2 * width, stride=2), 2 * width))
+        self.encode = nn.Sequential(
+            normed(conv(3, width), width), normed(conv(width, 2 * width, stride=2), 2 * width)
+        )
         self.middle, self.up = AdainBlock(2 * width, 2 * width, 16), AdainBlock(2 * width, width, 16)
-        self.to_image = nn.Sequential(nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(0.2), conv(width, 3, 1))
+        self.to_image = nn.Sequential(
+            nn.InstanceNorm2d(width, affine=True), nn.LeakyReLU(0.2), conv(width, 3, 1)
+        )
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         code = self.mapping(code)
@@ -120,7 +127,9 @@ class AssignedNorm(nn.Module):
         b, c = x.size(0), x.size(1)
         mean, var = self.running_mean.repeat(b), self.running_var.repeat(b)
         flat = x.contiguous().view(1, b * c, *x.size()[2:])
-        return F.batch_norm(flat, mean, var, self.weight, self.bias, True, 0.1, 1e-5).view(b, c, *x.size()[2:])
+        return F.batch_norm(flat, mean, var, self.weight, self.bias, True, 0.1, 1e-5).view(
+            b, c, *x.size()[2:]
+        )
 
 
 class WholeNorm(nn.Module):
@@ -137,7 +146,7 @@ class WholeNorm(nn.Module):
         return x * self.gamma.view(1, -1, 1, 1) + self.beta.view(1, -1, 1, 1)
 
 
-@style("MUNIT", channels=0.16, coverage=0.21, example=image_and(2, 8, 1, 1))
+@style("MUNIT", channels=0.21, coverage=0.83, example=image_and(2, 8, 1, 1))
 class Munit(nn.Module):
     """content encoder; an MLP's output is cut by widths and assigned to norms; layer norm when upsampling"""
 
@@ -145,16 +154,25 @@ class Munit(nn.Module):
         super().__init__()
         wide = 2 * width
         self.content = nn.Sequential(normed(conv(3, width, 7), width), normed(conv(width, wide, 4, 2), wide))
-        self.conv1, self.norm1, self.conv2, self.norm2 = conv(wide, wide), AssignedNorm(wide), conv(wide, wide), AssignedNorm(wide)
+        self.conv1, self.norm1, self.conv2, self.norm2 = (
+            conv(wide, wide),
+            AssignedNorm(wide),
+            conv(wide, wide),
+            AssignedNorm(wide),
+        )
         self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(code, 16), nn.ReLU(True), nn.Linear(16, 4 * wide))
-        self.up = nn.Sequential(nn.Upsample(scale_factor=2), conv(wide, width, 5), WholeNorm(width), nn.ReLU(True))
+        self.up = nn.Sequential(
+            nn.Upsample(scale_factor=2), conv(wide, width, 5), WholeNorm(width), nn.ReLU(True)
+        )
         self.to_image = conv(width, 3, 7)
 
     def assign(self, parameters: Tensor) -> None:
         for module in self.modules():
             if isinstance(module, AssignedNorm):
                 module.bias = parameters[:, : module.num_features].contiguous().view(-1)
-                module.weight = parameters[:, module.num_features : 2 * module.num_features].contiguous().view(-1)
+                module.weight = (
+                    parameters[:, module.num_features : 2 * module.num_features].contiguous().view(-1)
+                )
                 parameters = parameters[:, 2 * module.num_features :]
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -170,7 +188,9 @@ class StarGan(nn.Module):
 
     def __init__(self, labels: int = 4, width: int = 8) -> None:
         super().__init__()
-        self.encode = nn.Sequential(normed(conv(3 + labels, width, 7, bias=False), width), normed(conv(width, 16, 4, 2), 16))
+        self.encode = nn.Sequential(
+            normed(conv(3 + labels, width, 7, bias=False), width), normed(conv(width, 16, 4, 2), 16)
+        )
         self.body = nn.Sequential(conv(16, 16), nn.InstanceNorm2d(16, affine=True, track_running_stats=True))
         self.up = normed(nn.ConvTranspose2d(16, width, 4, 2, 1), width)
         self.to_image = conv(width, 3, 7, bias=False)
@@ -188,7 +208,10 @@ class Bicycle(nn.Module):
     def __init__(self, code: int = 8, width: int = 8) -> None:
         super().__init__()
         self.a, self.b = conv(3 + code, width, 3, 2), conv(width + code, 2 * width, 3, 2)
-        self.up_b, self.up_a = nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.ConvTranspose2d(2 * width, width, 4, 2, 1)
+        self.up_b, self.up_a = (
+            nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+            nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+        )
         self.norm, self.to_image = nn.BatchNorm2d(width), conv(width, 3)
 
     @staticmethod
@@ -267,7 +290,9 @@ class StyleGan(nn.Module):
 
     def __init__(self, code: int = 8, width: int = 16) -> None:
         super().__init__()
-        self.mapping = nn.Sequential(nn.Linear(code, 16), nn.LeakyReLU(0.2), nn.Linear(16, 16), nn.LeakyReLU(0.2))
+        self.mapping = nn.Sequential(
+            nn.Linear(code, 16), nn.LeakyReLU(0.2), nn.Linear(16, 16), nn.LeakyReLU(0.2)
+        )
         self.constant = nn.Parameter(torch.randn(1, width, 4, 4))
         self.blocks = nn.ModuleList(AdainBlock(width, width, 16) for _ in range(3))
         self.strengths = nn.ParameterList(nn.Parameter(torch.zeros(1, width, 1, 1)) for _ in range(3))
@@ -299,13 +324,15 @@ class ModulatedConvolution(nn.Module):
         return out.view(b, -1, height, width)
 
 
-@style("StyleGAN2 decoder", channels=0.14, coverage=0.56, example=image_and(2, 8))
+@style("StyleGAN2 decoder", example=image_and(2, 8))
 class ModulatedDecoder(nn.Module):
     """encoder, then convolutions whose weights are computed in forward, grouped by image"""
 
     def __init__(self, code: int = 8, width: int = 8) -> None:
         super().__init__()
-        self.encode = nn.Sequential(normed(conv(3, width), width), normed(conv(width, 2 * width, stride=2), 2 * width))
+        self.encode = nn.Sequential(
+            normed(conv(3, width), width), normed(conv(width, 2 * width, stride=2), 2 * width)
+        )
         self.mod1, self.mod2 = ModulatedConvolution(16, 16, code), ModulatedConvolution(16, width, code)
         self.refine = normed(conv(width, width), width)
         self.to_image = conv(width, 3, 1)

@@ -15,13 +15,17 @@ class MobileResidual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(self.separable(width), nn.InstanceNorm2d(width), nn.ReLU(True), nn.Dropout(0.0))
+        self.body = nn.Sequential(
+            self.separable(width), nn.InstanceNorm2d(width), nn.ReLU(True), nn.Dropout(0.0)
+        )
         self.tail = nn.Sequential(self.separable(width), nn.InstanceNorm2d(width))
 
     @staticmethod
     def separable(width: int) -> nn.Module:
         depth = nn.Conv2d(width, width, 3, groups=width)
-        return nn.Sequential(nn.ReflectionPad2d(1), depth, nn.InstanceNorm2d(width), nn.Conv2d(width, width, 1))
+        return nn.Sequential(
+            nn.ReflectionPad2d(1), depth, nn.InstanceNorm2d(width), nn.Conv2d(width, width, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.tail(self.body(x))
@@ -34,10 +38,18 @@ class InvertedResidual(nn.Module):
     def __init__(self, width: int, factor: int = 3) -> None:
         super().__init__()
         wide = factor * width
-        self.expand = nn.Sequential(nn.Conv2d(width, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.Hardswish())
-        self.depth = nn.Sequential(conv(wide, wide, 5, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6())
+        self.expand = nn.Sequential(
+            nn.Conv2d(width, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.Hardswish()
+        )
+        self.depth = nn.Sequential(
+            conv(wide, wide, 5, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()
+        )
         self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(wide, width // 2, 1), nn.ReLU(), nn.Conv2d(width // 2, wide, 1), nn.Hardsigmoid()
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(wide, width // 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(width // 2, wide, 1),
+            nn.Hardsigmoid(),
         )
         self.project = nn.Sequential(nn.Conv2d(wide, width, 1, bias=False), nn.BatchNorm2d(width))
 
@@ -190,7 +202,9 @@ class GatedLinear(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv(width, 2 * width, bias=False), nn.BatchNorm2d(2 * width), nn.GLU(dim=1))
+        self.body = nn.Sequential(
+            conv(width, 2 * width, bias=False), nn.BatchNorm2d(2 * width), nn.GLU(dim=1)
+        )
         self.skip = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(width, width, 4, bias=False), nn.SiLU())
         self.excite = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.Sigmoid())
 
@@ -208,17 +222,21 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean(1, keepdim=True)
         var = (x - mean).pow(2).mean(1, keepdim=True)
-        return self.weight.view(1, -1, 1, 1) * ((x - mean) / torch.sqrt(var + 1e-6)) + self.bias.view(1, -1, 1, 1)
+        return self.weight.view(1, -1, 1, 1) * ((x - mean) / torch.sqrt(var + 1e-6)) + self.bias.view(
+            1, -1, 1, 1
+        )
 
 
-@style("NAFNet", channels=0.9, trunk=True)
+@style("NAFNet", trunk=True)
 class SimpleGateBlock(nn.Module):
     """hand-written layer norm, gates by chunk and product, simplified channel attention, scaled residuals"""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(width), ChannelNorm(width)
-        self.widen = nn.Sequential(nn.Conv2d(width, 2 * width, 1), conv(2 * width, 2 * width, groups=2 * width))
+        self.widen = nn.Sequential(
+            nn.Conv2d(width, 2 * width, 1), conv(2 * width, 2 * width, groups=2 * width)
+        )
         self.attend = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, width, 1))
         self.narrow = nn.Conv2d(width, width, 1)
         self.ffn_in, self.ffn_out = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, width, 1)
@@ -232,7 +250,7 @@ class SimpleGateBlock(nn.Module):
         return x + self.ffn_out(left * right) * self.gamma
 
 
-@style("ConvNeXt", channels=0.9, coverage=0.91, trunk=True)
+@style("ConvNeXt", trunk=True)
 class ConvNextBlock(nn.Module):
     """depthwise 7x7, permuted, LayerNorm and Linear layers, scaled residual"""
 
@@ -258,7 +276,10 @@ class PartialConvolution(nn.Module):
         self.part, self.rest = width // 4, width - width // 4
         self.spatial = conv(self.part, self.part, bias=False)
         self.mlp = nn.Sequential(
-            nn.Conv2d(width, 2 * width, 1), nn.BatchNorm2d(2 * width), nn.ReLU(), nn.Conv2d(2 * width, width, 1)
+            nn.Conv2d(width, 2 * width, 1),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, width, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:

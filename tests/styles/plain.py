@@ -64,13 +64,13 @@ class NormedWeights(nn.Module):
         return F.relu(x + self.body(x))
 
 
-@style("weight norm", channels=0.25, coverage=0.57)
+@style("weight norm")
 def weight_norm() -> nn.Module:
     """ResNet with weight norm as a parametrization"""
     return Trunk(lambda width: NormedWeights(width, nn.utils.parametrizations.weight_norm))
 
 
-@style("weight norm, old form", channels=0.25, coverage=0.57)
+@style("weight norm, old form")
 def weight_norm_hook() -> nn.Module:
     """ResNet with weight norm as a forward hook"""
     return Trunk(lambda width: NormedWeights(width, nn.utils.weight_norm))
@@ -109,7 +109,11 @@ def dcgan(latent: int = 24, width: int = 8) -> nn.Module:
     widths = [latent, 4 * width, 2 * width, width]
     for i, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
         up = (4, 1, 0) if i == 0 else (4, 2, 1)
-        layers += [nn.ConvTranspose2d(inputs, outputs, *up, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)]
+        layers += [
+            nn.ConvTranspose2d(inputs, outputs, *up, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(True),
+        ]
     net = nn.Sequential()
     net.main = nn.Sequential(*layers, nn.ConvTranspose2d(width, 3, 4, 2, 1, bias=False), nn.Tanh())
     return net
@@ -123,7 +127,9 @@ class DcganLinear(nn.Module):
         super().__init__()
         self.project = nn.Linear(latent, 2 * width * 4 * 4)
         self.body = nn.Sequential(
-            nn.BatchNorm2d(2 * width), nn.ReLU(True), normed(nn.ConvTranspose2d(2 * width, width, 4, 2, 1), width)
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(True),
+            normed(nn.ConvTranspose2d(2 * width, width, 4, 2, 1), width),
         )
         self.to_image = nn.ConvTranspose2d(width, 3, 4, 2, 1)
 
@@ -147,7 +153,9 @@ class ResizeConvolution(nn.Module):
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
-        self.encode = nn.Sequential(normed(conv(3, width), width), normed(conv(width, 2 * width, stride=2), 2 * width))
+        self.encode = nn.Sequential(
+            normed(conv(3, width), width), normed(conv(width, 2 * width, stride=2), 2 * width)
+        )
         self.decode = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="nearest"),
             nn.ReflectionPad2d(1),
@@ -213,7 +221,9 @@ class Rrdb(nn.Module):
     def __init__(self, width: int = 16, growth: int = 8) -> None:
         super().__init__()
         self.first = conv(3, width)
-        self.blocks = nn.ModuleList(nn.Sequential(*(DenseBlock(width, growth) for _ in range(2))) for _ in range(2))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(DenseBlock(width, growth) for _ in range(2))) for _ in range(2)
+        )
         self.trunk = conv(width, width)
         self.up, self.hr = conv(width, width), conv(width, width)
         self.to_image = conv(width, 3)
@@ -234,7 +244,9 @@ class PixelShuffle(nn.Module):
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.PixelUnshuffle(2), conv(12, width))
-        self.body = nn.ModuleList(nn.Sequential(conv(width, width), nn.ReLU(True), conv(width, width)) for _ in range(2))
+        self.body = nn.ModuleList(
+            nn.Sequential(conv(width, width), nn.ReLU(True), conv(width, width)) for _ in range(2)
+        )
         self.up = nn.Sequential(conv(width, 4 * width), nn.PixelShuffle(2))
         self.to_image = nn.Sequential(conv(width, 12), nn.PixelShuffle(2))
 
@@ -257,7 +269,9 @@ class GlobalLocal(nn.Module):
             NormedWeights(4 * width, lambda layer: layer),
             normed(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1), 2 * width),
         )
-        self.fine_down = nn.Sequential(normed(conv(3, width, 7), width), normed(conv(width, 2 * width, stride=2), 2 * width))
+        self.fine_down = nn.Sequential(
+            normed(conv(3, width, 7), width), normed(conv(width, 2 * width, stride=2), 2 * width)
+        )
         self.fine_up = nn.Sequential(
             NormedWeights(2 * width, lambda layer: layer),
             normed(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1), width),

@@ -59,7 +59,9 @@ class GroupNormUnet(nn.Module):
         a = self.first(x)
         b = self.second(a)
         h = F.interpolate(self.third(b), scale_factor=2)
-        h = F.interpolate(self.up2(torch.cat((h, b), 1)), size=a.shape[-2:], mode="bilinear", align_corners=False)
+        h = F.interpolate(
+            self.up2(torch.cat((h, b), 1)), size=a.shape[-2:], mode="bilinear", align_corners=False
+        )
         return self.to_image(self.up1(torch.cat((h, a), 1)))
 
 
@@ -119,7 +121,9 @@ class NestedUnet(nn.Module):
             found[level, 0] = self.nodes[f"{level}_0"](below)
         for step in range(1, self.depth):
             for level in range(self.depth - step):
-                up = F.interpolate(found[level + 1, step - 1], scale_factor=2, mode="bilinear", align_corners=True)
+                up = F.interpolate(
+                    found[level + 1, step - 1], scale_factor=2, mode="bilinear", align_corners=True
+                )
                 row = [found[level, earlier] for earlier in range(step)]
                 found[level, step] = self.nodes[f"{level}_{step}"](torch.cat([*row, up], 1))
         return self.to_image(found[0, self.depth - 1])
@@ -131,7 +135,9 @@ class JoinedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            normed(conv(inputs, outputs, stride=stride), outputs), conv(outputs, outputs), nn.InstanceNorm2d(outputs)
+            normed(conv(inputs, outputs, stride=stride), outputs),
+            conv(outputs, outputs),
+            nn.InstanceNorm2d(outputs),
         )
         self.short = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride), nn.InstanceNorm2d(outputs))
         self.merge = nn.Sequential(conv(2 * outputs, outputs), nn.InstanceNorm2d(outputs))
@@ -148,7 +154,8 @@ class Ganilla(nn.Module):
         super().__init__()
         self.stem = normed(conv(3, widths[0], 7), widths[0])
         self.layers = nn.ModuleList(
-            JoinedResidual(i, o, 1 if n == 0 else 2) for n, (i, o) in enumerate(zip((widths[0], *widths), widths))
+            JoinedResidual(i, o, 1 if n == 0 else 2)
+            for n, (i, o) in enumerate(zip((widths[0], *widths), widths))
         )
         self.lateral = nn.ModuleList(nn.Conv2d(w, inner, 1) for w in widths)
         self.smooth = conv(inner, inner)
@@ -194,7 +201,9 @@ class HrNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.stem(x)
         high, low = self.stages([h, self.split(h)])
-        joined = torch.cat([high, F.interpolate(low, size=high.shape[2:], mode="bilinear", align_corners=False)], 1)
+        joined = torch.cat(
+            [high, F.interpolate(low, size=high.shape[2:], mode="bilinear", align_corners=False)], 1
+        )
         return self.to_image(self.head(joined))
 
 
@@ -233,7 +242,9 @@ class DenseNet(nn.Module):
             for i in range(layers)
         )
         total = width + layers * growth
-        self.transition = nn.Sequential(nn.BatchNorm2d(total), nn.ReLU(), nn.Conv2d(total, 16, 1), nn.AvgPool2d(2))
+        self.transition = nn.Sequential(
+            nn.BatchNorm2d(total), nn.ReLU(), nn.Conv2d(total, 16, 1), nn.AvgPool2d(2)
+        )
         self.up = nn.ConvTranspose2d(16, width, 2, 2)
         self.to_image = conv(width, 3)
 
@@ -251,7 +262,9 @@ class TimedBlock(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.GroupNorm(4, inputs), nn.SiLU(), conv(inputs, outputs))
         self.emb = nn.Sequential(nn.SiLU(), nn.Linear(emb, outputs))
-        self.second = nn.Sequential(nn.GroupNorm(4, outputs), nn.SiLU(), nn.Dropout(0.1), conv(outputs, outputs))
+        self.second = nn.Sequential(
+            nn.GroupNorm(4, outputs), nn.SiLU(), nn.Dropout(0.1), conv(outputs, outputs)
+        )
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -280,7 +293,9 @@ class DiffusionUnet(nn.Module):
         self.to_image = nn.Sequential(nn.GroupNorm(4, width), nn.SiLU(), conv(width, 3))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        steps = torch.exp(-math.log(10000) * torch.arange(self.width // 2, device=x.device) / (self.width // 2))
+        steps = torch.exp(
+            -math.log(10000) * torch.arange(self.width // 2, device=x.device) / (self.width // 2)
+        )
         angles = t[:, None] * steps[None]
         emb = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
         a = self.down1(self.first(x), emb)
@@ -309,7 +324,9 @@ class ResidualToImage(nn.Module):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv(3, width), nn.ReLU(), conv(width, width), nn.BatchNorm2d(width), nn.ReLU())
+        self.body = nn.Sequential(
+            conv(3, width), nn.ReLU(), conv(width, width), nn.BatchNorm2d(width), nn.ReLU()
+        )
         self.to_image = conv(width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -323,7 +340,9 @@ class AttentionGan(nn.Module):
     def __init__(self, width: int = 8, masks: int = 4) -> None:
         super().__init__()
         self.encode = nn.Sequential(normed(conv(3, width), width), normed(conv(width, 16, stride=2), 16))
-        self.to_content, self.to_attention = (normed(nn.ConvTranspose2d(16, width, 4, 2, 1), width) for _ in range(2))
+        self.to_content, self.to_attention = (
+            normed(nn.ConvTranspose2d(16, width, 4, 2, 1), width) for _ in range(2)
+        )
         self.content, self.attention = conv(width, 3 * (masks - 1), 7), conv(width, masks, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,7 +35,11 @@ class ControlFlow(nn.Module):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.first, self.down, self.up = conv(3, width), conv(width, width, stride=2), nn.ConvTranspose2d(width, width, 2, 2)
+        self.first, self.down, self.up = (
+            conv(3, width),
+            conv(width, width, stride=2),
+            nn.ConvTranspose2d(width, width, 2, 2),
+        )
         self.wide, self.to_image = conv(width, width), conv(width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +53,7 @@ class ControlFlow(nn.Module):
         return torch.tanh(self.to_image(h[..., : x.shape[-2], : x.shape[-1]]))
 
 
-@style("in-place everywhere", channels=0.5, coverage=0.57, trunk=True)
+@style("in-place everywhere", trunk=True)
 class InPlace(nn.Module):
     """in-place activations and sums on tensors that are read again later"""
 
@@ -148,7 +152,7 @@ class WidthRead(nn.Module):
         return x + self.b(F.relu(h) / h.shape[1] ** 0.5)
 
 
-@style("pixel norm", channels=0.33, coverage=0.68, trunk=True)
+@style("pixel norm", channels=0.66, coverage=0.99, trunk=True)
 class PixelNormed(nn.Module):
     """ProGAN: weights scaled as they are used, every pixel divided by its mean square over channels"""
 
@@ -214,7 +218,9 @@ class Warped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         theta = torch.eye(2, 3).expand(x.shape[0], 2, 3)
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False) + self.flow(x).permute(0, 2, 3, 1) * 0.1
+        grid = (
+            F.affine_grid(theta, list(x.shape), align_corners=False) + self.flow(x).permute(0, 2, 3, 1) * 0.1
+        )
         return x + self.after(F.grid_sample(x, grid, align_corners=False))
 
 

@@ -192,7 +192,7 @@ def test_a_folder_keeps_to_its_options(host: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX")
 def test_two_sweeps_do_not_work_on_one_run(host: Path, tmp_path: Path) -> None:
     plan, setting = Plan.of(tmp_path / "out", host, [], 7), Trial("coronet", "0.1", 0)
-    with work(plan)._owned(setting):
+    with work(plan).owned(setting):
         failures = work(plan).all([setting])
     assert "another process" in failures[setting] and not (plan.checkpoints / setting.name).exists()
     assert work(plan).all([setting]) == {}
@@ -287,6 +287,12 @@ def records() -> dict[Trial, dict]:
     }
 
 
+def test_a_method_that_is_not_what_inspired_it_says_so() -> None:
+    figures = {"figures": {"G": {"macs_share": 0.1, "parameters_share": 0.1}}}
+    text = table.markdown(table.groups({Trial("manifold", "0.1", 0): figures, Trial("coronet", "0.1", 0): figures}))
+    assert "| manifold (agent gates, inspired by MGGC, equations ours) | 0.1 |" in text and "| coronet |" in text
+
+
 def test_seeds_are_put_together(tmp_path: Path) -> None:
     text = table.markdown(table.groups(records()), {("G", "kid"): 0.001})
     rows = [
@@ -342,6 +348,8 @@ def test_a_sweep_of_the_bundled_host(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (dense["name"], slim["name"]) == ("dense_s0", "coronet_0.4_s0")
     assert dense["macs_share"] == 1 and 0.3 < slim["macs_share"] <= 0.4
     assert slim["macs"] / dense["macs"] == slim["macs_share"]
+    assert all(row["training_seconds"] > 0 and row["training_memory"] > 50 * 2**20 for row in rows)
+    assert "| training, s | training memory, MB |" in said.out
     assert "| coronet | 0.4 | 1 |" in said.out and "2 of 2 runs are done, 0 failed" in said.err
     run = find_run("coronet_0.4_s0", tmp_path / "out/checkpoints", tmp_path / "out/results")
     assert run.images_dir is not None

@@ -8,11 +8,13 @@ import json
 import pytest
 import torch
 from conftest import paired_folder, run_test, run_train, unpaired_folder
+from training_helpers import small
+from training_helpers import started as training
+from training_helpers import train as learn
 
 import train
-from coronet_plugin import Compression, OptionError, load_generator
+from coronet_plugin import OptionError, load_generator
 from coronet_plugin.fake_quantization import WEIGHT_STEPS
-from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.training.average import Average
 
 SIZE = 32
@@ -28,21 +30,9 @@ TRAIN = [
 
 
 def started(norm: str = "instance", average: float | None = None, **options):
-    torch.manual_seed(0)
-    generator = build_generator(**ARCHITECTURE, norm=norm)
-    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    options = {"search_steps": 30, "budget": 0.3, "architecture": {**ARCHITECTURE, "norm": norm}, **options}
+    options = {"search_steps": 30, "architecture": {**ARCHITECTURE, "norm": norm}, **options}
     companions = [] if average is None else [Average(average)]
-    return Compression(generator, torch.zeros(1, 3, SIZE, SIZE), companions=companions, **options).attach(optimizer), optimizer
-
-
-def learn(compression: Compression, optimizer: torch.optim.Optimizer, seed: int) -> None:
-    x = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    optimizer.zero_grad()
-    (compression.generator(x) + x).abs().mean().backward()
-    optimizer.step()
-    if compression.step():
-        compression.slim()
+    return training(small(norm=norm, ngf=6), side=SIZE, companions=companions, **options)
 
 
 def test_the_mean_is_the_promised_one():
@@ -82,7 +72,7 @@ def test_removals_change_nothing_in_the_mean_either(norm, monkeypatch):
 
     monkeypatch.setattr(compression, "remove_", watched)
     for seed in range(40):
-        learn(compression, optimizer, seed)
+        learn(compression, optimizer, 1, seed)
     assert compression.phase == "compact" and len(changes) > 3
     assert max(changes) < 1e-5
 
@@ -92,8 +82,8 @@ def test_the_mean_moves_to_the_end_of_the_training_and_leaves_it_alone(method):
     plain, optimizer = started(method=method)
     also, other = started(method=method, average=0.8)
     for seed in range(50):
-        learn(plain, optimizer, seed)
-        learn(also, other, seed)
+        learn(plain, optimizer, 1, seed)
+        learn(also, other, 1, seed)
     pairs = list(zip(plain.generator.parameters(), also.generator.parameters()))
     assert all(torch.equal(first, second) for first, second in pairs)
     assert also.companions["average"].steps == 50
@@ -106,7 +96,7 @@ def test_the_mean_moves_to_the_end_of_the_training_and_leaves_it_alone(method):
 def test_files_of_the_plain_loop(tmp_path):
     compression, optimizer = started(average=0.9)
     for seed in range(35):
-        learn(compression, optimizer, seed)
+        learn(compression, optimizer, 1, seed)
     compression.save(tmp_path / "G.pth")
     x = torch.rand(1, 3, SIZE, SIZE)
     with torch.no_grad():
@@ -120,15 +110,15 @@ def test_files_of_the_plain_loop(tmp_path):
 def test_a_continued_loop_equals_an_uninterrupted_one():
     whole, optimizer = started(average=0.9)
     for seed in range(20):
-        learn(whole, optimizer, seed)
+        learn(whole, optimizer, 1, seed)
     state = copy.deepcopy(whole.state_dict())
     again, other = started(average=0.9)
     again.load_state_dict(state)
     again.generator.load_state_dict(whole.generator.state_dict())
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for seed in range(20, 40):
-        learn(whole, optimizer, seed)
-        learn(again, other, seed)
+        learn(whole, optimizer, 1, seed)
+        learn(again, other, 1, seed)
     with whole.companions["average"].in_place() as first, again.companions["average"].in_place() as second:
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
@@ -137,7 +127,17 @@ def test_a_continued_loop_equals_an_uninterrupted_one():
 def test_the_mean_is_tested_by_the_name_of_its_epoch(tmp_path):
     """Also where only one of two generators is compressed, and the other one has no mean."""
     data = unpaired_folder(tmp_path, images=(3, 3), size=SIZE)
-    shared = ["--dataroot", data, "--name", "a", "--checkpoints_dir", tmp_path / "c", "--model", "coronet", *RUN]
+    shared = [
+        "--dataroot",
+        data,
+        "--name",
+        "a",
+        "--checkpoints_dir",
+        tmp_path / "c",
+        "--model",
+        "coronet",
+        *RUN,
+    ]
     options = ["--coronet_networks", "G_A", "--coronet_average", 0.7, "--coronet_budget", 0.4]
     assert run_train(*shared, *TRAIN, *options) == 0
     folder = tmp_path / "c" / "a"
@@ -151,13 +151,34 @@ def test_the_mean_is_tested_by_the_name_of_its_epoch(tmp_path):
     }
     raw, mean = pictures["latest"], pictures["latest_average"]
     assert raw.keys() == mean.keys()
-    assert all((raw[name] != mean[name]) == name.endswith(("fake_B.png", "rec_A.png", "rec_B.png")) for name in raw)
+    assert all(
+        (raw[name] != mean[name]) == name.endswith(("fake_B.png", "rec_A.png", "rec_B.png")) for name in raw
+    )
 
 
 def test_weights_that_are_averaged_late_are_rounded_like_the_others(tmp_path):
     data = paired_folder(tmp_path, images=3, size=SIZE)
-    shared = ["--dataroot", data, "--name", "a", "--checkpoints_dir", tmp_path / "c", "--model", "coronet", *RUN]
-    options = ["--coronet_base", "pix2pix", "--coronet_average", 0.7, "--coronet_qat", 1, "--norm", "instance"]
+    shared = [
+        "--dataroot",
+        data,
+        "--name",
+        "a",
+        "--checkpoints_dir",
+        tmp_path / "c",
+        "--model",
+        "coronet",
+        *RUN,
+    ]
+    options = [
+        "--coronet_base",
+        "pix2pix",
+        "--coronet_average",
+        0.7,
+        "--coronet_qat",
+        1,
+        "--norm",
+        "instance",
+    ]
     options += ["--coronet_budget", 0.4]
     assert run_train(*shared, *TRAIN, *options) == 0
     path = tmp_path / "c" / "a" / "latest_average_net_G.pth"
@@ -194,7 +215,8 @@ def test_the_generators_learning_rate_is_its_own(tmp_path, monkeypatch, form):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--coronet_average", 1), ("--coronet_lr_factor", 0), ("--coronet_lr_factor", "inf")]
+    ("option", "value"),
+    [("--coronet_average", 1), ("--coronet_lr_factor", 0), ("--coronet_lr_factor", "inf")],
 )
 def test_values_out_of_range_are_one_line(tmp_path, capsys, option, value):
     data = paired_folder(tmp_path, images=2, size=SIZE)

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from torch import distributed as dist
 
-WORKER = '''
+WORKER = """
 import os, sys
 import torch
 from torch import distributed as dist
@@ -20,6 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from coronet_plugin import Compression
 from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.methods.distillation import Distillation
+from coronet_plugin.methods.similarity import Terms
 
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)  # in single precision rounding soon makes another training of it
@@ -36,8 +38,10 @@ torch.manual_seed(7)
 generator = dense()
 optimizer = torch.optim.SGD(generator.parameters(), lr=0.01, momentum=0.9)  # Adam makes much of rounding
 torch.manual_seed(7 + 100 * rank)  # a process of its own has random numbers of its own
+form, _, teacher = form.partition("+")
+companions = [Distillation(teacher, Terms(features=1.0, output=1.0))] if teacher else []
 compression = Compression(
-    generator, torch.rand(1, 3, 32, 32), budget=0.3, search_steps=6, method=form,
+    generator, torch.rand(1, 3, 32, 32), budget=0.3, search_steps=6, method=form, companions=companions,
     architecture=dict(netG="resnet_6blocks", input_nc=3, output_nc=3, ngf=8, norm=norm, use_dropout=False),
 ).attach(optimizer)
 network = DistributedDataParallel(generator) if several else generator
@@ -62,9 +66,11 @@ torch.save(
 )
 if several:
     dist.destroy_process_group()
-'''
+"""
 
-needs_gloo = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="torch without gloo")
+needs_gloo = pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="torch without gloo"
+)
 
 
 def launch(script, *arguments, processes):
@@ -79,7 +85,7 @@ def launch(script, *arguments, processes):
 
 
 @needs_gloo
-@pytest.mark.parametrize("form", ["published", "folded", "implicit", "gated"])
+@pytest.mark.parametrize("form", ["published", "folded", "implicit", "gated", "gates+SELF", "distill"])
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, form):
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(WORKER))
@@ -149,8 +155,28 @@ def test_the_model_type_slims_inside_ddp_and_one_process_writes(tmp_path, base):
     script = tmp_path / "host.py"
     script.write_text(HOST)
     folder = paired_folder(tmp_path, 4, 32) if base == "pix2pix" else unpaired_folder(tmp_path, (4, 4), 32)
-    options = ["--dataroot", folder, "--name", "run", "--checkpoints_dir", tmp_path / "c", "--model", "coronet"]
-    options += ["--coronet_base", base, "--coronet_budget", 0.3, "--netG", "resnet_6blocks", "--ngf", 8, "--ndf", 4]
+    options = [
+        "--dataroot",
+        folder,
+        "--name",
+        "run",
+        "--checkpoints_dir",
+        tmp_path / "c",
+        "--model",
+        "coronet",
+    ]
+    options += [
+        "--coronet_base",
+        base,
+        "--coronet_budget",
+        0.3,
+        "--netG",
+        "resnet_6blocks",
+        "--ngf",
+        8,
+        "--ndf",
+        4,
+    ]
     options += ["--load_size", 32, "--crop_size", 32, "--display_id", -1, "--num_threads", 0, "--no_html"]
     options += ["--coronet_search_epochs", 1, "--norm", "instance"]
     said = launch(script, *options, "--n_epochs", 2, "--n_epochs_decay", 0, processes=2)
@@ -161,7 +187,5 @@ def test_the_model_type_slims_inside_ddp_and_one_process_writes(tmp_path, base):
         assert Spec.read(weights.with_suffix(".json")).phase == "compact"
         assert not any(key.startswith("module.") for key in torch.load(weights))
         load_generator(weights)
-    said = launch(
-        script, *options, "--n_epochs", 2, "--n_epochs_decay", 1, "--continue_train", processes=2
-    )
+    said = launch(script, *options, "--n_epochs", 2, "--n_epochs_decay", 1, "--continue_train", processes=2)
     assert said.count("coronet: continuing with epoch 3") == 1

@@ -192,7 +192,9 @@ raise {}
 
     def run(error, **environment):
         command = [sys.executable, "-c", program.format(error)]
-        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT)
+        return subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT
+        )
 
     done = run("BudgetError('ask for less')")
     assert (done.returncode, done.stderr) == (2, "coronet: ask for less\n")
@@ -207,7 +209,17 @@ def fresh(tmp_path):
     """A pix2pix model to be compressed, as train.py makes it, before its first step."""
     root = paired_folder(tmp_path, images=1, size=32)
     where = ["--dataroot", root, "--name", "a", "--checkpoints_dir", tmp_path / "c"]
-    arguments = [*where, "--model", "coronet", "--coronet_base", "pix2pix", "--coronet_budget", 0.3, "--coronet_watch", 0]
+    arguments = [
+        *where,
+        "--model",
+        "coronet",
+        "--coronet_base",
+        "pix2pix",
+        "--coronet_budget",
+        0.3,
+        "--coronet_watch",
+        0,
+    ]
     opt = TrainOptions().parse([str(argument) for argument in [*arguments, *SMALL]])
     model = create_model(opt)
     model.setup(opt)

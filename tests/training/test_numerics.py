@@ -10,8 +10,9 @@ import torch
 from conftest import paired_folder, run_train
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_helpers import pictures, small, started, stepping
 
-from coronet_plugin import Compression, Cost, example_input, load_generator
+from coronet_plugin import Cost, example_input, load_generator
 from coronet_plugin.budget.budget import CountMeter
 from coronet_plugin.budget.widths import choose_alive, floor_of
 from coronet_plugin.channels.find import find_channels
@@ -167,23 +168,18 @@ def test_no_set_falls_below_its_floor(plan, seed, share, kind, flat):
 
 @pytest.mark.parametrize("form", ["none", "published"])
 def test_a_search_for_the_smallest_generator_stops_at_the_floors(form):
-    torch.manual_seed(0)
-    generator = build_generator(3, 3, 8, "resnet_6blocks", "instance")
+    generator = small()
     x = example_input(generator, 16)
     plan = find_channels(generator, (x,))
     floors = np.zeros(plan.units, dtype=bool)
     for channel_set in plan.prunable:
         floors[channel_set.start : channel_set.start + floor_of(channel_set)] = True
     smallest = int(np.ceil(CountMeter(plan, "macs")(floors)))
-    optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
-    compression = Compression(generator, x, search_steps=12, budget=smallest, method=form).attach(
-        optimizer
-    )
+    options = {"search_steps": 12, "budget": smallest, "method": form}
+    compression, optimizer = started(generator, side=16, **options)
+    step = stepping(compression, optimizer)
     for _ in range(12):
-        optimizer.zero_grad()
-        generator(x).square().mean().backward()
-        optimizer.step()
-        compression.step()
+        step()
         for channel_set in compression.plan.prunable:
             assert compression.alive()[channel_set.slice].sum() >= floor_of(channel_set)
     compression.slim()
@@ -251,17 +247,12 @@ def check_precision(state):
 @pytest.mark.parametrize("form", ["none", "published", "folded"])
 def test_a_search_under_bf16_autocast(form):
     """Latents and importance stay in full precision and finite, and the cut meets the budget."""
-    torch.manual_seed(0)
-    generator = build_generator(3, 3, 8, "resnet_6blocks", "batch")
-    x = example_input(generator, 16)
-    optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
-    compression = Compression(generator, x, search_steps=10, budget=0.4, method=form).attach(optimizer)
+    generator = small(norm="batch")
+    compression, optimizer = started(generator, side=16, search_steps=10, budget=0.4, method=form)
+    step, x = stepping(compression, optimizer), compression.inputs[0]
     for _ in range(10):
-        optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            (generator(x) - x).abs().mean().backward()
-            optimizer.step()
-            compression.step()
+            step()
         check_precision(compression.method.state_dict())
     compression.slim()
     assert compression.remaining <= 0.4 and generator(x).isfinite().all()
@@ -272,11 +263,9 @@ def test_a_search_under_fp16_autocast_with_a_scaler(form):
     """The scale is so large at first that gradients overflow and the optimizer leaves steps out."""
     if not hasattr(torch.amp, "GradScaler"):
         pytest.skip("torch before 2.3 scales gradients on GPUs alone")
-    torch.manual_seed(0)
-    generator = build_generator(3, 3, 8, "resnet_6blocks", "instance")
-    x = example_input(generator, 16)
-    optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
-    compression = Compression(generator, x, search_steps=12, budget=0.4, method=form).attach(optimizer)
+    generator = small()
+    compression, optimizer = started(generator, side=16, search_steps=12, budget=0.4, method=form)
+    x = next(pictures(compression))
     scaler, scales = torch.amp.GradScaler("cpu", init_scale=2.0**24), []
     for _ in range(12):
         optimizer.zero_grad()
@@ -295,11 +284,9 @@ def test_a_search_under_fp16_autocast_with_a_scaler(form):
 
 def test_a_step_with_overflowing_gradients_does_not_poison_the_importance():
     """As with fp16 before its scale has settled."""
-    torch.manual_seed(0)
-    generator = build_generator(3, 3, 8, "resnet_6blocks", "instance")
-    x = example_input(generator, 16)
-    optimizer = torch.optim.SGD(generator.parameters(), 0.0)
-    compression = Compression(generator, x, search_steps=20, budget=0.4).attach(optimizer)
+    generator = small()
+    compression, optimizer = started(generator, torch.optim.SGD, 0.0, side=16, budget=0.4)
+    x = next(pictures(compression))
     for step in range(6):
         optimizer.zero_grad()
         (generator(x) - x).abs().mean().backward()

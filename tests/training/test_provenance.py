@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -187,8 +188,27 @@ def test_a_training_of_the_host_leaves_one(tmp_path: Path, model: str) -> None:
     (one,) = read(tmp_path / "c/run")
     assert one["seed"] == 5 and one["options"]["model"] == model and one["data"] == fingerprint(root)
     assert one["code"]["host"] == commit_of(ROOT)
+    assert one["spent"]["seconds"] > 0 and one["spent"]["memory"] > 50 * 2**20
     assert one["versions"]["torch"] == torch.__version__ and one["machine"]["cores"] >= 1
     assert platform.node() not in list(one["machine"].values())
+
+
+def test_what_a_training_took_is_that_of_all_its_parts_and_of_its_teacher(data: Path, tmp_path: Path) -> None:
+    run, teacher = tmp_path / "c/run", tmp_path / "c/dense"
+    teacher.mkdir(parents=True)
+    assert provenance.spent(teacher) == provenance.Spent()
+    entry = {"step": 5, "epoch": 1, "seconds": 30.0, "losses": {}}
+    (teacher / "loss_log.jsonl").write_text(json.dumps(entry) + "\n")
+    assert provenance.spent(teacher).seconds == 30  # a host that leaves no record has a log
+    provenance.begin(options(tmp_path), teacher)
+    provenance.note(options(tmp_path), 5.0)
+    provenance.note(options(tmp_path), 10.0)
+    first = provenance.spent(run)
+    assert first.seconds == 40 and first.memory > 10 * 2**20 and first.gpu_memory is None
+    provenance.begin(options(tmp_path, continue_train=True), teacher)
+    provenance.note(options(tmp_path), 7.0)
+    assert provenance.spent(run).seconds == 47 and provenance.spent(run).memory >= first.memory
+    assert read(run)[1]["teacher"]["run"] == "dense"
 
 
 def test_in_words(data: Path, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ def train(tmp_path):
 
     def go(name, base, *options):
         if base not in made:
-            made[base] = paired_folder(tmp_path, 4, 36) if base == "pix2pix" else unpaired_folder(tmp_path, (4, 4), 36)
+            made[base] = (
+                paired_folder(tmp_path, 4, 36) if base == "pix2pix" else unpaired_folder(tmp_path, (4, 4), 36)
+            )
         where = ["--dataroot", made[base], "--name", name, "--checkpoints_dir", tmp_path / "c"]
         assert run_train(*where, *SMALL, *QUIET, "--n_epochs", 2, "--n_epochs_decay", 1, *options) == 0
         return tmp_path / "c" / name
@@ -60,12 +62,16 @@ def test_a_budget_of_one_without_hypernetwork_is_the_base_model_bit_for_bit(trai
     images = pictures(plain)
     assert images == pictures(coronet) and images
     for name in images:
-        assert (plain / "web" / "images" / name).read_bytes() == (coronet / "web" / "images" / name).read_bytes()
+        assert (plain / "web" / "images" / name).read_bytes() == (
+            coronet / "web" / "images" / name
+        ).read_bytes()
 
 
 def test_a_compressed_run_has_the_losses_visuals_and_pages_of_its_base(train):
     plain = train("plain", "pix2pix", "--model", "pix2pix")
-    coronet = train("coronet", "pix2pix", "--model", "coronet", "--coronet_base", "pix2pix", "--coronet_budget", 0.3)
+    coronet = train(
+        "coronet", "pix2pix", "--model", "coronet", "--coronet_base", "pix2pix", "--coronet_budget", 0.3
+    )
     added = {"macs_G", "width_G"}
     assert losses(coronet)[0].keys() - added == losses(plain)[0].keys()
     assert pictures(plain) == pictures(coronet)
@@ -75,7 +81,14 @@ def test_a_compressed_run_has_the_losses_visuals_and_pages_of_its_base(train):
 def test_a_trained_dense_run_can_be_begun_with(train, tmp_path, form, capsys):
     dense = train("dense", "cycle_gan", "--model", "cycle_gan")
     options = ["--model", "coronet", "--coronet_base", "cycle_gan", "--coronet_budget", 0.3]
-    options += ["--coronet_init_from", dense / "latest_net_G_A.pth", "--coronet_hypernetwork", form, "--lr", 0]
+    options += [
+        "--coronet_init_from",
+        dense / "latest_net_G_A.pth",
+        "--coronet_hypernetwork",
+        form,
+        "--lr",
+        0,
+    ]
     again = train("again", "cycle_gan", *options, "--coronet_search_epochs", 3)
     said = capsys.readouterr().out
     for name in ("G_A", "G_B", "D_A", "D_B"):
@@ -86,7 +99,9 @@ def test_a_trained_dense_run_can_be_begun_with(train, tmp_path, form, capsys):
 
 
 @pytest.mark.parametrize("form", ["published", "folded"])
-@pytest.mark.parametrize(("netG", "norm", "size"), [("resnet_9blocks", "instance", 64), ("unet_128", "batch", 128)])
+@pytest.mark.parametrize(
+    ("netG", "norm", "size"), [("resnet_9blocks", "instance", 64), ("unet_128", "batch", 128)]
+)
 def test_kept_weights_are_exact_to_the_last_bit(form, netG, norm, size):
     torch.manual_seed(1)
     generator = build_generator(3, 3, 16, netG, norm, False).eval()

@@ -1,4 +1,4 @@
-"""What each torch function does to the channels: one rule per kind of function.
+"""The effect of each torch function on the channels: one rule per kind of function.
 
 A rule gets the running :class:`~coronet_plugin.channels.propagation.Propagation` and a call,
 merges, reorders or passes on channel ids, and returns the layouts of the results.
@@ -9,7 +9,7 @@ rule to the module it belongs to.
 
 from __future__ import annotations
 
-from coronet_plugin.channels.rules import layers, pointwise, products, shapes  # noqa: F401  (they register themselves)
+from coronet_plugin.channels.rules import layers, multihead, pointwise, products, shapes  # noqa: F401  (they register themselves)
 from coronet_plugin.channels.rules.registry import RULES
 
 __all__ = ["RULES"]

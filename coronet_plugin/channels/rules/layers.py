@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from coronet_plugin.channels.baking import NORM_HOOKS, hooks_of
-from coronet_plugin.channels.propagation import Call, LayerCall, Layout, NotUnderstood, Product, Propagation
+from coronet_plugin.channels.propagation import (
+    Call,
+    LayerCall,
+    Layout,
+    Mixes,
+    NotUnderstood,
+    Product,
+    Propagation,
+)
+from coronet_plugin.channels.rules import kernels
 from coronet_plugin.channels.rules.registry import along, rule, tracked
 
 COMPUTED = "its weight is computed from other tensors"
@@ -41,15 +52,17 @@ def convolution(state: Propagation, call: Call) -> list[Layout]:
     state.calls.append(layer)
     incoming = along(state, x, axis)
     if layer.weight is None:
-        return [_computed(state, incoming, layer, axis)]
+        made = _computed(state, weight, incoming, layer, axis)
+        bias = call.argument(2, "bias")
+        if bias is not None:
+            state.register(bias, 0, made.ids)
+        return [made]
     if groups == 1:
-        outgoing = _produce(state, weight, layer.axis_out, layer.module)
-        _consume(state, weight, layer.axis_in, incoming)
+        outgoing = produce(state, weight, layer.axis_out, layer.module)
+        consume(state, weight, layer.axis_in, incoming)
     else:
         outgoing = _grouped(state, weight, layer, incoming)
-    bias = call.argument(2, "bias")
-    if bias is not None:
-        state.register(bias, 0, outgoing)
+    _biased(state, call, weight, layer.axis_out, Layout(outgoing, axis))
     return [Layout(outgoing, axis)]
 
 
@@ -57,10 +70,19 @@ def convolution(state: Propagation, call: Call) -> list[Layout]:
 def linear(state: Propagation, call: Call) -> list[Layout]:
     x, weight = call.argument(0, "input"), call.argument(1, "weight")
     layout = dense(state, x, weight, 1, 0, x.ndim - 1, x.ndim - 1)
+    if layout.axis == x.ndim - 1:
+        _biased(state, call, weight, 0, layout)
+    return [layout]
+
+
+def _biased(state: Propagation, call: Call, weight: Tensor, axis_out: int, made: Layout) -> None:
+    """The bias of a layer belongs to the channels it makes; both together can be multiplied."""
     bias = call.argument(2, "bias")
     if bias is not None:
-        state.register(bias, 0, layout.ids)
-    return [layout]
+        state.register(bias, 0, made.ids)
+    if weight.shape[axis_out] == len(made.ids):
+        sliced = [(weight, axis_out), *([] if bias is None else [(bias, 0)])]
+        state.set_source(call.out, sliced, made.axis)
 
 
 def dense(
@@ -69,25 +91,64 @@ def dense(
     """A parameter of two axes sums over ``x_axis`` of ``x``; the result has its outputs on ``out_axis``."""
     positions = state.per_image(x.numel() // x.shape[x_axis])
     shape = tuple(weight.shape)
+    read = state.layout(x)
+    if read is not None and read.axis != x_axis and state.name_of(weight) is not None:
+        # it mixes positions, of every channel in the same way
+        work = positions * weight.numel() // len(read.ids)
+        state.products.append(Product(state.layer_of(weight), work, (read.ids,)))
+        return read
     name, made_by = state.name_of(weight), state.layer_of(weight)
     layer = LayerCall(made_by, name, shape, axis_in, axis_out, positions, positions, False, 1)
     state.calls.append(layer)
     incoming = along(state, x, x_axis)
     if name is None:
-        return _computed(state, incoming, layer, out_axis)
-    outgoing = _produce(state, weight, axis_out, made_by)
-    _consume(state, weight, axis_in, incoming)
+        return _computed(state, weight, incoming, layer, out_axis)
+    outgoing = produce(state, weight, axis_out, made_by)
+    consume(state, weight, axis_in, incoming)
     return Layout(outgoing, out_axis)
 
 
-def _computed(state: Propagation, incoming: np.ndarray, layer: LayerCall, axis: int) -> Layout:
-    """A layer whose weight is no parameter: neither what it reads nor what it makes can go."""
+def _computed(
+    state: Propagation, weight: Tensor, incoming: np.ndarray, layer: LayerCall, axis: int
+) -> Layout:
+    """A layer whose weight is no parameter: if its computation is not known, all it reads and makes stays."""
+    grid = state.grid(weight) if state.is_computed(weight) else {}
+    module = state.generator.get_submodule(layer.module)
+    if layer.axis_in in grid and layer.axis_out in grid and not layer.transposed and not _spectral(module):
+        axes = layer.axis_in, layer.axis_out
+        outgoing = kernels.used(state, grid, incoming, axes, layer.groups)
+        layer = replace(layer, module=_maker(grid[layer.axis_out].parts, layer.module))
+        state.name_origin(outgoing, layer.module)
+        followed = {d: grid[d].ids for d in axes}
+        state.calls[-1] = replace(layer, axes=followed, reads=grid[layer.axis_in].parts)
+        for name, _ in sorted(grid[layer.axis_in].parts):
+            state.consumers.setdefault(name, followed[layer.axis_in])
+        return Layout(outgoing, axis)
     width = layer.weight_shape[layer.axis_out] * (layer.groups if layer.transposed else 1)
     outgoing = state.fresh(width, layer.module)
-    module = state.generator.get_submodule(layer.module)
     normalised = is_parametrized(module) or any(isinstance(h, NORM_HOOKS) for h in hooks_of(module))
     state.doubt(np.concatenate([incoming, outgoing]), NORMALISED if normalised else COMPUTED)
     return Layout(outgoing, axis)
+
+
+def _maker(parts: frozenset[tuple[str, int]], module: str) -> str:
+    """What a layer with a computed weight is called: after the first parameter that its outputs are in."""
+    name = min((name for name, _ in parts), default=module).partition(".parametrizations.")[0]
+    for ending in (".weight", ".weight_g", ".weight_v"):
+        name = name[: -len(ending)] if name.endswith(ending) else name
+    return name
+
+
+def _spectral(module: nn.Module) -> bool:
+    """Whether its weight is divided by what two vectors of its whole size make of it."""
+    inside = is_parametrized(module) and any(isinstance(part, _SpectralNorm) for part in module.modules())
+    return inside or any(isinstance(hook, SpectralNorm) for hook in hooks_of(module))
+
+
+@rule("_weight_norm")
+def weight_norm(state: Propagation, call: Call) -> list[Layout | None]:
+    """Directions and lengths of a weight: see :mod:`.kernels`."""
+    return [None]
 
 
 @rule("embedding")
@@ -97,56 +158,19 @@ def embedding(state: Propagation, call: Call) -> list[Layout]:
         raise NotUnderstood(COMPUTED)
     layer, name = state.layer_of(weight), state.name_of(weight)
     state.calls.append(LayerCall(layer, name, tuple(weight.shape), 0, 1, 0, 0, False, 1))
-    return [Layout(_produce(state, weight, 1, layer), call.out.ndim - 1)]
+    return [Layout(produce(state, weight, 1, layer), call.out.ndim - 1)]
 
 
-@rule("multi_head_attention_forward", counts=True)
-def multi_head_attention(state: Propagation, call: Call) -> list[Layout | None]:
-    """``nn.MultiheadAttention``: counted and pinned, because the module fixes embedding and heads."""
-    query, key, value, width = call.args[:4]
-    for tensor in (query, key, value):
-        layout = state.layout(tensor)
-        if layout is not None:
-            state.doubt(layout.ids, "nn.MultiheadAttention fixes its width")
-    queries, keys = (state.per_image(math.prod(tensor.shape[:-1])) for tensor in (query, key))
-    _projections(state, call, queries, keys)
-    lengths = query.shape[0] * key.shape[0] * (query.shape[1] if query.ndim == 3 else 1)
-    scores = state.per_image(lengths * width)
-    state.products += [Product(state.module, scores, ()), Product(state.module, scores, ())]
-    outgoing = state.fresh(width, f"{state.module}.out_proj")
-    state.doubt(outgoing, "nn.MultiheadAttention fixes its width")
-    return [Layout(outgoing, query.ndim - 1), None]
-
-
-def _projections(state: Propagation, call: Call, queries: int, keys: int) -> None:
-    packed, out = call.argument(5, "in_proj_weight"), call.argument(11, "out_proj_weight")
-    if packed is not None:  # a third of it for each of query, key and value
-        width = packed.shape[0] // 3
-        weights: list[tuple[str | None, tuple[int, ...], int]] = [
-            (None, (width, width), queries),
-            (None, (2 * width, width), keys),
-        ]
-        layer = state.layer_of(packed)
-    else:
-        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-        separate = [call.kwargs[name] for name in names]
-        weights = [(state.name_of(w), tuple(w.shape), n) for w, n in zip(separate, (queries, keys, keys))]
-        layer = state.layer_of(separate[0])
-    for name, shape, positions in weights:
-        state.calls.append(LayerCall(layer, name, shape, 1, 0, positions, positions, False, 1))
-    shape, name = tuple(out.shape), state.name_of(out)
-    state.calls.append(LayerCall(state.layer_of(out), name, shape, 1, 0, queries, queries, False, 1))
-
-
-def _produce(state: Propagation, weight: Tensor, axis: int, module: str) -> np.ndarray:
+def produce(state: Propagation, weight: Tensor, axis: int, module: str) -> np.ndarray:
     """Ids of the channels a weight makes; the same ones if it is used again."""
     slices = state.tensors.setdefault(state.name_of(weight) or "", {})
     if axis not in slices:
         slices[axis] = state.fresh(weight.shape[axis], module)
+    state.name_origin(slices[axis], module)
     return slices[axis]
 
 
-def _consume(state: Propagation, weight: Tensor, axis: int, incoming: np.ndarray) -> None:
+def consume(state: Propagation, weight: Tensor, axis: int, incoming: np.ndarray) -> None:
     name = state.name_of(weight) or ""
     slices = state.tensors.setdefault(name, {})
     if axis in slices:
@@ -163,7 +187,7 @@ def _grouped(state: Propagation, weight: Tensor, layer: LayerCall, incoming: np.
         state.merge(slices.setdefault(0, incoming), incoming)
         outgoing = np.repeat(incoming.reshape(layer.groups, -1)[:, 0], weight.shape[1])
     else:
-        outgoing = _produce(state, weight, 0, layer.module)
+        outgoing = produce(state, weight, 0, layer.module)
     state.consumers.setdefault(layer.weight or "", incoming)
     for ins, outs in zip(np.split(incoming, layer.groups), np.split(outgoing, layer.groups)):
         state.merge_all(np.concatenate([ins, outs]))
@@ -185,7 +209,9 @@ def group_norm(state: Propagation, call: Call) -> list[Layout]:
     layout = _normalised(state, call.argument(0, "input"))
     groups = np.split(layout.ids, call.argument(1, "num_groups"))
     if len(groups) == 1:
-        state.doubt(layout.ids, "GroupNorm of one group normalises over all channels together")
+        raise Mixes("GroupNorm of one group normalises over all channels together")
+    if any(len({state.origins[i] for i in ids.tolist()}) > 1 for ids in groups):
+        raise Mixes("a group of GroupNorm has channels of several layers")
     for ids in groups:
         state.merge_all(ids)
     for position, name in ((2, "weight"), (3, "bias")):
@@ -201,7 +227,7 @@ def layer_norm(state: Propagation, call: Call) -> list[Layout]:
     x = call.argument(0, "input")
     layout = tracked(state, x)
     if layout.axis >= x.ndim - len(call.argument(1, "normalized_shape")):
-        state.doubt(layout.ids, "LayerNorm normalises over all channels together")
+        raise Mixes("LayerNorm normalises over all channels together")
     return [layout]
 
 

@@ -5,19 +5,30 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import Call, Layout, NotUnderstood, Propagation
+from coronet_plugin.channels.propagation import Call, Layout, Mixes, NotUnderstood, Propagation
 from coronet_plugin.channels.rules.registry import dimensions, rule, tracked
 
 
+@rule("relu relu6 sigmoid softplus exp abs square hardsigmoid")
+def nonnegative(state: Propagation, call: Call) -> list[Layout]:
+    state.set_nonnegative(call.out)
+    return [tracked(state, call.argument(0, "input"))]
+
+
 @rule(
-    "__neg__ relu relu6 leaky_relu tanh sigmoid gelu silu mish elu selu celu softplus hardtanh hardsigmoid "
+    "__neg__ leaky_relu tanh gelu silu mish elu selu celu hardtanh "
     "hardswish logsigmoid softsign tanhshrink hardshrink softshrink rrelu threshold "
-    "sin cos exp expm1 log log1p sqrt rsqrt abs neg square reciprocal clamp clip sign floor round erf "
-    "__invert__ detach clone contiguous to float double half bfloat16 type type_as cpu cuda data "
-    "requires_grad dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout "
-    "zeros_like ones_like rand_like randn_like empty_like full_like nan_to_num isnan isinf"
+    "sin cos expm1 log log1p sqrt rsqrt neg reciprocal clamp clip sign floor round erf "
+    "__invert__ data requires_grad dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout "
+    "feature_alpha_dropout zeros_like ones_like rand_like randn_like empty_like full_like nan_to_num "
+    "isnan isinf"
 )
 def unary(state: Propagation, call: Call) -> list[Layout]:
+    return [tracked(state, call.argument(0, "input"))]
+
+
+@rule("detach clone contiguous to float double half bfloat16 type type_as cpu cuda", moves=True)
+def same(state: Propagation, call: Call) -> list[Layout]:
     return [tracked(state, call.argument(0, "input"))]
 
 
@@ -132,7 +143,10 @@ def reduction(state: Propagation, call: Call) -> list[Layout | None]:
     if isinstance(dims, Tensor):  # the elementwise form of max and min
         return elementwise(state, call)
     if dims is None or isinstance(dims, (bool, str)) or layout.axis in dimensions(dims, x.ndim):
-        raise NotUnderstood(f"{call.name} mixes all channels")
+        if call.name == "sum" or (call.name in ("max", "amax") and state.is_nonnegative(x)):
+            state.needs_zeros(layout.ids)  # which add nothing, and are never the only largest
+            return [None] * (len(call.out) if isinstance(call.out, tuple) else 1)
+        raise Mixes(f"{call.name} mixes all channels")
     first = call.out[0] if isinstance(call.out, tuple) else call.out
     gone = 0 if first.ndim == x.ndim else sum(d < layout.axis for d in dimensions(dims, x.ndim))
     found = Layout(layout.ids, layout.axis - gone)
@@ -147,5 +161,5 @@ def softmax(state: Propagation, call: Call) -> list[Layout]:
     if call.name == "normalize" and dim is None:
         dim = 1
     if dim is None or layout.axis in dimensions(dim, x.ndim):
-        raise NotUnderstood(f"{call.name} over channels mixes them")
+        raise Mixes(f"{call.name} over channels mixes them")
     return [layout]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from itertools import permutations
 from string import ascii_letters
 
 import numpy as np
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import Call, Layout, NotUnderstood, Product, Propagation
+from coronet_plugin.channels.propagation import Call, LayerCall, Layout, NotUnderstood, Product, Propagation
+from coronet_plugin.channels.reading import power_of
 from coronet_plugin.channels.rules.layers import dense
 from coronet_plugin.channels.rules.registry import rule
 
@@ -21,13 +23,38 @@ def matmul(state: Propagation, call: Call) -> list[Layout | None]:
         left, right = right, left
     if min(left.ndim, right.ndim) < 2:
         raise NotUnderstood("a product with a vector")
+    if left.ndim == right.ndim == 2 and state.is_kernel(left) and state.is_kernel(right):
+        _adapter(state, left, right)
+        return [None]
     if right.ndim == 2 and state.name_of(right) is not None:
         return [dense(state, left, right, 0, 1, left.ndim - 1, left.ndim - 1)]
     batch = ascii_letters[: call.out.ndim - 2]
     rows, inner, columns = tuple(ascii_letters[-3:])
     left_batch, right_batch = (batch[len(batch) + 2 - tensor.ndim :] for tensor in (left, right))
     terms = [left_batch + rows + inner, right_batch + inner + columns]
+    state.same_source(call.out, left, right)
     return [contract(state, [left, right], terms, batch + rows + columns)]
+
+
+def _adapter(state: Propagation, left: Tensor, right: Tensor) -> None:
+    """Count the product of two weights; what it makes is followed in :mod:`.kernels`."""
+    rows, columns = state.grid(left).get(0), state.grid(right).get(1)
+    axes = {axis: found.ids for axis, found in enumerate((rows, columns)) if found is not None}
+    shape, rank = (left.shape[0], right.shape[1]), left.shape[1]
+    state.calls.append(LayerCall(state.module, None, shape, 1, 0, rank, rank, False, 1, axes))
+
+
+@rule("baddbmm", counts=True)
+def added_product(state: Propagation, call: Call) -> list[Layout | None]:
+    """``beta * input + alpha * left @ right``, as attention with a mask is written."""
+    given, left, right = (call.argument(i, name) for i, name in enumerate(("input", "batch1", "batch2")))
+    if call.kwargs.get("beta", 1) and state.layout(given) is not None:
+        raise NotUnderstood("baddbmm adds something with channels")
+    read = power_of(call.kwargs.get("alpha", 1))
+    if read is not None:
+        state.depends(left, *read)
+    state.same_source(call.out, left, right)
+    return [contract(state, [left, right], ["abc", "acd"], "abd")]
 
 
 @rule("einsum", counts=True)
@@ -48,6 +75,7 @@ def einsum(state: Propagation, call: Call) -> list[Layout | None]:
             if outer in result and inner not in result:
                 axes = of_weight.index(inner), of_weight.index(outer)
                 return [dense(state, x, weight, *axes, of_x.index(inner), result.index(outer))]
+    state.same_source(call.out, *operands)
     return [contract(state, operands, letters, result)]
 
 
@@ -56,10 +84,10 @@ def attention(state: Propagation, call: Call) -> list[Layout | None]:
     query, key, value = (call.argument(i, name) for i, name in enumerate(("query", "key", "value")))
     q, k = state.layout(query), state.layout(key)
     scale_follows_width = call.kwargs.get("scale") is None
-    if scale_follows_width and any(layout and layout.axis == query.ndim - 1 for layout in (q, k)):
-        for layout in (q, k):
-            if layout is not None:
-                state.pin(layout.ids, "attention is scaled by the number of channels of a head")
+    if scale_follows_width:
+        width = next((x.ids for x in (q, k) if x is not None and x.axis == query.ndim - 1), None)
+        if width is not None:
+            _rescaled(state, (query, key), width)
     batch = ascii_letters[: query.ndim - 2]
     lengths = {"x": query.shape[-2], "y": value.shape[-2], "z": value.shape[-1]}
     _count(state, [value], [batch + "yz"], {**dict(zip(batch, value.shape)), **lengths})
@@ -75,6 +103,15 @@ def attention(state: Propagation, call: Call) -> list[Layout | None]:
     return [Layout(v.ids, v.axis)]
 
 
+def _rescaled(state: Propagation, operands: tuple[Tensor, ...], width: np.ndarray) -> None:
+    """Scores are divided by the root of the number of ``width``: made good in what makes an operand."""
+    for x in operands:
+        with suppress(NotUnderstood):
+            state.depends(x, width, -0.5)
+            return
+    state.depart(width, "attention is scaled by the number of channels of a head")
+
+
 def contract(
     state: Propagation, operands: list[Tensor], terms: list[str], result: str, scores: bool = False
 ) -> Layout | None:
@@ -87,7 +124,7 @@ def contract(
     known: dict[str, list[Layout]] = {}
     for term, tensor in zip(terms, operands):
         layout = state.layout(tensor)
-        if layout is not None:
+        if layout is not None and len(layout.ids) > 1:  # a single channel is one factor for all
             known.setdefault(term[layout.axis], []).append(layout)
     for letter, layouts in known.items():
         if len(layouts) < sum(letter in term for term in terms):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import IMAGE, Layout, NotUnderstood, Propagation, Rule
+from coronet_plugin.channels.propagation import IMAGE, Layout, Mixes, NotUnderstood, Propagation, Rule
 
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
@@ -16,14 +16,16 @@ RULES: dict[str, Rule] = {}
 """Rule by name of the torch function, without the underscore of its in-place form."""
 
 
-def rule(names: str, counts: bool = False) -> Callable[[AnyRule], AnyRule]:
+def rule(names: str, counts: bool = False, moves: bool = False) -> Callable[[AnyRule], AnyRule]:
     """Register a function as the rule for the torch functions ``names``, separated by spaces.
 
     ``counts``: it is asked even where no channels are known, because the function costs MACs.
+    ``moves``: the function moves the values of its first argument and computes nothing.
     """
 
     def add(function: AnyRule) -> AnyRule:
         function.counts = counts  # type: ignore[attr-defined]
+        function.moves = moves  # type: ignore[attr-defined]
         for name in names.split():
             RULES[name] = function
         return function
@@ -42,10 +44,12 @@ def tracked(state: Propagation, x: Any) -> Layout:
 def along(state: Propagation, x: Tensor, axis: int) -> np.ndarray:
     """The ids along ``axis`` of ``x``: those of the image if its channels were never made by a layer."""
     layout = state.layout(x)
+    if layout is None and state.is_kernel(x) and axis in state.grid(x):  # a learned image
+        return state.grid(x)[axis].ids
     if layout is None:
         return np.full(x.shape[axis], IMAGE)
     if layout.axis != axis:
-        raise NotUnderstood("a layer reads another axis than the channels'")
+        raise Mixes("a layer reads another axis than the channels'")
     return layout.ids
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from coronet_plugin.channels.propagation import IMAGE, Call, Layout, NotUnderstood, Propagation
+from coronet_plugin.channels.reading import Width
 from coronet_plugin.channels.rules.registry import rule, tracked
 
 
@@ -45,7 +47,7 @@ def stack(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(layouts[0].ids, layouts[0].axis + (dim <= layouts[0].axis))]
 
 
-@rule("chunk split tensor_split unsafe_chunk split_with_sizes")
+@rule("chunk split tensor_split unsafe_chunk split_with_sizes", moves=True)
 def chunks(state: Propagation, call: Call) -> list[Layout]:
     x = call.argument(0, "input", call.kwargs.get("tensor"))
     layout = tracked(state, x)
@@ -53,9 +55,36 @@ def chunks(state: Propagation, call: Call) -> list[Layout]:
     if dim != layout.axis:
         return [layout for _ in call.out]
     sizes = [piece.shape[dim] for piece in call.out]
-    if len(set(sizes)) != 1:
+    written = call.argument(1, "split_size_or_sections", call.kwargs.get("split_size", 0))
+    if len(set(sizes)) == 1:
+        pieces = _equal_parts(state, layout.ids, len(sizes))
+        if "split" in call.name and isinstance(written, int) and call.name != "tensor_split":
+            _follow_size(state, written, pieces[0], layout.ids)
+        return [Layout(piece, layout.axis) for piece in pieces]
+    if not isinstance(written, (list, tuple)) or len(written) != len(sizes) or call.name == "tensor_split":
         raise NotUnderstood("channels are split into pieces of different size")
-    return [Layout(piece, layout.axis) for piece in _equal_parts(state, layout.ids, len(sizes))]
+    pieces = np.split(layout.ids, np.cumsum(sizes)[:-1])
+    for size, piece in zip(written, pieces):
+        if not _follow_size(state, size, piece, layout.ids):
+            raise NotUnderstood("channels are split into pieces of different size")
+    return [Layout(piece, layout.axis) for piece in pieces]
+
+
+def _follow_size(state: Propagation, size: int, piece: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether the written size of ``piece`` of the channels ``whole`` can follow what is left of it."""
+    if isinstance(size, Width):
+        mine = {state.find(i) for i in whole.tolist()}
+        own = all(state.find(i) in mine for i in size.ids.tolist())
+        if own and len(whole) % len(piece):
+            return False
+        other = whole if own else size.ids
+        count = max(len(other), len(piece))
+        state.merge(np.resize(other, count), np.resize(piece, count))
+        return True
+    name = state.attribute(size)
+    if name:
+        state.set_attribute(name, piece)
+    return bool(name)
 
 
 @rule("glu")
@@ -75,7 +104,7 @@ def _equal_parts(state: Propagation, ids: np.ndarray, count: int) -> list[np.nda
     return parts
 
 
-@rule("unbind")
+@rule("unbind", moves=True)
 def unbind(state: Propagation, call: Call) -> list[Layout]:
     x = call.argument(0, "input")
     layout = tracked(state, x)
@@ -85,7 +114,7 @@ def unbind(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(layout.ids, layout.axis - (dim < layout.axis)) for _ in call.out]
 
 
-@rule("select narrow index_select")
+@rule("select narrow index_select", moves=True)
 def pick(state: Propagation, call: Call) -> list[Layout]:
     x = call.argument(0, "input")
     layout = tracked(state, x)
@@ -95,7 +124,7 @@ def pick(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(layout.ids, layout.axis - (call.name == "select" and dim < layout.axis))]
 
 
-@rule("__getitem__")
+@rule("__getitem__", moves=True)
 def index(state: Propagation, call: Call) -> list[Layout]:
     x, key = call.args
     layout = tracked(state, x)
@@ -112,12 +141,22 @@ def index(state: Propagation, call: Call) -> list[Layout]:
             axis_out += 1
             continue
         if axis_in == layout.axis:
-            if k != slice(None):
-                raise NotUnderstood("channels are picked by index")
-            return [Layout(layout.ids, axis_out)]
+            return [Layout(_sliced(state, layout.ids, k), axis_out)]
         axis_in += 1
         axis_out += 0 if isinstance(k, int) else 1
     return [Layout(layout.ids, axis_out + layout.axis - axis_in)]
+
+
+def _sliced(state: Propagation, ids: np.ndarray, key: Any) -> np.ndarray:
+    """Channels from one place to another, if both places can follow what is left."""
+    if not isinstance(key, slice) or key.step not in (None, 1):
+        raise NotUnderstood("channels are picked by index")
+    for place in (key.start, key.stop):
+        if place in (None, 0) or place >= len(ids):
+            continue
+        if place < 0 or not _follow_size(state, place, ids[:place], ids):
+            raise NotUnderstood("channels are picked by index")
+    return ids[key]
 
 
 @rule("__setitem__")
@@ -161,13 +200,13 @@ def channel_shuffle(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(np.repeat(first, groups), layout.axis)]
 
 
-@rule("view reshape flatten unflatten squeeze unsqueeze view_as reshape_as _unsafe_view")
+@rule("view reshape flatten unflatten squeeze unsqueeze view_as reshape_as _unsafe_view", moves=True)
 def reshape(state: Propagation, call: Call) -> list[Layout]:
     """Split or fold the channel axis.
 
     The channels can land on several axes of the result; one of them stays the channel axis,
-    and along the others channels become one unit: the axis whose size the code left open
-    (``-1``), otherwise the longest.
+    and along the others channels become one unit: the axis whose size the code reads from a width or left
+    open (``-1``), or for which the module has an attribute; otherwise the longest.
     """
     x, out = call.args[0], call.out
     layout = tracked(state, x)
@@ -175,13 +214,31 @@ def reshape(state: Propagation, call: Call) -> list[Layout]:
     if not candidates or math.prod(part for _, (_, _, part, _, _) in candidates) != len(layout.ids):
         raise NotUnderstood(f"{call.name} mixes channels with another axis")
     sizes = _written_sizes(call)
-    free = [c for c in candidates if c[0] < len(sizes) and sizes[c[0]] == -1]
-    axis, share = max(free or candidates, key=lambda c: (c[1][2], c[0]))
+    sizes = sizes + (0,) * (out.ndim - len(sizes))
+
+    def freedom(axis: int) -> int:
+        size = sizes[axis]
+        return 3 if isinstance(size, Width) else 2 if size == -1 else bool(state.attribute(size))
+
+    axis, share = max(candidates, key=lambda c: (freedom(c[0]) if c[1][2] > 1 else 0, c[1][2], c[0]))
     above, before, part, below, after = share
     blocks = layout.ids.reshape(before, part, after)
     for unit in range(part):
         state.merge_all(blocks[:, unit].ravel())
-    return [Layout(np.tile(np.repeat(blocks[0, :, 0], below), above), axis)]
+    found = Layout(np.tile(np.repeat(blocks[0, :, 0], below), above), axis)
+    _tie(state, layout, found, sizes[axis])
+    return [found]
+
+
+def _tie(state: Propagation, before: Layout, after: Layout, size: int) -> None:
+    """The size of the channel axis is written as a number: what that is read from has to shrink as well."""
+    if isinstance(size, Width):
+        mine = {state.find(i) for i in before.ids.tolist()}
+        if any(state.find(i) not in mine for i in size.ids.tolist()):
+            count = max(len(size.ids), len(after.ids))
+            state.merge(np.resize(size.ids, count), np.resize(after.ids, count))
+    elif size > 1 and (name := state.attribute(size)):
+        state.set_attribute(name, after.ids)
 
 
 def _share(x: Tensor, axis_in: int, out: Tensor, axis: int) -> tuple[int, int, int, int, int] | None:
@@ -206,15 +263,21 @@ def _share(x: Tensor, axis_in: int, out: Tensor, axis: int) -> tuple[int, int, i
 
 def _written_sizes(call: Call) -> tuple[int, ...]:
     """The sizes a reshape was called with, ``-1`` where the code left one open."""
-    if call.name not in ("view", "reshape"):
+    if call.name == "unflatten":
+        given: tuple[Any, ...] = (call.argument(2, "sizes"),)
+    elif call.name in ("view", "reshape"):
+        given = call.args[1:] or (call.kwargs.get("shape", call.kwargs.get("size", ())),)
+    else:
         return ()
-    given = call.args[1:] or (call.kwargs.get("shape", call.kwargs.get("size", ())),)
     sizes = given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
-    return tuple(sizes) if all(isinstance(size, int) for size in sizes) else ()
+    if not all(isinstance(size, int) for size in sizes):
+        return ()
+    at = call.argument(1, "dim", 0) % call.args[0].ndim if call.name == "unflatten" else 0
+    return (*call.args[0].shape[:at], *sizes)
 
 
 # -- order of axes -------------------------------------------------------
-@rule("permute transpose swapaxes swapdims movedim moveaxis t adjoint T mT H mH numpy_T")
+@rule("permute transpose swapaxes swapdims movedim moveaxis t adjoint T mT H mH numpy_T", moves=True)
 def move_axes(state: Propagation, call: Call) -> list[Layout]:
     x = call.args[0]
     layout = tracked(state, x)
@@ -230,9 +293,7 @@ def _order(call: Call, ndim: int) -> list[int]:
         given = given[0] if len(given) == 1 and not isinstance(given[0], int) else given
         return [d % ndim for d in given]
     if call.name in ("movedim", "moveaxis"):
-        source, target = (
-            [d % ndim for d in ([v] if isinstance(v, int) else v)] for v in call.args[1:3]
-        )
+        source, target = ([d % ndim for d in ([v] if isinstance(v, int) else v)] for v in call.args[1:3])
         rest = iter(d for d in order if d not in source)
         return [source[target.index(d)] if d in target else next(rest) for d in order]
     if call.name in ("T", "t", "H"):
@@ -242,7 +303,7 @@ def _order(call: Call, ndim: int) -> list[int]:
     return order
 
 
-@rule("expand expand_as broadcast_to")
+@rule("expand expand_as broadcast_to", moves=True)
 def expand(state: Propagation, call: Call) -> list[Layout]:
     x = call.args[0]
     layout = tracked(state, x)
@@ -262,7 +323,7 @@ def repeat_each(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(np.repeat(layout.ids, times), layout.axis) if dim % x.ndim == layout.axis else layout]
 
 
-@rule("repeat tile")
+@rule("repeat tile", moves=True)
 def repeat(state: Propagation, call: Call) -> list[Layout]:
     x = call.args[0]
     layout = tracked(state, x)

@@ -31,7 +31,7 @@ from coronet_plugin.export.targets import Target
 from coronet_plugin.export.verify import bounds_of
 
 MAX_DROP = 0.01
-"""What int8 may lose by default: SSIM of its pictures to those of fp32 is 1 less this, on average."""
+"""Loss allowed to int8 by default: SSIM of its pictures to those of fp32 is 1 less this, on average."""
 HELD_OUT = 4
 """One picture of so many is not calibrated with."""
 EVERY_CPU = "every CPU"
@@ -41,7 +41,7 @@ FULL_RANGE_NEEDS = "x86 CPUs with AVX-512 VNNI or AVX-VNNI, and ARM CPUs"
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a runtime's tool is given.
+    """The inputs of a runtime's tool.
 
     ``generator``: fp32, in evaluation mode, prepared for the target. ``example``: (1, C, H, W). ``layers``:
     its convolutions by name, in the order they run. ``pictures``: (N, C, H, W) float32 in [-1, 1], to
@@ -63,12 +63,12 @@ class Quantization:
 Write = Callable[[Path, frozenset[str]], None]
 """Writes the quantized file to a path, with the layers named left in floats."""
 Begin = Callable[[Quantization, Path], Write]
-"""What every runtime's module has under the name ``begin``: it may keep files in the folder it is given."""
+"""The function ``begin`` of every runtime's module: it may keep files in the folder it is given."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """What quantizes for a target. ``takes_ranges``: whether it uses those of quantization-aware training.
+    """A quantizer for a target. ``takes_ranges``: whether it uses those of quantization-aware training.
 
     ``saturates``: whether the runtime, on x86 CPUs without VNNI, adds two products of u8 and s8 in 16 bits.
     """
@@ -78,7 +78,7 @@ class Tool:
     saturates: bool = False
 
     def weights(self, full_range: bool) -> dict[str, Any]:
-        """How many bits weights have, and where that is right."""
+        """Say how many bits weights have, and where that is right."""
         if not self.saturates:
             return {"weight_bits": 8, "right_on": EVERY_CPU}
         return {
@@ -153,7 +153,7 @@ def quantize(
 def usable_ranges(
     generator: nn.Module, ranges: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> dict[str, dict[str, Sequence[float]]]:
-    """What holds of ``ranges`` for ``generator``.
+    """Keep of ``ranges`` those that hold for ``generator``.
 
     A batch norm is made part of the convolution before it, whose output then is another.
     """
@@ -172,7 +172,7 @@ def check_drop(value: float) -> float:
 
 
 def split(pictures: Samples) -> tuple[Samples, Samples]:
-    """What to calibrate with, and what to measure the loss on: every fourth. A single picture is both."""
+    """Part pictures to calibrate with from those to measure loss on, every fourth. A single one is both."""
     count = len(pictures.values)
     held_out = [i for i in range(count) if i % HELD_OUT == HELD_OUT - 1] or [count - 1]
     kept = [i for i in range(count) if i not in held_out] or held_out
@@ -211,7 +211,7 @@ def fewest_in_floats(
 
 
 def _tool(target: Target) -> tuple[Tool, Any]:
-    """What quantizes for ``target``, and the module that uses it."""
+    """Find the tool that quantizes for ``target``, and the module that uses it."""
     if target.name not in TOOLS:
         raise OptionError(f"--dtype int8 is not offered for {target.name}; choose one of {', '.join(TOOLS)}")
     target.require("int8")

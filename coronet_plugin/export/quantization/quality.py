@@ -1,4 +1,4 @@
-"""What int8 costs: its pictures beside those of fp32, and both beside the truth where there is one."""
+"""The price of int8: its pictures beside those of fp32, and both beside the truth where there is one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def likeness(first: np.ndarray, second: np.ndarray) -> tuple[float, float | None
 
 
 def truths_of(pictures: Samples, generator: nn.Module, example: Tensor) -> np.ndarray | None:
-    """What ``generator`` should make of ``pictures``, (N, C, H, W) in [-1, 1]; None if that is not known."""
+    """Read the true outputs of ``generator`` for ``pictures``, (N, C, H, W) in [-1, 1]; None if not known."""
     if not pictures.truths:
         return None
     with torch.no_grad():

@@ -1,0 +1,109 @@
+"""Continue with other options than the run began with: what stays exact, what changes, and what is said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import paired_folder, run_train
+
+from coronet_plugin.checkpoint.tensors import read_tensors
+
+TINY = (
+    "--model coronet --coronet_base pix2pix --coronet_budget 0.3 --netG resnet_6blocks --norm instance --ngf 8 "
+    "--ndf 4 --load_size 36 --crop_size 32 --display_id 0 --print_freq 1 --seed 1 --no_html --num_threads 0 "
+    "--coronet_search_epochs 0.75"
+).split()
+
+
+@pytest.fixture
+def train(tmp_path):
+    root = paired_folder(tmp_path, 4, 36)
+
+    def go(name: str, *extra: object) -> int:
+        where = ["--dataroot", root, "--name", name, "--checkpoints_dir", tmp_path / "c"]
+        return run_train(*where, *TINY, *extra)
+
+    return go
+
+
+def schedule(constant: int, decay: int = 0) -> tuple[object, ...]:
+    return "--n_epochs", constant, "--n_epochs_decay", decay
+
+
+def weights(tmp_path, name: str) -> dict[str, torch.Tensor]:
+    return read_tensors(tmp_path / "c" / name / "latest_net_G.pth")
+
+
+def log(tmp_path, name: str) -> list[dict]:
+    lines = (tmp_path / "c" / name / "loss_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("search", [1, 0.5], ids=["cut at the end", "cut before"])
+def test_more_epochs_than_planned_equal_a_run_that_was_planned_so(train, tmp_path, search):
+    options = ("--coronet_search_epochs", search, "--coronet_average", 0.9)
+    assert train("long", *schedule(3), *options) == 0
+    assert train("short", *schedule(1), *options) == 0
+    assert train("short", *schedule(3), *options, "--continue_train") == 0
+    long, short = weights(tmp_path, "long"), weights(tmp_path, "short")
+    assert all(torch.equal(long[key], short[key]) for key in long)
+    assert [row["step"] for row in log(tmp_path, "short")] == [row["step"] for row in log(tmp_path, "long")]
+
+
+def test_another_learning_rate_is_the_one_that_is_used(train, tmp_path):
+    assert train("a", *schedule(1), "--lr", 0.0002) == 0
+    assert train("a", *schedule(2), "--lr", 0.0005, "--continue_train") == 0
+    assert {row["epoch"]: row["lr"] for row in log(tmp_path, "a")} == {1: 0.0002, 2: 0.0005}
+
+
+def test_another_batch_size_goes_on_with_the_same_epochs(train, tmp_path):
+    assert train("a", *schedule(1)) == 0
+    assert train("a", *schedule(3), "--batch_size", 2, "--continue_train") == 0
+    rows = log(tmp_path, "a")
+    steps = {row["epoch"]: row["step"] for row in rows}
+    assert steps == {1: 4, 2: 6, 3: 8}, "four pictures one by one, then in pairs"
+    assert rows[-1]["images"] == 12
+    assert rows[-1]["losses"]["macs_G"] <= 0.3
+
+
+def test_another_number_of_threads_is_said(train, tmp_path, capsys):
+    """The last bits depend on it; everything else goes on."""
+    assert train("a", *schedule(1)) == 0
+    capsys.readouterr()
+    torch.set_num_threads(2)
+    try:
+        assert train("a", *schedule(2), "--continue_train") == 0
+    finally:
+        torch.set_num_threads(1)
+    assert "goes on with threads: 2 after 1" in capsys.readouterr().out
+    assert [row["step"] for row in log(tmp_path, "a")] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("part", ["torch", "coronet_plugin", "cpu"])
+def test_what_was_upgraded_or_exchanged_is_said(train, tmp_path, capsys, part):
+    """A run of an older torch, of an older version of this package, of another machine."""
+    assert train("a", *schedule(1)) == 0
+    file = tmp_path / "c" / "a" / "provenance.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    (one,) = record["trainings"]
+    one["machine" if part == "cpu" else "versions"][part] = "0.1"
+    file.write_text(json.dumps(record), encoding="utf-8")
+    capsys.readouterr()
+    assert train("a", *schedule(2), "--continue_train") == 0
+    said = capsys.readouterr().out
+    assert f" {part}" in said and "after 0.1: right, but not bit for bit" in said
+
+
+def test_nothing_is_said_where_nothing_changed(train, capsys):
+    assert train("a", *schedule(1)) == 0
+    assert train("a", *schedule(2), "--continue_train") == 0
+    assert "bit for bit" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_of_the_cpu_goes_on_on_a_gpu(train, tmp_path):
+    assert train("a", *schedule(1)) == 0
+    assert train("a", *schedule(2), "--continue_train", "--gpu_ids", "0") == 0
+    assert all(tensor.device.type == "cpu" for tensor in weights(tmp_path, "a").values())
