@@ -174,6 +174,19 @@ def test_fits_a_phone(script, chromium, url):
     assert all(box["height"] == pytest.approx(box["width"], abs=2) for box in (pad, slim, dense))
 
 
+@pytest.mark.slow
+def test_a_graphics_card_is_used_where_it_computes_the_same(script, chromium, runs, url):
+    """The slim run has widths that ONNX Runtime Web's WebGPU gets wrong; the card is simulated."""
+    card = "--enable-unsafe-webgpu --use-webgpu-adapter=swiftshader --use-vulkan=swiftshader"
+    card += " --enable-features=Vulkan --ignore-gpu-blocklist"
+    flags = script.FLAGS.replace("--disable-gpu", card).split()
+    with chromium.browser_type.launch(executable_path=script.find_chromium(), args=flags) as started:
+        page = script.open_page(started, f"{url}?backend=webgpu", patience=120)
+        assert page.inner_text("#dense .on") == "on WebGPU"
+        script.wait_for(page)
+        check_translation(script, page, runs)
+
+
 @pytest.mark.parametrize("missing", ["page.json", f"runtime/{PACKED}", "models/slim.onnx"])
 def test_what_is_missing_is_said(missing, script, chromium, runs, tmp_path):
     shutil.copytree(runs / "page", tmp_path / "page")
