@@ -48,7 +48,7 @@ class Agent(nn.Module):
 
     codes: Tensor
     said: Tensor
-    """What the peer hears: the mean state when this was asked last, ``(2 * hidden,)``."""
+    """Mean state when this was asked last, ``(2 * hidden,)``: the peer hears it."""
 
     def forward(self, heard: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of all gates ``(units,)``, and what there is to say; ``heard``: what the peer said."""
@@ -70,7 +70,7 @@ def gates(logits: Tensor, base: float, temperature: float, random: torch.Generat
 
 
 def soft_cost(plan: ChannelPlan, gates: Tensor, kind: str) -> Tensor:
-    """What open ``gates`` ``(units,)`` cost, ``"macs"`` or ``"params"``: a plan's count, with gradients."""
+    """Cost of open ``gates`` ``(units,)``, ``"macs"`` or ``"params"``: a plan's count, with gradients."""
     whole = torch.cat([gates, gates.new_ones(1)])  # the last entry answers for PINNED
 
     def size(name: str | None, shape: tuple[int, ...]) -> Tensor:
@@ -118,11 +118,11 @@ class Gated:
         return gated
 
     def output(self, gates: Tensor, inputs: tuple[Any, ...]) -> Tensor:
-        """What it makes of ``inputs``: the first tensor of its output."""
+        """Run it on ``inputs``: the first tensor of its output."""
         return next(tensors_in(functional_call(self.network, self.weights(gates), inputs)))
 
     def features(self, gates: Tensor, inputs: tuple[Any, ...]) -> Tensor:
-        """What its last layer reads, behind the gates, averaged over the picture: ``(N, channels)``."""
+        """Input of its last layer, behind the gates, averaged over the picture: ``(N, channels)``."""
         seen: list[Tensor] = []
         layer = self.network.get_submodule(self._last.module)
         hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
