@@ -18,7 +18,8 @@ SAFETENSORS = ["safetensors>=0.4"]
 NOTEBOOK = ["nbclient>=0.8", "ipykernel>=6.20"]
 CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "pytest-timeout>=2.2", "hypothesis>=6.80", "setuptools>=70.1"]
 CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0", "pyyaml>=6"]
-TEST = [*HOST, *ONNX, *SAFETENSORS, *NOTEBOOK, "torch-pruning>=1.5", *CHECKS]
+VIDEO = ["av>=14", "pillow>=9.1"]
+TEST = [*HOST, *ONNX, *VIDEO, *SAFETENSORS, *NOTEBOOK, "torch-pruning>=1.5", *CHECKS]
 
 setup(
     name="coronet-plugin",
@@ -29,7 +30,7 @@ setup(
     license="BSD-3-Clause",
     license_files=["LICENSE", "THIRD_PARTY_NOTICES.md"],
     packages=find_packages(include=["coronet_plugin", "coronet_plugin.*"]),
-    package_data={"coronet_plugin": ["py.typed"]},
+    package_data={"coronet_plugin": ["py.typed", "page/assets/*.*", "page/assets/runtime/*"]},
     python_requires=">=3.9",
     install_requires=["torch>=2.1", "numpy>=1.22"],
     extras_require={
@@ -52,7 +53,8 @@ setup(
         "safetensors": SAFETENSORS,  # weights in files of that kind, which coronet pack writes
         "notebook": NOTEBOOK,  # scripts/run_notebook.py
         "translate": ["pillow>=9.1", *SAFETENSORS],  # coronet translate, with zoo/ too
-        "video": ["av>=12", "pillow>=9.1"],  # coronet translate, of videos
+        "video": VIDEO,  # coronet translate, of videos
+        "browser": ["playwright>=1.40"],  # tests of coronet page, with a Chromium such as Debian's
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },

@@ -66,6 +66,7 @@ class Training:
     def __init__(self, opt: argparse.Namespace, dataset: Loader, model: BaseModel) -> None:
         self.opt, self.dataset, self.model = opt, dataset, model
         self.stop = Interruption()
+        self.began = time.time()
         self.total = int(model.progress.get("total", 0))
         self.seen = 0
         """Images in all, and in this epoch."""
@@ -146,6 +147,8 @@ class Training:
             progress["losses"] = dict(self.model.get_current_losses())
         self.model.progress = progress
         self.model.save_networks(name)
+        if self.opt.model != "coronet":
+            provenance.note(self.opt, time.time() - self.began)
 
     def leave(self, epoch: int) -> None:
         """Save and raise Interrupted."""

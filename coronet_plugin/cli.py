@@ -22,6 +22,7 @@ from coronet_plugin.evaluation import command as evaluation
 from coronet_plugin.export import command as export
 from coronet_plugin.inspection import command as inspection
 from coronet_plugin.packing import command as packing
+from coronet_plugin.page import command as page
 from coronet_plugin.pictures import command as pictures
 from coronet_plugin.standalone import command as standalone
 from coronet_plugin.sweep import command as sweep
@@ -37,6 +38,7 @@ MODULES = (
     export,
     benchmark,
     packing,
+    page,
     pictures,
     translation,
 )

@@ -34,19 +34,22 @@ from coronet_plugin.budget.goal import STEADY, Goal, Share, check_removable
 from coronet_plugin.budget.latency_table import Clock, LatencyMeter, LatencyTable
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import (
+    copy_with,
+    on_device,
     replace_in_optimizer_,
     restore_sizes_,
     sliced,
     slim_,
     update_optimizer_,
 )
-from coronet_plugin.channels.find import find_channels, keep_frozen
+from coronet_plugin.channels.find import APPROXIMATE, EXACT, find_channels, keep_frozen
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import Runner, call
+from coronet_plugin.channels.proof import relative_difference
+from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec
 from coronet_plugin.checkpoint.storage import save_generator, version_path
-from coronet_plugin.distributed import agreed, broadcast_, world_size
-from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.distributed import agreed, broadcast_, say, world_size
+from coronet_plugin.errors import BudgetError, CheckpointError, OptionError, PlanError
 from coronet_plugin.files import together
 from coronet_plugin.methods import Events, Method, Task
 from coronet_plugin.methods.events import Remaining
@@ -89,6 +92,9 @@ class Compression:
             DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
         prune_frozen: remove channels of frozen layers (``requires_grad`` off), too. By default every set that
             one makes or reads is pinned. Methods that generate no weights alone can.
+        sets: ``"approximate"`` removes, too, channels whose removal changes what is computed
+            (:func:`~coronet_plugin.channels.find.find_channels`); by how much is measured at the cut,
+            printed, kept in :attr:`change` and written into the spec.
         keep_weights: begin with the weights the generator has, to the last bit; methods without generated
             weights always do.
         run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
@@ -117,6 +123,7 @@ class Compression:
         widths: Mapping[str, int] | None = None,
         gradual: bool | None = None,
         prune_frozen: bool = False,
+        sets: str = EXACT,
         keep_weights: bool = False,
         run: Runner = call,
         architecture: Mapping[str, Any] | None = None,
@@ -134,7 +141,9 @@ class Compression:
         if goal is None:
             budget = budget if widths is None else 1.0
             options = (budget, kind, runtime, schedule, round_to)
-            own = shared_goal([generator], [self.inputs], *options, prune_frozen=prune_frozen, runs=[run])
+            own = shared_goal(
+                [generator], [self.inputs], *options, prune_frozen=prune_frozen, runs=[run], sets=sets
+            )
             goal = own.shares[0]
         self.goal = goal
         self.plan = goal.plan
@@ -143,6 +152,11 @@ class Compression:
         self.phase = SEARCH
         self.steps = 0
         self.gradual = world_size() == 1 if gradual is None else gradual
+        if any(s.approximate for s in self.plan.prunable):
+            self.gradual = False  # one cut, whose change is measured
+        self.run = run
+        self.change: float | None = None
+        """By how much the cut of approximate sets changed the output on the example, of its largest value."""
         self.resized = False
         """Whether the last step replaced parameters of the generator."""
         self._search_steps = search_steps
@@ -329,8 +343,15 @@ class Compression:
             self._make_compact(decided.cpu().numpy().astype(bool))
         return self.generator
 
-    def _make_compact(self, alive: np.ndarray) -> None:
+    def _make_compact(self, alive: np.ndarray, measured: bool = True) -> None:
+        before = self._output() if measured and self.plan.is_approximate(alive) else None
         self.remove_(alive)
+        if before is not None:
+            self.change = relative_difference(self._output(), before)
+            say(
+                "coronet: approximate channel sets were cut, which changed the output by "
+                f"{self.change:.2%} of its largest value"
+            )
         other = self.method.finish()
         self.phase = COMPACT
         if other is self.generator:
@@ -341,6 +362,13 @@ class Compression:
             companion.finish()
         if self._listening is not None:
             self._listen()
+
+    @torch.no_grad()
+    def _output(self) -> list[Tensor]:
+        """What the generator makes of the example, as when it is tested."""
+        copied = copy_with(self.generator).eval()
+        device = next(copied.parameters()).device
+        return list(tensors_in(self.run(copied, *on_device(self.inputs, device))))
 
     def remove_(self, alive: np.ndarray) -> None:
         """Remove all units but ``alive`` from the generator and from what its optimizer knows."""
@@ -397,6 +425,7 @@ class Compression:
                 "method": self.method.name,
                 "config": asdict(self.config),
                 "schedule": self.goal.schedule,
+                **({} if self.change is None else {"change": self.change}),
             },
             options=dict(options or {}),
             versions=versions(),
@@ -429,6 +458,7 @@ class Compression:
             "kept": torch.from_numpy(self._kept),
             "companions": {name: each.state_dict() for name, each in self.companions.items()},
             "required": self._required(),
+            "change": self.change,
         }
         if self.phase == SEARCH:
             state["search"] = {"method": self.method.name, **self.method.state_dict()}
@@ -459,7 +489,8 @@ class Compression:
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
             if self.phase == SEARCH:
-                self._make_compact(kept)
+                self._make_compact(kept, measured=False)  # its weights are not loaded yet
+                self.change = state.get("change")
             elif not np.array_equal(kept, self._kept):
                 raise CheckpointError(
                     "the saved generator has other widths; continue with the --coronet_budget and "
@@ -520,6 +551,7 @@ def shared_goal(
     round_to: int = 1,
     prune_frozen: bool = False,
     runs: Sequence[Runner] | None = None,
+    sets: str = EXACT,
 ) -> Goal:
     """One budget for what ``generators`` cost together, for which their channels compete.
 
@@ -532,23 +564,50 @@ def shared_goal(
         OptionError: another argument is out of range.
     """
     asked = Budget.parse(budget, kind)
-    plans: list[ChannelPlan] = []
-    meters: list[Meter] = []
     runs = runs or [call] * len(generators)
-    for generator, example, run in zip(generators, examples, runs):
-        found = find_channels(generator, example, run)
-        plans.append(found if prune_frozen else keep_frozen(found, generator))
-    check_removable(plans, asked)
-    for generator, plan, example, run in zip(generators, plans, examples, runs):
-        inputs = example if isinstance(example, tuple) else (example,)
-        meters.append(_meter(generator, plan, inputs, asked.kind, runtime, run))
-    return Goal(plans, meters, asked, schedule, round_to)
+
+    def found(sets: str) -> list[ChannelPlan]:
+        plans = [find_channels(*each, sets) for each in zip(generators, examples, runs)]
+        return plans if prune_frozen else [keep_frozen(*each) for each in zip(plans, generators)]
+
+    plans = found(sets)
+    try:
+        check_removable(plans, asked)
+        meters = [
+            _meter(generator, plan, example, asked.kind, runtime, run)
+            for generator, plan, example, run in zip(generators, plans, examples, runs)
+        ]
+        return Goal(plans, meters, asked, schedule, round_to)
+    except (BudgetError, PlanError) as error:
+        more = _within_reach(plans, found, asked.kind) if sets == EXACT else ""
+        if not more or "more than the dense" in str(error):
+            raise
+        raise type(error)(f"{error}; {more}") from error
+
+
+def _within_reach(
+    plans: Sequence[ChannelPlan], found: Callable[[str], Sequence[ChannelPlan]], kind: str
+) -> str:
+    """What approximate sets would reach, "" if no less than exact ones."""
+    counted = "macs" if kind == LATENCY else kind
+    everything = Budget.parse(1.0, counted)
+    exact, approximate = (
+        Goal(some, [CountMeter(plan, counted) for plan in some], everything).reach
+        for some in (plans, found(APPROXIMATE))
+    )
+    if approximate >= exact:
+        return ""
+    return (
+        f"with sets='approximate' (--coronet_sets approximate), whose cut changes what is computed, "
+        f"{approximate:.4f} of the {counted} could be reached"
+    )
 
 
 def _meter(
-    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], kind: str, runtime: str, run: Runner
+    generator: nn.Module, plan: ChannelPlan, example: Any, kind: str, runtime: str, run: Runner
 ) -> Meter:
     if kind != LATENCY:
         return CountMeter(plan, kind)
+    inputs = example if isinstance(example, tuple) else (example,)
     measured = LatencyTable.measure(generator, plan, inputs, run, Clock(runtime))
     return LatencyMeter(plan, LatencyTable(**agreed(measured.as_dict())))  # times differ, decisions must not

@@ -21,7 +21,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from generator_styles import STYLES, Style, shake  # noqa: E402
 
 from coronet_plugin import ChannelPlan, find_channels, slim  # noqa: E402
 
+NOTHING = 1e-18
+"""What is removed becomes in the reference: a weight under weight norm must not have length zero."""
 WRONG = 1e-3
 """From this relative difference on, a pruned generator computes something else."""
 
@@ -48,6 +50,8 @@ FAMILIES = {
     "mobile": "Cheap blocks",
     "attentive": "Attention",
     "conditioned": "Conditioned by a second input",
+    "diffusion": "Diffusion, autoencoders, transformers",
+    "libraries": "Classes of diffusers",
     "unusual": "Easily followed wrongly",
 }
 
@@ -73,7 +77,8 @@ difference and how many parameters were removed.
 
 **How both are judged.** Removing channels that are zero everywhere must not change the output. A tool
 prunes a copy; what it removed is then set to zero in the full generator (filters, biases, scales, running
-means, and the slices of whatever reads them), and the two must agree. The difference is the largest of all
+means, and the slices of whatever reads them; to 1e-18, for a weight under weight norm has a length), and the
+two must agree. The difference is the largest of all
 outputs, relative to the largest output; *silently wrong* is more than {wrong:g}. Both get the same random
 weights and statistics (a branch that starts at zero would hide every mistake in it), in eval mode and
 single precision.
@@ -84,8 +89,9 @@ are what is to be expected; the column says that they are there. It gets `BasePr
 with random importance, the layers that make the output as `ignored_layers`, and no further hint, although
 it knows some (`num_heads`, `in_channel_groups`, `unwrapped_parameters`). `find_channels` gets no hint
 either, and what it pins it does not prune: *right* is about the rest, so read it with the column
-*channels*. Both get weight and spectral norm as they are written; after `coronet_plugin.bake_(generator)` all
-hidden channels of those styles are prunable, which the tests check.
+*channels*. Both get spectral norm as it is written; after `coronet_plugin.bake_(generator)` all hidden
+channels of those styles are prunable, which the tests check. Classes of diffusers are in the table where that
+is installed (here {diffusers}).
 """
 
 
@@ -124,12 +130,16 @@ class Row:
 
 # -- judging -------------------------------------------------------------
 def difference(
-    build: Callable[[], nn.Module], prune: Callable[[nn.Module], nn.Module], inputs: tuple[Any, ...]
+    build: Callable[[], nn.Module],
+    prune: Callable[[nn.Module], nn.Module],
+    inputs: tuple[Any, ...],
+    cut: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Judged:
     """Prune a generator; compare with another whose removed elements are zero.
 
     What was removed is read off the result: ``prune`` replaces every element by its own
-    number (:func:`number_`) before it cuts. That needs no help of the tool.
+    number (:func:`number_`) before it cuts. That needs no help of the tool. ``cut`` does the same with the
+    weights there are, for a tool that multiplies some of those that stay.
     """
     dense, pruned = build(), prune(build())
     with torch.no_grad():
@@ -142,11 +152,13 @@ def difference(
             survivors = found[name].long()
             if not is_numbering(survivors, value.numel()) or not torch.equal(survivors.float(), found[name]):
                 raise ValueError(f"{name} was changed, not cut")
-            found[name].copy_(value.flatten()[survivors])
+            if cut is None:
+                found[name].copy_(value.flatten()[survivors])
             if not name.endswith("running_var"):
                 dead = torch.ones(value.numel(), dtype=torch.bool)
                 dead[survivors.flatten()] = False
-                value.masked_fill_(dead.view(value.shape), 0.0)
+                value.masked_fill_(dead.view(value.shape), NOTHING)
+        pruned = pruned if cut is None else cut(build())
         expected, got = flat(dense(*inputs)), flat(pruned(*inputs))
     if expected.shape != got.shape:
         raise ValueError("the output has another shape")
@@ -205,8 +217,10 @@ def guarded(judge: Callable[[], Judged], limit: int) -> Judged:
 
 
 # -- the two tools -------------------------------------------------------
-def by_plan(plan: ChannelPlan) -> Callable[[nn.Module], nn.Module]:
-    """Removes a random half of every channel set, by slim."""
+def by_plan(plan: ChannelPlan, numbered: bool) -> Callable[[nn.Module], nn.Module]:
+    """Removes a random half of every channel set, by slim; ``numbered``: numbers, not multiplied."""
+    if numbered:
+        plan = replace(plan, corrections=())
     alive = np.ones(plan.units, dtype=bool)
     random = np.random.default_rng(0)
     for channel_set in plan.prunable:
@@ -214,7 +228,8 @@ def by_plan(plan: ChannelPlan) -> Callable[[nn.Module], nn.Module]:
         alive[channel_set.start + dead] = False
 
     def prune(net: nn.Module) -> nn.Module:
-        number_(net)
+        if numbered:
+            number_(net)
         return slim(net, plan, alive)
 
     return prune
@@ -241,9 +256,10 @@ def by_torch_pruning(style: Style) -> Callable[[nn.Module], nn.Module]:
 def compare(style: Style, limit: int) -> Row:
     """Both tools on one style."""
     inputs = style.inputs()
+    style.build()  # what it imports is not part of any time
 
-    def judge(prune: Callable[[nn.Module], nn.Module]) -> Judged:
-        return guarded(lambda: difference(lambda: shake(style.build()).eval(), prune, inputs), limit)
+    def judge(prune: Callable[[nn.Module], nn.Module], cut: Any = None) -> Judged:
+        return guarded(lambda: difference(lambda: shake(style.build()).eval(), prune, inputs, cut), limit)
 
     theirs = judge(by_torch_pruning(style))
     start = time.perf_counter()
@@ -252,7 +268,8 @@ def compare(style: Style, limit: int) -> Row:
     except Exception as error:
         return Row(style, None, time.perf_counter() - start, Judged(error=one_line(error)), theirs)
     seconds = time.perf_counter() - start
-    return Row(style, plan, seconds, judge(by_plan(plan)), theirs)
+    ours = judge(by_plan(plan, True), by_plan(plan, False))
+    return Row(style, plan, seconds, ours, theirs)
 
 
 # -- the page ------------------------------------------------------------
@@ -305,7 +322,12 @@ def page(rows: list[Row]) -> str:
     tp = version("torch-pruning")
     parts = [
         INTRO.format(
-            count=len(rows), tp=tp, python=platform.python_version(), torch=torch.__version__, wrong=WRONG
+            count=len(rows),
+            tp=tp,
+            python=platform.python_version(),
+            torch=torch.__version__,
+            wrong=WRONG,
+            diffusers=version("diffusers") if importlib.util.find_spec("diffusers") else "it is not",
         ),
         summary(rows),
     ]

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from styles import STYLES, Style, attentive, conditioned, mobile, plain, shake, skips, unusual
+from styles import (
+    STYLES,
+    Style,
+    attentive,
+    conditioned,
+    diffusion,
+    libraries,
+    mobile,
+    plain,
+    shake,
+    skips,
+    unusual,
+)
 
-__all__ = ["STYLES", "Style", "attentive", "conditioned", "mobile", "plain", "shake", "skips", "unusual"]
+__all__ = ["STYLES", "Style", "attentive", "conditioned", "diffusion", "libraries", "mobile", "plain", "shake", "skips", "unusual"]

@@ -23,7 +23,7 @@ LAYERS = (
     # From top to bottom: what stands in a layer uses those below it, and not its neighbours.
     {FACADE, "__main__", "model"},
     {"cli"},
-    {"checkout", "sweep", "benchmark"},
+    {"checkout", "sweep", "benchmark", "page"},
     {"comparison", "packing", "translation"},
     {"inspection", "export"},
     {"standalone"},

@@ -54,6 +54,8 @@ def test_wheel_holds_the_package_alone(wheel):
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("coronet_plugin/**/*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
     assert "coronet_plugin/py.typed" in names
+    assets = {str(path.relative_to(ROOT)) for path in ROOT.glob("coronet_plugin/page/assets/**/*.*")}
+    assert assets and assets <= set(names)
     licences = [Path(name).name for name in names if name.startswith(info)]
     assert "LICENSE" in licences and "THIRD_PARTY_NOTICES.md" in licences
 

@@ -94,6 +94,11 @@ class Goal:
         else:
             self.target = self.budget.target(self.meter, smallest, _why_pinned(self.plan.plans))
 
+    @property
+    def reach(self) -> float:
+        """The smallest fraction of the dense cost that a budget can ask for."""
+        return self.meter(self._smallest()) / self.dense
+
     def _smallest(self) -> np.ndarray:
         return protected(self.plan, np.ones(self.plan.units), self.widths)
 

@@ -30,12 +30,23 @@ HALVINGS = 9
 """How often at most a generator is thought to halve its input."""
 
 
-def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> ChannelPlan:
+EXACT, APPROXIMATE = "exact", "approximate"
+SETS = (EXACT, APPROXIMATE)
+"""Which channel sets are used: those whose cut changes nothing, or also others."""
+
+
+def find_channels(
+    generator: nn.Module, example: Any, run: Runner = call, sets: str = EXACT
+) -> ChannelPlan:
     """Find the channel sets of ``generator`` by running copies of it on ``example``.
 
     ``example``: input ``(N, C, H, W)`` on the generator's device, or a tuple of
     inputs; ``run(generator, *inputs)`` runs it, if not by a plain call (when features
     are read from it as well, say: whatever it returns keeps its channels).
+
+    ``sets``: ``"approximate"`` lets channels go, too, that the code mixes in ways that cannot be made exact,
+    such as a mean over channels in the middle of a forward: such a set says so, the proof is only that the
+    smaller generator runs, and how much its cut changes is measured when it is made.
 
     The plan is proven (:func:`~coronet_plugin.channels.proof.verify`); a set that fails the
     proof is pinned and says so. The generator, its buffers and the random state are left
@@ -43,10 +54,14 @@ def find_channels(generator: nn.Module, example: Any, run: Runner = call) -> Cha
 
     Raises:
         PlanError: the generator does not run on ``example``, or not twice the same.
+        OptionError: there is no such choice of ``sets``.
     """
+    if sets not in SETS:
+        raise OptionError(f"sets {sets!r} does not exist; choose one of {', '.join(SETS)}")
     generator = unwrap(generator)
     inputs = example if isinstance(example, tuple) else (example,)
-    return prove(generator, trace(generator, inputs, run), inputs, run)
+    approximate = sets == APPROXIMATE
+    return prove(generator, trace(generator, inputs, run, approximate), inputs, run, approximate)
 
 
 FROZEN = (
@@ -132,21 +147,25 @@ def find_taps(
     return tuple(names[i] for i in spread)
 
 
-def trace(generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call) -> ChannelPlan:
+def trace(
+    generator: nn.Module, inputs: tuple[Any, ...], run: Runner = call, approximate: bool = False
+) -> ChannelPlan:
     """The plan that propagation proposes, unproven; good for counting.
 
     Raises:
         PlanError: the generator does not run on ``inputs``, or runs no layer of its own.
     """
     generator = unwrap(generator)
-    return _plan(generator, _followed(generator, inputs, run))
+    return _plan(generator, _followed(generator, inputs, run, approximate))
 
 
-def _followed(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Propagation:
+def _followed(
+    generator: nn.Module, inputs: tuple[Any, ...], run: Runner, approximate: bool = False
+) -> Propagation:
     copied = copy_with(generator).eval()  # batch statistics and dropout teach nothing about channels
     try:
         with torch.random.fork_rng(devices=[x.device for x in tensors_in(inputs) if x.is_cuda][:1]):
-            state = _follow(copied, inputs, run)
+            state = _follow(copied, inputs, run, approximate)
     except Exception as error:
         _refuse_size(generator, inputs, run, error)
         shapes = [tuple(x.shape) for x in tensors_in(inputs)]
@@ -162,11 +181,15 @@ def _followed(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Pro
     return state
 
 
-def _follow(generator: nn.Module, inputs: tuple[Any, ...], run: Runner) -> Propagation:
+def _follow(
+    generator: nn.Module, inputs: tuple[Any, ...], run: Runner, approximate: bool
+) -> Propagation:
     """Follow the channels; once more if modules that mix them all can be left as they are."""
     sealed: frozenset[str] = frozenset()
     while True:
-        state = Propagation(generator, RULES, kernels.follow, sealed=sealed)
+        state = Propagation(
+            generator, RULES, kernels.follow, approximate=[] if approximate else None, sealed=sealed
+        )
         state.follow(inputs, run)
         more = {module for module in state.mixers if state.can_be_sealed(module)} - sealed
         if not more:
@@ -236,6 +259,7 @@ def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
     units = np.full(len(roots), PINNED)  # by root
     sets: list[ChannelSet] = []
     start = 0
+    departing = state.departing()
     for producers, reason, members in _groups(state, roots, first):
         if reason is None and len(members) == 1:
             reason = "all its channels can only be removed together"
@@ -250,6 +274,7 @@ def _plan(generator: nn.Module, state: Propagation) -> ChannelPlan:
                 units=len(members),
                 start=PINNED if reason else start,
                 pinned=reason,
+                approximate=None if reason else next((departing[m] for m in members if m in departing), None),
             )
         )
         start += 0 if reason else len(members)

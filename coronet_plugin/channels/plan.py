@@ -34,7 +34,8 @@ class ChannelSet:
 
     A prunable set owns the units ``start`` to ``start + units - 1``; a pinned
     one has ``start == PINNED`` and says why in ``pinned``. ``channels`` is the
-    width a user sees in the first layer.
+    width a user sees in the first layer. ``approximate`` says why the cut of a
+    prunable one changes what is computed, None for all that are exact.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ChannelSet:
     units: int
     start: int
     pinned: str | None
+    approximate: str | None = None
 
     @property
     def slice(self) -> slice:
@@ -213,6 +215,7 @@ class ChannelPlan:
                 "channels": s.channels,
                 "kept": self.kept_channels(s, alive).tolist(),
                 "pinned": s.pinned,
+                **({"approximate": s.approximate} if s.approximate else {}),
             }
             for s in self.sets
         ]
@@ -274,6 +277,20 @@ class ChannelPlan:
             return counted.ids
         return [*self.slices.get(counted.weight or "", {}).values(), *counted.axes.values()]
 
+    def is_approximate(self, alive: np.ndarray) -> bool:
+        """Whether what goes when only ``alive`` remain changes what is computed."""
+        return any(s.approximate and not alive[s.slice].all() for s in self.prunable)
+
+    def mixed(self, channel_set: ChannelSet) -> bool:
+        """Whether something reads all its channels at once."""
+        units = np.arange(channel_set.start, channel_set.slice.stop)
+        return any(p.ids and not p.positions and np.isin(p.ids[0], units).any() for p in self.products)
+
+    def mark(self, name: str, reason: str) -> ChannelPlan:
+        """The same plan with the prunable channel set ``name`` called approximate for ``reason``."""
+        sets = (replace(s, approximate=reason) if s.name == name else s for s in self.sets)
+        return replace(self, sets=tuple(sets))
+
     def pin(self, name: str, reason: str) -> ChannelPlan:
         """The same plan with the channel set ``name`` pinned for ``reason``."""
         pinned = next(s for s in self.prunable if s.name == name)
@@ -284,7 +301,7 @@ class ChannelPlan:
 
         def renumbered(channel_set: ChannelSet) -> ChannelSet:
             if channel_set is pinned:
-                return replace(pinned, start=PINNED, pinned=reason)
+                return replace(pinned, start=PINNED, pinned=reason, approximate=None)
             start = channel_set.start if channel_set.pinned else int(moved[channel_set.start])
             return replace(channel_set, start=start)
 

@@ -62,30 +62,45 @@ def verify(generator: nn.Module, plan: ChannelPlan, example: Any, seed: int = 0,
 
 
 def prove(
-    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], run: Runner = call
+    generator: nn.Module,
+    plan: ChannelPlan,
+    inputs: tuple[Any, ...],
+    run: Runner = call,
+    approximate: bool = False,
 ) -> ChannelPlan:
-    """``plan`` with every set pinned that fails :func:`verify`."""
+    """``plan`` with every set pinned that fails :func:`verify`.
+
+    ``approximate``: one of which all channels are read at once need not compute the same, only run.
+    """
     begun: ChannelPlan | None = None
     while plan.units and plan is not begun:  # what is pinned last must not have excused another
         begun = plan
         for number, conditions in enumerate(_trials(plan, run)):
             first = plan
-            plan = _without_failures(generator, plan, inputs, conditions)
+            plan = _without_failures(generator, plan, inputs, conditions, approximate)
             if number == 0 and plan is not first:
                 begun = plan  # nothing else has been tried yet
     return plan
 
 
 def _without_failures(
-    generator: nn.Module, plan: ChannelPlan, inputs: tuple[Any, ...], conditions: Conditions
+    generator: nn.Module,
+    plan: ChannelPlan,
+    inputs: tuple[Any, ...],
+    conditions: Conditions,
+    approximate: bool,
 ) -> ChannelPlan:
-    """``plan`` with every set pinned that fails one trial."""
+    """``plan`` with every set pinned, or called approximate, that fails one trial."""
     _, failure, examiner = _examine(generator, plan, inputs, conditions)
-    good = 0
+    running = right = 0  # so many sets, of the first, can lose channels and it still does
     while failure:
-        name, why = examiner.culprit(plan, failure, good)
-        good = [s.name for s in plan.prunable].index(name)  # those before it do no harm
-        plan = plan.pin(name, f"without some of its channels the generator {why}")
+        name, why = examiner.culprit(plan, failure, right if failure.startswith(ELSE) else running)
+        running = [s.name for s in plan.prunable].index(name)
+        right = running if why.startswith(ELSE) else min(right, running)
+        reason = f"without some of its channels the generator {why}"
+        (blamed,) = (s for s in plan.prunable if s.name == name)
+        excused = approximate and why.startswith(ELSE) and plan.mixed(blamed)
+        plan = plan.mark(name, reason) if excused else plan.pin(name, reason)
         failure = examiner.without_units(plan, plan.units)[1] if plan.units else ""
     return plan
 
@@ -151,6 +166,12 @@ class Examiner:
         The mask is random; units from ``end`` on stay.
         """
         alive = self._mask(plan, end)
+        if any(s.approximate for s in plan.prunable):
+            _, failure = self._slim_output(plan, alive)
+            if failure:
+                return np.inf, failure
+            for channel_set in plan.prunable:  # what the others compute is seen without these
+                alive[channel_set.slice] |= channel_set.approximate is not None
         try:
             reference = self._output(masked(self.generator, plan, alive))
         except Exception as error:  # user code may raise anything
@@ -158,7 +179,7 @@ class Examiner:
         smaller, failure = self._slim_output(plan, alive)
         if failure:
             return np.inf, failure
-        found = _relative(smaller, reference)
+        found = relative_difference(smaller, reference)
         if found <= TOLERANCES.get(reference[0].dtype, 0.05):
             return found, ""
         return found, f"{ELSE} (relative difference {found:.2g})"
@@ -268,7 +289,7 @@ def _seeded(seed: int, example: Tensor | None) -> Iterator[None]:
         yield
 
 
-def _relative(first: list[Tensor], second: list[Tensor]) -> float:
+def relative_difference(first: list[Tensor], second: list[Tensor]) -> float:
     """Largest difference relative to the largest value of the second; infinite for other shapes."""
     if [t.shape for t in first] != [t.shape for t in second]:
         return np.inf

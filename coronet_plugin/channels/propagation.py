@@ -203,6 +203,8 @@ class Propagation(TorchFunctionMode):
     products: list[Product] = field(default_factory=list)
     consumers: dict[str, np.ndarray] = field(default_factory=dict)
     corrections: list[Correction] = field(default_factory=list)
+    approximate: list[tuple[np.ndarray, str]] | None = None
+    """Channels that code mixes out of reach, and how; None if those are pinned."""
     sealed: frozenset[str] = frozenset()
     """Modules whose inside is not followed: they are handed the dead channels as zeros."""
     padded: dict[str, Padded] = field(default_factory=dict)
@@ -221,6 +223,7 @@ class Propagation(TorchFunctionMode):
         self._inside: str | None = None  # a sealed module
         self._sources: dict[int, Source] = {}
         self._nonnegative: set[int] = set()
+        self._attributes: list[tuple[nn.Module, str, int]] = []
         self._grids: dict[int, Grid] = {}
         self._batch = 1
         self.touched = False
@@ -237,7 +240,7 @@ class Propagation(TorchFunctionMode):
         if first is not None and first.ndim in (2, 4, 5):  # otherwise one image without a batch axis
             self._batch = first.shape[0]
         for tensor in tensors_in(inputs):
-            if tensor.ndim >= 3:
+            if tensor.ndim >= 4 or tensor.ndim == 3 and first.ndim == 3:  # type: ignore[union-attr]
                 axis = tensor.ndim - 3
                 self.set_layout(tensor, Layout(np.zeros(tensor.shape[axis], dtype=np.int64), axis))
         handles = []
@@ -250,6 +253,8 @@ class Propagation(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
+            for owner, attribute, value in self._attributes:
+                setattr(owner, attribute, value)
         for tensor in tensors_in(out):
             layout = self.layout(tensor)
             if layout is not None:
@@ -360,10 +365,30 @@ class Propagation(TorchFunctionMode):
         except NotUnderstood as error:
             if isinstance(error, Mixes):
                 self.mixers.setdefault(self.module, str(error))
+                if self.approximate is not None and tracked:
+                    self._mix(tracked, results, str(error))
+                    return
             for tensor in tracked:
                 self.doubt(self.layout(tensor).ids, str(error))  # type: ignore[union-attr]
             for result in results:
                 self._layouts.pop(id(result), None)
+
+    def _mix(self, tracked: list[Tensor], results: list[Tensor], reason: str) -> None:
+        """What mixes channels does so about as well with fewer, it is taken: what is gone has to be zero."""
+        for tensor in tracked:
+            ids = self.layout(tensor).ids  # type: ignore[union-attr]
+            self.needs_zeros(ids)
+            self.depart(ids, reason)
+        for result in results:
+            like = [x for x in tracked if x.shape == result.shape]
+            self.set_layout(result, self.layout(like[0]) if like else None)
+
+    def depart(self, ids: np.ndarray, reason: str) -> None:
+        """Without some of ``ids`` something else is computed: pinned, or approximate if that is asked for."""
+        if self.approximate is None:
+            self.doubt(ids, reason)
+        else:
+            self.approximate.append((ids, f"{reason} (in {self.module})" if self.module else reason))
 
     # -- layouts ---------------------------------------------------------
     def layout(self, tensor: Any) -> Layout | None:
@@ -491,7 +516,8 @@ class Propagation(TorchFunctionMode):
     def attribute(self, number: int) -> str:
         """The attribute of the running module that is ``number`` and by its name a width, or ""."""
         for name, value in vars(self.generator.get_submodule(self.module)).items():
-            if type(value) is int and value == number and any(word in name.lower() for word in WIDTHS):
+            is_number = type(value) in (int, Width) and int(value) == number
+            if is_number and any(word in name.lower() for word in WIDTHS):
                 return name
         return ""
 
@@ -499,6 +525,10 @@ class Propagation(TorchFunctionMode):
         """The attribute ``name`` of the running module is the number of ``ids``."""
         known = self.norms.setdefault(self.module, {})
         self.merge(known.setdefault(name, ids), ids)
+        owner = self.generator.get_submodule(self.module)
+        if type(value := getattr(owner, name)) is int:  # what else is computed with it follows, too
+            self._attributes.append((owner, name, value))
+            setattr(owner, name, Width(ids, Fraction(1), self._compare))
 
     # -- where a number can be made good ---------------------------------
     def set_source(self, tensor: Tensor, parameters: list[tuple[Tensor, int]], axis: int) -> None:
@@ -536,7 +566,7 @@ class Propagation(TorchFunctionMode):
                     raise NotUnderstood("a number of channels is computed with")
                 self.depends(tensors[0], ids, sign * power)
             except NotUnderstood as error:
-                self.doubt(ids, str(error))
+                self.depart(ids, str(error))
         if sign and len(tensors) == 1 and isinstance(call.out, Tensor):
             self.same_source(call.out, *tensors)
 
@@ -549,7 +579,7 @@ class Propagation(TorchFunctionMode):
             self._correct(name, axis, source.rows.unique().long().numpy(), ids, -power)
 
     def correct(self, parameter: Tensor, axis: int, which: np.ndarray, ids: np.ndarray, power: float) -> None:
-        """Multiply indices ``which`` of an axis by (share of ``ids`` that is left) ** ``power`` at the cut."""
+        """At the cut, multiply indices ``which`` by (share of ``ids`` that is left) ** ``power``."""
         self._correct(self._names[id(parameter)], axis, which, ids, power)
 
     def _correct(self, name: str, axis: int, which: np.ndarray, ids: np.ndarray, power: float) -> None:
@@ -595,6 +625,14 @@ class Propagation(TorchFunctionMode):
     def doubt(self, ids: np.ndarray, reason: str) -> None:
         """Pin ``ids`` for what the running module does with them."""
         self.pin(ids, f"{reason} (in {self.module})" if self.module else reason)
+
+    def departing(self) -> dict[int, str]:
+        """Reason by root id, for every root that is approximate."""
+        reasons: dict[int, str] = {}
+        for ids, reason in self.approximate or ():
+            for index in ids.tolist():
+                reasons.setdefault(self.find(index), reason)
+        return reasons
 
     def pinned(self) -> dict[int, str]:
         """Reason by root id, for every root that must never be removed."""

@@ -181,8 +181,8 @@ def _usual(checkout: Checkout, base: str) -> list[str]:
 
 
 COMMANDS = (
-    Command("install", "put the model type into a checkout: one small file", _path_option, _install),
-    Command("uninstall", "remove that file again", _path_option, _uninstall),
+    Command("install", "put the model type into a checkout: two small files", _path_option, _install),
+    Command("uninstall", "remove those files again", _path_option, _uninstall),
     Command(
         "doctor",
         "say what will work in a checkout of upstream, what will not and why, and what to type",

@@ -109,7 +109,7 @@ def _in_words(runs: Sequence[Run], translation: Translation, shown: int, worst: 
 
 
 def _tools(runs: Sequence[Run]) -> None:
-    """What only works with scripts, which show it."""
+    """Controls that only work with scripts, which show them."""
     tags = html()
     with tags.div(cls="tools", hidden=True):
         with tags.label("order ", cls="tool"), tags.select(cls="order"):

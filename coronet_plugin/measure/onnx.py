@@ -52,6 +52,27 @@ def write_by_dynamo(
     )
     assert program is not None
     program.save(str(path), external_data=False)
+    _forget_origins(path)
+
+
+def _forget_origins(path: Path) -> None:
+    """Remove what torch notes of where each node is from, in place.
+
+    It names folders of this machine, and is a quarter of a small file.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        parts = [graph, *graph.node, *graph.value_info]
+        if isinstance(graph, onnx.GraphProto):  # of functions these are names alone
+            parts += [*graph.input, *graph.output, *graph.initializer]
+        for part in parts:
+            if "metadata_props" in part.DESCRIPTOR.fields_by_name:  # onnx 1.16 and newer
+                part.ClearField("metadata_props")
+        graphs += [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    onnx.save(model, str(path))
 
 
 def write_by_tracing(

@@ -46,7 +46,7 @@ class Events:
     inputs: tuple[Any, ...]
     """An example of what the generator is run on; set with it."""
     architecture: Mapping[str, Any]
-    """What a spec says of the generator; set with it."""
+    """Of the generator, as in its spec; set with it."""
     required: ClassVar[bool] = False
     """Whether a training that had it cannot go on without it, nor one without it with it."""
     taps: Sequence[str] = ()

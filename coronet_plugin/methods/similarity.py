@@ -1,4 +1,4 @@
-"""What a student is told by its teacher: differences of their outputs and of their features, as one loss.
+"""Compare a student with its teacher: differences of their outputs and of their features, as one loss.
 
 GAN Compression (Li et al., CVPR 2020, arXiv 2003.08936) compares mapped features and, without pairs, outputs;
 OMGD (Ren et al., ICCV 2021, arXiv 2108.06908) the means of every channel, the structure of the outputs, and

@@ -29,7 +29,7 @@ COSTS = {
 
 @dataclass(frozen=True)
 class About:
-    """What the card says of the whole. ``license``: the hub's identifier of that of the weights.
+    """Said on the card of the whole. ``license``: the hub's identifier of that of the weights.
 
     ``data``: a sentence on the data, who made them and under what licence. ``dataset``: their name.
     ``attribution``: name of a file in the folder with more about them. ``tags``: further words for the hub.
@@ -202,7 +202,7 @@ def _loading(about: About, packed: Sequence[Packed]) -> Iterator[str]:
     channels = first.spec.input_size[0][0]
     where = about.name if len(packed) == 1 else f"{about.name}/{first.weights}"
     yield from ("## Use it", "")
-    yield from ('`pip install "coronet-plugin[safetensors]"`, then, in the folder above this one:', "")
+    yield from ('`pip install "coronet-plugin[translate]"`, then, in the folder above this one:', "")
     yield from ("```python", "from coronet_plugin import load_generator", "")
     yield f'generator = load_generator("{where}")'
     yield f"output = generator(image)  # (N, {channels}, H, W) in [-1, 1]"

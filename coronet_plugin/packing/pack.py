@@ -198,7 +198,7 @@ def _export(run: Run, stored: StoredGenerator, folder: Path, choices: Choices) -
 
 # -- what is known of the run --------------------------------------------------
 def _evaluation(run: Run, name: str, choices: Choices) -> Evaluation | None:
-    """What evaluation.json says, or measured now; None for a run that was not tested."""
+    """As evaluation.json says, or measured now; None for a run that was not tested."""
     if run.images_dir is None:
         choices.say(f"{run.name} has no test pictures: the card has no figures of quality; run test.py first")
         return None

@@ -131,6 +131,7 @@ class CompressedModel(_Base):
                 method=options.config,
                 companions=self._companions(name, network) if name in self._compressed else (),
                 prune_frozen=options.prune_frozen,
+                sets=options.sets,
                 run=host.runner(self, name),
                 architecture=host.architecture(network, self.opt),
             )
@@ -182,6 +183,7 @@ class CompressedModel(_Base):
             options.round_to,
             options.prune_frozen,
             [host.runner(self, name) for name in networks],
+            options.sets,
         )
         return dict(zip(networks, goal.shares))
 

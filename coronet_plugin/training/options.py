@@ -15,6 +15,7 @@ from typing import Any
 from coronet_plugin.budget.budget import KINDS, Budget
 from coronet_plugin.budget.goal import SCHEDULES, STEADY
 from coronet_plugin.budget.latency_table import RUNTIMES
+from coronet_plugin.channels.find import EXACT, SETS
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import settle
@@ -100,6 +101,13 @@ class TrainingOptions:
         False,
         "remove channels of frozen layers (requires_grad off), too; not with generated weights "
         "(default: what a frozen layer makes or reads stays whole)",
+    )
+    sets: str = setting(
+        EXACT,
+        "which channels may go: 'exact' (removing them changes nothing) or 'approximate' (also those that "
+        "the code mixes, by a mean over channels for example; the change is measured at the cut, printed and "
+        "written into the spec) (default: %(default)s)",
+        choices=SETS,
     )
     init_from: str = setting(
         "",

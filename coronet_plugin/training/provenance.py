@@ -42,7 +42,7 @@ GIT_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Spent:
-    """What a training took, its teacher's included: seconds, and bytes at the highest point.
+    """Costs of a training, its teacher's included: seconds, and bytes at the highest point.
 
     ``memory``: of the main process; ``gpu_memory``: what torch held on a GPU. None where it is not known.
     """
@@ -52,7 +52,7 @@ class Spent:
     gpu_memory: int | None = None
 
     def __add__(self, other: Spent) -> Spent:
-        """What both took, one after the other."""
+        """Of both, one after the other."""
         return Spent(
             sum(s for s in (self.seconds, other.seconds) if s is not None) or None,
             max((m for m in (self.memory, other.memory) if m is not None), default=None),
@@ -92,7 +92,7 @@ def note(opt: Any, seconds: float) -> None:
 
 
 def spent(folder: Path) -> Spent:
-    """What the training in ``folder`` took in all, and its teacher's; without a record, what its log says."""
+    """Costs of the training in ``folder`` and of its teacher's; without a record, as its log has them."""
     total, teacher = Spent(), Spent()
     for one in read(folder):
         total += Spent(**one.get("spent", {}))

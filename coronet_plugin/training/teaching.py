@@ -27,7 +27,7 @@ PAIRED, UNPAIRED = Terms(features=1.0), Terms(features=0.01, output=10.0)
 
 @dataclass(frozen=True)
 class Teaching:
-    """What the user asked of distillation: every field is an option."""
+    """Options of distillation, as the user gave them: every field is one."""
 
     distill: str = setting(
         "",

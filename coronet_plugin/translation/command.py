@@ -62,8 +62,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--tile_norms",
         choices=("picture", "tile"),
         default="picture",
-        help="norms take the statistics of the whole picture, in several passes, or of each tile alone: "
-        "faster, with visible differences between tiles (default: %(default)s)",
+        help="norms take the statistics of the whole picture, which takes several times as long, or of each "
+        "tile alone, with visible differences between tiles (default: %(default)s)",
     )
     add("--format", default="", help="png, jpg, webp, tif, bmp or ppm (default: as the picture was)")
     add("--side_by_side", action="store_true", help="write the picture and its translation in one")

@@ -56,8 +56,6 @@ class PictureTranslator:
     def __init__(self, translator: Translator, size: Size = "trained", tiling: Tiling | None = None) -> None:
         self.translator, self.size, self.tiling = translator, size, tiling
         self.mode = "RGB" if translator.colours else MODES[translator.channels]
-        self.passes = 0
-        """How often the tiles of the last picture were gone through."""
         self._tile = self._overlap = None
         if tiling is not None:
             side = padded_side(tiling.side, translator.multiple)
@@ -128,14 +126,11 @@ class PictureTranslator:
         tile = (min(self._tile[0], size[0]), min(self._tile[1], size[1]))
         tiles = grid(size, tile, self._overlap, self.translator.multiple)
         if self._whole is not None:
-            output = self._whole.translate(values, tiles)
-            self.passes = self._whole.passes
-            return output
+            return self._whole.translate(values, tiles)
 
         def run(tile: Tile) -> Tensor:
             return self.translator.run(tile.of(values))
 
-        self.passes = 1
         return blended(run, tiles, size)
 
     def _finished(self, output: Tensor, prepared: Prepared) -> Image.Image:

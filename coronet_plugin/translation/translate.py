@@ -184,13 +184,17 @@ class _Work:
             bar.advance()
 
     def _video(self, place: Place) -> None:
-        from coronet_plugin.translation.video import translate_video
+        from coronet_plugin.translation.video import frames_in, translate_video
 
-        translate_video(place.source, place.target, self._frames, self.batch_size)
+        with Bar(frames_in(place.source), f"frames of {place.source.name}") as bar:
+
+            def frames(pictures: list[Image.Image]) -> list[Image.Image]:
+                outputs = self.outputs([self.translate.prepare(picture) for picture in pictures])
+                bar.advance(len(outputs))
+                return outputs
+
+            translate_video(place.source, place.target, frames, self.batch_size)
         self.report.written.append(place.target)
-
-    def _frames(self, frames: list[Image.Image]) -> list[Image.Image]:
-        return self.outputs([self.translate.prepare(frame) for frame in frames])
 
 
 def save(picture: Image.Image, path: Path) -> None:

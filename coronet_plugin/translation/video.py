@@ -54,6 +54,16 @@ def translate_video(
         Path(temporary).unlink(missing_ok=True)
 
 
+def frames_in(source: Path) -> int:
+    """How many frames the file says it has; 0 if it does not say, or is no video."""
+    av = _library()
+    try:
+        with av.open(str(source)) as file:
+            return int(file.streams.video[0].frames) if file.streams.video else 0
+    except av.error.FFmpegError:
+        return 0
+
+
 def _library() -> ModuleType:
     try:
         import av

@@ -56,6 +56,32 @@ def test_masks_differ_by_set_and_leave_no_set_empty_or_whole():
     assert len({mask.tobytes() for mask in masks}) == 20
 
 
+def test_of_many_sets_exactly_those_that_fail_are_pinned():
+    class Written(nn.Module):
+        """The widths of every third layer are written where its features are used; of every fifth, read aside."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(conv(3 if i == 0 else 16, 16) for i in range(14))
+            self.last = conv(16, 3)
+
+        def forward(self, x):
+            for i, layer in enumerate(self.layers):
+                x = torch.relu(layer(x))
+                if i % 3 == 2:
+                    x = x.view(-1, int("16"), *x.shape[2:])
+                elif i % 5 == 0:
+                    x = x / float(len(x[0]))
+            return self.last(x)
+
+    plan = find_channels(Written(), torch.rand(1, 3, 8, 8))
+    failing = {f"layers.{i}" for i in range(14) if i % 3 == 2 or i % 5 == 0}
+    assert {s.name for s in plan.sets if s.pinned} == {*failing, "last"}
+    written = {s.name for s in plan.sets if s.pinned and "does not run" in s.pinned}
+    assert written == {f"layers.{i}" for i in range(2, 14, 3)}
+    assert verify(Written(), plan, torch.rand(1, 3, 8, 8)) < 1e-4
+
+
 def test_a_generator_that_answers_differently_each_time_is_refused():
     class Noisy(Net):
         calls = 0

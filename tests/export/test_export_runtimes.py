@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,9 @@ def test_onnx(dtype, dynamic, dynamo, tmp_path, monkeypatch):
     session = onnxruntime.InferenceSession(str(tmp_path / f"G_{dtype}.onnx"))
     assert [x.name for x in (*session.get_inputs(), *session.get_outputs())] == ["input", "output"]
     assert session.get_inputs()[0].type == "tensor(float)"
+    written = (tmp_path / f"G_{dtype}.onnx").read_bytes()
+    for place in (Path(torch.__file__).parent, Path(onnx_files.__file__).parents[2]):
+        assert str(place).encode() not in written  # files are passed on: they name no folders of this machine
 
 
 def test_onnx_of_a_unet_in_both_norm_modes(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from coronet_plugin import CheckpointError, Compression, OptionError
 from coronet_plugin.channels.find import find_channels, find_taps
 from coronet_plugin.generators.registry import families
 from coronet_plugin.generators.stock import build_generator
+from coronet_plugin.methods import Method, method, registry
 from coronet_plugin.methods.distillation import SELF, Distillation
 from coronet_plugin.methods.similarity import Terms, ssim, total_variation
 
@@ -213,6 +214,25 @@ def test_whatever_the_method_its_own_teacher_is_dense(method):
         distance = max(float((a - b).abs().max()) for a, b in zip(tensors(teacher), tensors(before)))
         assert 0 < distance < 0.2
     train(compression, optimizer, 2)
+
+
+def test_a_module_that_takes_the_generator_s_place_is_taught_too():
+    @method("replaced", "by a narrow one")
+    class Replaced(Method):
+        def finish(self):
+            return small(4, ngf=6)
+
+    try:
+        distillation = Distillation(SELF, Terms(features=1.0))
+        compression, optimizer = started(small(), distillation, method="replaced", search_steps=2)
+        train(compression, optimizer, 2)
+        maps = distillation.maps.layers.values()
+        assert [(m.in_channels, m.out_channels) for m in maps] == [(24, 32)] * 4
+        before = [p.clone() for p in distillation.maps.parameters()]
+        train(compression, optimizer, 2)
+        assert not equal(before, [*distillation.maps.parameters()])
+    finally:
+        registry.forget("replaced")
 
 
 def test_under_autocast_maps_and_losses_are_in_single_precision():

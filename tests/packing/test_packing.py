@@ -66,14 +66,15 @@ def test_the_folder_computes_what_the_run_does(root: Path, packed: Path) -> None
 
 
 def test_commands_take_the_folder_and_the_file(
-    root: Path, packed: Path, capsys: pytest.CaptureFixture[str]
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert find_weights(str(packed), "./checkpoints") == {"G": packed / "G.safetensors"}
     for target in (packed, packed / "G.safetensors"):
         assert cli.main(["inspect", str(target)]) == 0
         shown = capsys.readouterr().out
         assert shown.count("resnet_6blocks") and "budget 0.3" in shown
-    assert cli.main(["bench", str(packed), "--runtimes", "torch", "--repeats", "1", "--warmup", "1"]) == 0
+    quick = ["--runtimes", "torch", "--repeats", "1", "--warmup", "1", "--output", str(tmp_path)]
+    assert cli.main(["bench", str(packed), *quick]) == 0
     assert human(read_generator("G", packed / "G.safetensors").slim["macs"]) in capsys.readouterr().out
 
 

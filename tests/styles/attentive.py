@@ -65,7 +65,7 @@ class Cbam(nn.Module):
         return x + h * torch.sigmoid(self.spatial(where))
 
 
-@style("ECA", channels=0.75, coverage=0.99, trunk=True)
+@style("ECA", channels=0.96, coverage=0.99, trunk=True)
 class EfficientChannel(nn.Module):
     """a 1-D convolution along the channels makes their gates"""
 
@@ -174,7 +174,7 @@ class MultiHead(nn.Module):
         return x + self.project(out)
 
 
-@style("multi-head, scale read", channels=0.66, coverage=0.73, trunk=True)
+@style("multi-head, scale read", trunk=True)
 class MultiHeadLive(nn.Module):
     """separate queries, keys and values; the scale is read from the tensor's width as it runs"""
 
@@ -191,7 +191,7 @@ class MultiHeadLive(nn.Module):
         return x + self.project(out.reshape(b, -1, h, w))
 
 
-@style("scaled dot product", channels=0.25, coverage=0.47, trunk=True)
+@style("scaled dot product", trunk=True)
 class DotProduct(nn.Module):
     """F.scaled_dot_product_attention on tokens, one Linear for queries, keys and values"""
 
@@ -208,7 +208,7 @@ class DotProduct(nn.Module):
         return x + self.project(out).transpose(1, 2).view(b, c, h, w)
 
 
-@style("nn.MultiheadAttention", channels=0.4, coverage=0.4, trunk=True)
+@style("nn.MultiheadAttention", trunk=True)
 class StockAttention(nn.Module):
     """torch's own multi-head attention on tokens, layer norm before"""
 
@@ -228,7 +228,7 @@ class StockAttention(nn.Module):
         return tokens.permute(0, 2, 1).reshape(x.shape)
 
 
-@style("transformer bottleneck", channels=0.4, coverage=0.5)
+@style("transformer bottleneck")
 class TransformerBottleneck(nn.Module):
     """UVCGAN: patches through nn.TransformerEncoder with a learned position, then upsampled"""
 
@@ -247,7 +247,7 @@ class TransformerBottleneck(nn.Module):
         return torch.tanh(self.to_image(self.up(tokens.transpose(1, 2).view_as(h))))
 
 
-@style("Swin", channels=0.41, coverage=0.82, trunk=True)
+@style("Swin", trunk=True)
 class Windowed(nn.Module):
     """attention in shifted windows with a relative position bias, tokens last"""
 
@@ -287,7 +287,7 @@ class Windowed(nn.Module):
         return (x + self.mlp(self.norm2(x))).permute(0, 3, 1, 2)
 
 
-@style("Restormer", channels=0.56, coverage=0.8, trunk=True)
+@style("Restormer", channels=0.62, coverage=0.92, trunk=True)
 class TransposedAttention(nn.Module):
     """attention between channels of normalised queries and keys, then a gated depthwise feed-forward"""
 
@@ -344,7 +344,7 @@ class LayerInstanceNorm(nn.Module):
         return out * gamma.unsqueeze(2).unsqueeze(3) + beta.unsqueeze(2).unsqueeze(3)
 
 
-@style("U-GAT-IT", channels=0.8, coverage=0.77, last=("to_image", "gap_fc", "gmp_fc"))
+@style("U-GAT-IT", last=("to_image", "gap_fc", "gmp_fc"))
 class Ugatit(nn.Module):
     """class activation maps by a Linear's own weights, adaptive layer-instance norm, three outputs"""
 

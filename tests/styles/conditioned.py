@@ -146,7 +146,7 @@ class WholeNorm(nn.Module):
         return x * self.gamma.view(1, -1, 1, 1) + self.beta.view(1, -1, 1, 1)
 
 
-@style("MUNIT", channels=0.16, coverage=0.21, example=image_and(2, 8, 1, 1))
+@style("MUNIT", channels=0.21, coverage=0.83, example=image_and(2, 8, 1, 1))
 class Munit(nn.Module):
     """content encoder; an MLP's output is cut by widths and assigned to norms; layer norm when upsampling"""
 
@@ -324,7 +324,7 @@ class ModulatedConvolution(nn.Module):
         return out.view(b, -1, height, width)
 
 
-@style("StyleGAN2 decoder", channels=0.14, coverage=0.56, example=image_and(2, 8))
+@style("StyleGAN2 decoder", example=image_and(2, 8))
 class ModulatedDecoder(nn.Module):
     """encoder, then convolutions whose weights are computed in forward, grouped by image"""
 

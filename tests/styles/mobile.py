@@ -227,7 +227,7 @@ class ChannelNorm(nn.Module):
         )
 
 
-@style("NAFNet", channels=0.9, trunk=True)
+@style("NAFNet", trunk=True)
 class SimpleGateBlock(nn.Module):
     """hand-written layer norm, gates by chunk and product, simplified channel attention, scaled residuals"""
 
@@ -250,7 +250,7 @@ class SimpleGateBlock(nn.Module):
         return x + self.ffn_out(left * right) * self.gamma
 
 
-@style("ConvNeXt", channels=0.9, coverage=0.91, trunk=True)
+@style("ConvNeXt", trunk=True)
 class ConvNextBlock(nn.Module):
     """depthwise 7x7, permuted, LayerNorm and Linear layers, scaled residual"""
 

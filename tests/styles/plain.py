@@ -64,13 +64,13 @@ class NormedWeights(nn.Module):
         return F.relu(x + self.body(x))
 
 
-@style("weight norm", channels=0.25, coverage=0.57)
+@style("weight norm")
 def weight_norm() -> nn.Module:
     """ResNet with weight norm as a parametrization"""
     return Trunk(lambda width: NormedWeights(width, nn.utils.parametrizations.weight_norm))
 
 
-@style("weight norm, old form", channels=0.25, coverage=0.57)
+@style("weight norm, old form")
 def weight_norm_hook() -> nn.Module:
     """ResNet with weight norm as a forward hook"""
     return Trunk(lambda width: NormedWeights(width, nn.utils.weight_norm))

@@ -53,7 +53,7 @@ class ControlFlow(nn.Module):
         return torch.tanh(self.to_image(h[..., : x.shape[-2], : x.shape[-1]]))
 
 
-@style("in-place everywhere", channels=0.5, coverage=0.57, trunk=True)
+@style("in-place everywhere", trunk=True)
 class InPlace(nn.Module):
     """in-place activations and sums on tensors that are read again later"""
 
@@ -152,7 +152,7 @@ class WidthRead(nn.Module):
         return x + self.b(F.relu(h) / h.shape[1] ** 0.5)
 
 
-@style("pixel norm", channels=0.33, coverage=0.68, trunk=True)
+@style("pixel norm", channels=0.66, coverage=0.99, trunk=True)
 class PixelNormed(nn.Module):
     """ProGAN: weights scaled as they are used, every pixel divided by its mean square over channels"""
 

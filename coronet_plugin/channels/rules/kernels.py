@@ -16,7 +16,7 @@ from torch import Tensor
 from coronet_plugin.channels.propagation import Axis, Call, Grid, NotUnderstood, Propagation, tensors_in
 from coronet_plugin.channels.rules.registry import RULES, dimensions
 
-ELEMENTWISE = frozenset("add sub mul div true_divide multiply divide __radd__ __rmul__ maximum minimum".split())
+ELEMENTWISE = frozenset("add sub mul div true_divide multiply divide maximum minimum".split())
 UNARY = frozenset("tanh abs neg __neg__ square sqrt rsqrt reciprocal clamp pow sign".split())
 SUMS = frozenset("sum norm linalg_vector_norm amax".split())
 STATISTICS = frozenset("mean var std amin max min prod".split())
@@ -37,7 +37,7 @@ def follow(state: Propagation, call: Call) -> None:
         elif name in SUMS | STATISTICS:
             _reduced(state, call)
         elif name in ("matmul", "mm", "__matmul__") and all(x.ndim == 2 for x in call.tensors()):
-            _multiplied(state, *call.tensors(), call.out)
+            _multiplied(state, call)
         elif name == "_weight_norm":
             _combined(state, call)
     except NotUnderstood as error:
@@ -103,19 +103,21 @@ def _reduced(state: Propagation, call: Call) -> None:
         if at not in gone:
             grid[at - (0 if first.ndim == x.ndim else sum(d < at for d in gone))] = axis
         elif name in STATISTICS:
-            state.doubt(axis.ids, f"{name} counts the channels of a weight")
+            state.depart(axis.ids, f"{name} counts the channels of a weight")
     for result in tensors_in(call.out):
         state.set_grid(result, grid)
 
 
-def _multiplied(state: Propagation, left: Tensor, right: Tensor, out: Tensor) -> None:
-    first, second = state.grid(left), state.grid(right)
+def _multiplied(state: Propagation, call: Call) -> None:
+    first, second = (state.grid(x) for x in call.tensors())
     if 1 in first and 0 in second:
         state.merge(first[1].ids, second[0].ids)
-    state.set_grid(out, {d: grid[d] for d, grid in ((0, first), (1, second)) if d in grid})
+    state.set_grid(call.out, {d: grid[d] for d, grid in ((0, first), (1, second)) if d in grid})
 
 
-def used(state: Propagation, grid: Grid, incoming: np.ndarray, axes: tuple[int, int], groups: int) -> np.ndarray:
+def used(
+    state: Propagation, grid: Grid, incoming: np.ndarray, axes: tuple[int, int], groups: int
+) -> np.ndarray:
     """Outputs of a layer that reads ``incoming`` by a computed weight with inputs and outputs on ``axes``."""
     inputs, outputs = (grid[axis].ids for axis in axes)
     for part in np.split(incoming, groups):

@@ -12,7 +12,15 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from coronet_plugin.channels.baking import NORM_HOOKS, hooks_of
-from coronet_plugin.channels.propagation import Call, LayerCall, Layout, Mixes, NotUnderstood, Propagation
+from coronet_plugin.channels.propagation import (
+    Call,
+    LayerCall,
+    Layout,
+    Mixes,
+    NotUnderstood,
+    Product,
+    Propagation,
+)
 from coronet_plugin.channels.rules import kernels
 from coronet_plugin.channels.rules.registry import along, rule, tracked
 
@@ -62,7 +70,8 @@ def convolution(state: Propagation, call: Call) -> list[Layout]:
 def linear(state: Propagation, call: Call) -> list[Layout]:
     x, weight = call.argument(0, "input"), call.argument(1, "weight")
     layout = dense(state, x, weight, 1, 0, x.ndim - 1, x.ndim - 1)
-    _biased(state, call, weight, 0, layout)
+    if layout.axis == x.ndim - 1:
+        _biased(state, call, weight, 0, layout)
     return [layout]
 
 
@@ -82,6 +91,12 @@ def dense(
     """A parameter of two axes sums over ``x_axis`` of ``x``; the result has its outputs on ``out_axis``."""
     positions = state.per_image(x.numel() // x.shape[x_axis])
     shape = tuple(weight.shape)
+    read = state.layout(x)
+    if read is not None and read.axis != x_axis and state.name_of(weight) is not None:
+        # it mixes positions, of every channel in the same way
+        work = positions * weight.numel() // len(read.ids)
+        state.products.append(Product(state.layer_of(weight), work, (read.ids,)))
+        return read
     name, made_by = state.name_of(weight), state.layer_of(weight)
     layer = LayerCall(made_by, name, shape, axis_in, axis_out, positions, positions, False, 1)
     state.calls.append(layer)
@@ -126,10 +141,8 @@ def _maker(parts: frozenset[tuple[str, int]], module: str) -> str:
 
 def _spectral(module: nn.Module) -> bool:
     """Whether its weight is divided by what two vectors of its whole size make of it."""
-    parts = module.parametrizations.modules() if is_parametrized(module) else ()
-    return any(isinstance(h, SpectralNorm) for h in hooks_of(module)) or any(
-        isinstance(part, _SpectralNorm) for part in parts
-    )
+    inside = is_parametrized(module) and any(isinstance(part, _SpectralNorm) for part in module.modules())
+    return inside or any(isinstance(hook, SpectralNorm) for hook in hooks_of(module))
 
 
 @rule("_weight_norm")

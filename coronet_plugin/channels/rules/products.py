@@ -109,7 +109,7 @@ def _rescaled(state: Propagation, operands: tuple[Tensor, ...], width: np.ndarra
         with suppress(NotUnderstood):
             state.depends(x, width, -0.5)
             return
-    state.doubt(width, "attention is scaled by the number of channels of a head")
+    state.depart(width, "attention is scaled by the number of channels of a head")
 
 
 def contract(
@@ -124,7 +124,7 @@ def contract(
     known: dict[str, list[Layout]] = {}
     for term, tensor in zip(terms, operands):
         layout = state.layout(tensor)
-        if layout is not None:
+        if layout is not None and len(layout.ids) > 1:  # a single channel is one factor for all
             known.setdefault(term[layout.axis], []).append(layout)
     for letter, layouts in known.items():
         if len(layouts) < sum(letter in term for term in terms):

@@ -44,6 +44,8 @@ def tracked(state: Propagation, x: Any) -> Layout:
 def along(state: Propagation, x: Tensor, axis: int) -> np.ndarray:
     """The ids along ``axis`` of ``x``: those of the image if its channels were never made by a layer."""
     layout = state.layout(x)
+    if layout is None and state.is_kernel(x) and axis in state.grid(x):  # a learned image
+        return state.grid(x)[axis].ids
     if layout is None:
         return np.full(x.shape[axis], IMAGE)
     if layout.axis != axis:

@@ -323,7 +323,7 @@ def repeat_each(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(np.repeat(layout.ids, times), layout.axis) if dim % x.ndim == layout.axis else layout]
 
 
-@rule("repeat tile")
+@rule("repeat tile", moves=True)
 def repeat(state: Propagation, call: Call) -> list[Layout]:
     x = call.args[0]
     layout = tracked(state, x)
