@@ -365,7 +365,7 @@ class Compression:
 
     @torch.no_grad()
     def _output(self) -> list[Tensor]:
-        """What the generator makes of the example, as when it is tested."""
+        """Run the generator on the example as a test does."""
         copied = copy_with(self.generator).eval()
         device = next(copied.parameters()).device
         return list(tensors_in(self.run(copied, *on_device(self.inputs, device))))
@@ -588,7 +588,7 @@ def shared_goal(
 def _within_reach(
     plans: Sequence[ChannelPlan], found: Callable[[str], Sequence[ChannelPlan]], kind: str
 ) -> str:
-    """What approximate sets would reach, "" if no less than exact ones."""
+    """Say how far approximate sets would reach, "" if no less than exact ones."""
     counted = "macs" if kind == LATENCY else kind
     everything = Budget.parse(1.0, counted)
     exact, approximate = (

@@ -35,9 +35,7 @@ SETS = (EXACT, APPROXIMATE)
 """Which channel sets are used: those whose cut changes nothing, or also others."""
 
 
-def find_channels(
-    generator: nn.Module, example: Any, run: Runner = call, sets: str = EXACT
-) -> ChannelPlan:
+def find_channels(generator: nn.Module, example: Any, run: Runner = call, sets: str = EXACT) -> ChannelPlan:
     """Find the channel sets of ``generator`` by running copies of it on ``example``.
 
     ``example``: input ``(N, C, H, W)`` on the generator's device, or a tuple of
@@ -181,9 +179,7 @@ def _followed(
     return state
 
 
-def _follow(
-    generator: nn.Module, inputs: tuple[Any, ...], run: Runner, approximate: bool
-) -> Propagation:
+def _follow(generator: nn.Module, inputs: tuple[Any, ...], run: Runner, approximate: bool) -> Propagation:
     """Follow the channels; once more if modules that mix them all can be left as they are."""
     sealed: frozenset[str] = frozenset()
     while True:

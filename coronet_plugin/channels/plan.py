@@ -311,9 +311,7 @@ class ChannelPlan:
             slices={n: {axis: moved[u] for axis, u in axes.items()} for n, axes in self.slices.items()},
             widths={n: {name: moved[u] for name, u in axes.items()} for n, axes in self.widths.items()},
             products=tuple(replace(p, ids=tuple(moved[u] for u in p.ids)) for p in self.products),
-            calls=tuple(
-                replace(c, axes={axis: moved[u] for axis, u in c.axes.items()}) for c in self.calls
-            ),
+            calls=tuple(replace(c, axes={axis: moved[u] for axis, u in c.axes.items()}) for c in self.calls),
             corrections=tuple(replace(c, ids=moved[c.ids]) for c in self.corrections),
             padded={n: replace(p, ids=moved[p.ids]) for n, p in self.padded.items()},
             gated={n: {axis: moved[u] for axis, u in axes.items()} for n, axes in self.gated.items()},

@@ -206,7 +206,7 @@ class Examiner:
         return sets[low].name, why
 
     def _fails(self, plan: ChannelPlan, end: int, why: str) -> str:
-        """What goes wrong without units before ``end``; whether it runs is seen without the masked one."""
+        """Find out what is wrong without units before ``end``; whether it runs, without the masked one."""
         if why.startswith(ELSE):
             return self.without_units(plan, end)[1]
         return self._slim_output(plan, self._mask(plan, end))[1]

@@ -80,7 +80,7 @@ class Axis(NamedTuple):
 
 
 Grid = dict[int, Axis]
-"""What is known of a tensor that is computed from parameters, by axis."""
+"""Knowledge of a tensor that is computed from parameters, by axis."""
 
 
 class Source(NamedTuple):
@@ -186,7 +186,7 @@ FACTORS = {"mul": 1, "multiply": 1, "div": -1, "divide": -1, "true_divide": -1} 
 )
 """To which power a function of a tensor and a number multiplies by the number; 0 for one that does not."""
 WIDTHS = ("channel", "dim", "width", "feature", "hidden", "embed", "size", "filter", "plane")
-"""What is part of the name of an attribute that holds a number of channels."""
+"""Part of the name of an attribute that holds a number of channels."""
 
 
 @dataclass
@@ -303,8 +303,12 @@ class Propagation(TorchFunctionMode):
         """Whether nothing in ``module`` has a width of its own to lose."""
         inside = f"{module}."
         layers = [call for call in self.calls if f"{call.module}.".startswith(inside)]
-        return bool(module) and all(call.weight_shape[call.axis_out] == 1 for call in layers) and not any(
-            f"{product.module}.".startswith(inside) and product.positions for product in self.products
+        return (
+            bool(module)
+            and all(call.weight_shape[call.axis_out] == 1 for call in layers)
+            and not any(
+                f"{product.module}.".startswith(inside) and product.positions for product in self.products
+            )
         )
 
     def _unseal(self, name: str, results: list[Tensor]) -> None:
@@ -374,7 +378,7 @@ class Propagation(TorchFunctionMode):
                 self._layouts.pop(id(result), None)
 
     def _mix(self, tracked: list[Tensor], results: list[Tensor], reason: str) -> None:
-        """What mixes channels does so about as well with fewer, it is taken: what is gone has to be zero."""
+        """Take it that mixing works about as well with fewer channels, if those gone are zero."""
         for tensor in tracked:
             ids = self.layout(tensor).ids  # type: ignore[union-attr]
             self.needs_zeros(ids)

@@ -241,7 +241,7 @@ def shim_state(root: Path) -> str:
 
 
 def _texts(root: Path) -> dict[Path, str]:
-    """What is written into a checkout: the model type, and what lets its ``test`` take slim generators."""
+    """Files written into a checkout: the model type, and what lets its ``test`` take slim generators."""
     texts = {root / SHIM: SHIM_TEXT}
     if (root / OWN_TEST).is_file():
         texts[root / TEST_SHIM] = TEST_SHIM_TEXT

@@ -100,7 +100,7 @@ def _levels(names: list[str]) -> int:
 
 
 def in_words(origin: Origin) -> str:
-    """What the file is, what it needs, and how to give it."""
+    """Say what the file is, what it needs, and how to give it."""
     return (
         f"it is {origin.words}; it needs {origin.needs}. With the class at hand, register it as a family "
         "(--coronet_family) or give the module to Compression"

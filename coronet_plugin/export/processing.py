@@ -19,7 +19,7 @@ from coronet_plugin.export.request import Request
 from coronet_plugin.export.targets import ArrayModel
 
 PREFIX = "coronet."
-"""What the names of a file's own entries begin with, where its format has a field for them."""
+"""Beginning of the names of a file's own entries, where its format has a field for them."""
 
 
 class ToLevels(nn.Module):
@@ -95,7 +95,7 @@ def limits_of(request: Request) -> tuple[float, float]:
 
 
 def entries(request: Request, ports: Ports) -> dict[str, str]:
-    """What a file says of itself, by name: JSON for each end, so that an app need not guess."""
+    """Describe a file for itself, by name: JSON for each end, so that an app need not guess."""
     found = {f"{PREFIX}{port.name}": json.dumps(_input(request, port)) for port in ports.inputs}
     found.update({f"{PREFIX}{port.name}": json.dumps(_output(request, port)) for port in ports.outputs})
     return found

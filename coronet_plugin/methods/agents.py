@@ -48,7 +48,7 @@ class Agent(nn.Module):
 
     codes: Tensor
     said: Tensor
-    """Mean state when this was asked last, ``(2 * hidden,)``: the peer hears it."""
+    """Message to the peer: the mean state when this was asked last, ``(2 * hidden,)``."""
 
     def forward(self, heard: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of all gates ``(units,)``, and what there is to say; ``heard``: what the peer said."""
@@ -122,7 +122,7 @@ class Gated:
         return next(tensors_in(functional_call(self.network, self.weights(gates), inputs)))
 
     def features(self, gates: Tensor, inputs: tuple[Any, ...]) -> Tensor:
-        """Input of its last layer, behind the gates, averaged over the picture: ``(N, channels)``."""
+        """Features its last layer reads, behind the gates, averaged over the picture: ``(N, channels)``."""
         seen: list[Tensor] = []
         layer = self.network.get_submodule(self._last.module)
         hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))

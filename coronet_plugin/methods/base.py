@@ -43,7 +43,7 @@ class Method(Events):
     """
 
     label: ClassVar[str] = ""
-    """Words behind its name in tables, if that alone would say too much."""
+    """Remark behind its name in tables, if that alone would say too much."""
     schedule: ClassVar[str] = "cubic"
     """How the cost falls if nothing else is asked."""
     discriminators: ClassVar[bool] = False
@@ -81,7 +81,7 @@ class Method(Events):
         return 0.5
 
     def judged_by(self, discriminator: nn.Module, pruned_by: Method | None = None) -> None:
-        """Know the judge of the generator's outputs, and its method if it is pruned, too."""
+        """Take up the network that judges the generator's outputs, and its method if it is pruned, too."""
 
     def one_way(self, step: int) -> bool:
         """Whether translations there and back are of no account in step number ``step``, of all."""

@@ -194,7 +194,7 @@ class GanCompression(Method):
 
     # -- stages ----------------------------------------------------------
     def stage(self, step: int) -> str:
-        """Name the stage of step number ``step`` (from 1)."""
+        """Phase that step number ``step`` (from 1) belongs to."""
         config = self.config
         parts = {TEACH: config.teacher_part, DISTILL: config.distill_part, SUPERNET: config.supernet_part}
         if self.teacher is not None:

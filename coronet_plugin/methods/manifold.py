@@ -52,7 +52,7 @@ class Manifold(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """Settings, of which the public record tells none."""
+        """Choices that the public record leaves open."""
 
         teacher: str = teacher_setting()
         teacher_part: float = teacher_part_setting()
@@ -192,7 +192,7 @@ class Manifold(Method):
         self._game = Game(Gated(self.generator, self.plan), judge, self._bank, self.config.neighbours)
 
     def gradients(self) -> None:
-        """Keep the networks as they were trained until they are cut."""
+        """Leave the generator as it was trained: it is pruned at the cut alone."""
         if self.acts(self._now):
             for parameter in self.generator.parameters():
                 parameter.grad = None
@@ -277,7 +277,7 @@ class Game:
 
 
 def judged(discriminator: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> tuple[Tensor, ...]:
-    """Inputs of a discriminator for ``output``: that alone, or behind the inputs it was made of.
+    """Part of ``output`` that a discriminator sees: that alone, or behind the inputs it was made of.
 
     By the channels that its first layer reads.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from coronet_plugin.errors import OptionError
 
 COLOURS = 110.0
-"""What colours are divided by; those of sRGB are between -108 and 99."""
+"""Number that colours are divided by; those of sRGB are between -108 and 99."""
 
 
 def to_lab(picture: Image.Image) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from coronet_plugin.runs.tested import read as read_tested
 PAIRED = ("aligned", "colorization", "template")
 """Data sets in which every picture has its truth."""
 VISUALS = {"colorization": ("real_A", "fake_B_rgb", "real_B_rgb"), "template": ("data_A", "output", "data_B")}
-"""What models call the pictures of their generator, where they do not call them as pix2pix does."""
+"""Names that models have for the pictures of their generator, where they do not call them as pix2pix does."""
 
 
 @dataclass(frozen=True)

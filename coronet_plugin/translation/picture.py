@@ -83,7 +83,7 @@ class PictureTranslator:
         return Prepared(pad_to(values, *self._padded(size)), picture)
 
     def translate(self, prepared: list[Prepared]) -> list[Image.Image]:
-        """What becomes of pictures that were prepared to the same size."""
+        """Translate pictures that were prepared to the same size."""
         height, width = prepared[0].values.shape[-2:]
         if self._tile is None or (height <= self._tile[0] and width <= self._tile[1]):
             outputs = self.translator.run(torch.cat([one.values for one in prepared]))
@@ -92,7 +92,7 @@ class PictureTranslator:
         return [self._finished(output[None], one) for output, one in zip(outputs, prepared)]
 
     def __call__(self, picture: Image.Image) -> Image.Image:
-        """What becomes of one picture."""
+        """Translate one picture."""
         return self.translate([self.prepare(picture)])[0]
 
     # -- sizes -------------------------------------------------------------------

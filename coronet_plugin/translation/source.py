@@ -25,7 +25,7 @@ from coronet_plugin.runs.run import find_weights
 
 WEIGHTS = (".pth", ".safetensors")
 UNKNOWN = (256, 256)
-"""What a file that does not say it is taken to be trained on."""
+"""Size that a file which does not say it is taken to be trained on."""
 _MULTIPLE = re.compile(r"multiple of (\d+)")
 
 
@@ -155,7 +155,7 @@ def _check_channels(path: Path, channels: int) -> None:
 
 # -- exported files --------------------------------------------------------------
 def _record_of(path: Path) -> dict[str, Any] | None:
-    """What ``coronet export`` wrote beside ``path``; None if that is not one of its files.
+    """Read the record that ``coronet export`` wrote beside ``path``; None if that is not one of its files.
 
     Raises CheckpointError for a file of another kind, or where the record is missing or damaged.
     """

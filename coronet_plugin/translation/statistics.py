@@ -64,7 +64,7 @@ class WholePicture:
         return output
 
     def normalise(self, x: Tensor, norm: nn.InstanceNorm2d) -> Tensor:
-        """What ``norm`` makes of the features (1, C, H, W) of a tile, if it knows the whole picture's."""
+        """Normalise the features (1, C, H, W) of a tile by ``norm``, if it knows the whole picture's."""
         if self._call == len(self._known):
             size = (x.shape[-2], x.shape[-1])
             here = Moments.of(x, F.adaptive_avg_pool2d(self._weights[None, None], size)[0, 0])

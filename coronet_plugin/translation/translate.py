@@ -28,7 +28,7 @@ QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0},
 
 @dataclass
 class Report:
-    """What a translation did.
+    """Outcome of a translation.
 
     ``written``: files; ``skipped``: why, by file; ``pictures``: how many were translated, frames of videos
     included; ``seconds``: for all, ``generator_seconds``: in the generator alone; ``notes``: what the user
@@ -162,7 +162,7 @@ class _Work:
             self._pictures(waiting, bar)
 
     def outputs(self, prepared: list[Prepared]) -> list[Image.Image]:
-        """What becomes of pictures of one size, side by side with them if asked."""
+        """Translate pictures of one size, side by side with them if asked."""
         with self.report.timed(generator=True):
             outputs = self.translate.translate(prepared)
         self.report.pictures += len(outputs)

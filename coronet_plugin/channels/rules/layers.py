@@ -132,7 +132,7 @@ def _computed(
 
 
 def _maker(parts: frozenset[tuple[str, int]], module: str) -> str:
-    """What a layer with a computed weight is called: after the first parameter that its outputs are in."""
+    """Name a layer with a computed weight: after the first parameter that its outputs are in."""
     name = min((name for name, _ in parts), default=module).partition(".parametrizations.")[0]
     for ending in (".weight", ".weight_g", ".weight_v"):
         name = name[: -len(ending)] if name.endswith(ending) else name
