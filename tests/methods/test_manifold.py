@@ -216,9 +216,9 @@ def masked_again(compression: Compression, weights: dict[str, torch.Tensor]) -> 
 
 def test_agents_meet_the_budget_by_themselves():
     """Without the cut's help: gates drawn at the end cost about what they may."""
-    (g, _), = started(steps=120, pruned=False, teacher=networks(seed=5)[0], agent_lr=0.003, agent_budget=20.0)
+    (g, _), = started(steps=40, pruned=False, teacher=networks(seed=5)[0], agent_lr=0.01, agent_budget=20.0)
     before = g.method._over(g.plan, torch.ones(g.plan.units), g.method.fraction)
-    train([(g, _)], 1, 119)
+    train([(g, _)], 1, 39)
     logits, _ = g.method._agents["G"](g.method._agents["D"].said)
     now = [float(g.method._over(g.plan, g.method._drawn(logits), g.method.fraction).detach()) for _ in range(8)]
     assert np.mean(now) < 0.4 * float(before)

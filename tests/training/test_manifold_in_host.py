@@ -11,7 +11,7 @@ from conftest import QUIET, TINY, paired_folder, run_test, run_train, unpaired_f
 import train
 from coronet_plugin.checkpoint.spec import Spec
 
-AGENTS = "--coronet_method manifold --coronet_bank 4 --coronet_neighbours 2 --coronet_budget 0.5".split()
+AGENTS = "--coronet_method manifold --coronet_agent_hidden 16 --coronet_bank 4 --coronet_neighbours 2 --coronet_budget 0.5".split()
 SIZES = ["--ngf", 8, "--ndf", 8, "--norm", "instance"]
 
 
