@@ -37,7 +37,7 @@ _SHOWN = (1, 3)
 
 @dataclass(frozen=True)
 class Page:
-    """A page to be built. ``title`` and ``credit``: what it says of itself and of whose work it shows.
+    """Wishes for a page. ``title`` and ``credit``: what it says of itself and of whose work it shows.
 
     ``runtime``: the folder of ONNX Runtime Web; ``inputs``: what it offers, by default as the data is;
     ``size``: (H, W) of pictures; ``dtype``: of the weights in its files, fp32 or fp16.
@@ -96,7 +96,7 @@ def _about(page: Page, examples: Samples, made: Path) -> dict[str, Any]:
 
 
 def _figures(name: str, cost: Mapping[str, int]) -> dict[str, Any]:
-    """Facts about a model, but for its file."""
+    """Name and cost of a model, without its file."""
     return {
         "name": name,
         "title": f"{name} generator",

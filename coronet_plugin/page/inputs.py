@@ -1,4 +1,4 @@
-"""Inputs of a generator on its page, by the pictures it is for: drawings or photos."""
+"""Inputs that a page offers, by the pictures its generator is for: drawings or photos."""
 
 from __future__ import annotations
 
