@@ -60,5 +60,5 @@ def test_powers_are_known(width, make, value, power):
 
 
 def test_comparisons_are_told(width, compared):
-    assert width == 12 and width != 3 and not width == 4
+    assert width == 12 and width != 3 and width != 4
     assert compared == [(width, 12)]
