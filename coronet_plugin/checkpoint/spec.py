@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from coronet_plugin.checkpoint.spec_check import FILE_BYTES, Unsound, check
-from coronet_plugin.errors import CheckpointError
+from coronet_plugin.errors import CheckpointError, printable
 from coronet_plugin.generators.config import shorten
 
 FORMAT = "coronet-spec"
@@ -97,7 +97,7 @@ class Spec:
             check(entries)
             return cls(**entries)
         except (Unsound, TypeError) as error:
-            raise CheckpointError(f"{path} is not a sound spec: {error}") from error
+            raise CheckpointError(f"{path} is not a sound spec: {printable(str(error))}") from error
 
 
 def _from_1(entries: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from coronet_plugin.checkpoint.spec import Spec, spec_path
 from coronet_plugin.checkpoint.spec_check import NUMBERS
 from coronet_plugin.checkpoint.tensors import SAFETENSORS, safetensors_of
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
-from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.errors import CheckpointError, OptionError, printable
 from coronet_plugin.files import settle, together, write_atomically, write_text
 from coronet_plugin.generators.registry import Family, read_architecture
 from coronet_plugin.wrappers import unwrap
@@ -238,5 +238,6 @@ def _set_width(generator: nn.Module, module: str, attribute: str, width: int, pa
     if not hasattr(owner, attribute):
         return
     if type(getattr(owner, attribute)) is not int:
-        raise CheckpointError(f"the spec of {path} gives a width to {module}.{attribute}, which is none")
+        named = printable(f"{module}.{attribute}")
+        raise CheckpointError(f"the spec of {path} gives a width to {named}, which is none")
     setattr(owner, attribute, width)

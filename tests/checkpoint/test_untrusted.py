@@ -390,3 +390,13 @@ def test_a_damaged_file_is_a_checkpoint_error(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(CheckpointError):
         read_tensors(tmp_path / "a.pth")
+
+
+def test_a_name_with_a_line_break_is_said_in_one_line(weights):
+    spec = weights.with_suffix(".json")
+    entries = json.loads(spec.read_text())
+    entries["widths"] = {"model\n.1": {"num_features": -1}}
+    spec.write_text(json.dumps(entries))
+    with pytest.raises(CheckpointError) as caught:
+        Spec.read(spec)
+    assert "widths.model .1.num_features" in str(caught.value) and "\n" not in str(caught.value)
