@@ -20,12 +20,13 @@ from torch import nn
 
 from coronet_plugin.budget.budget import Budget
 from coronet_plugin.budget.goal import Share
+from coronet_plugin.budget.shared import shared_goal
 from coronet_plugin.channels.cost import human
 from coronet_plugin.channels.find import FROZEN
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, widths_of
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
 from coronet_plugin.checkpoint.tensors import weight_file
-from coronet_plugin.compression import Compression, shared_goal
+from coronet_plugin.compression import Compression
 from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together

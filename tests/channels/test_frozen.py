@@ -12,8 +12,8 @@ from torch import nn
 from training_helpers import train
 
 from coronet_plugin import BudgetError, Compression, OptionError, PlanError, Spec, bake_, find_channels
+from coronet_plugin.budget.shared import shared_goal
 from coronet_plugin.channels.find import FROZEN, keep_frozen
-from coronet_plugin.compression import shared_goal
 
 X = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

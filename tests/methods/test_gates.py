@@ -15,8 +15,8 @@ from training_helpers import learn, pictures, search, small, started, stepping
 from coronet_plugin import BudgetError, Compression, OptionError, find_channels, load_generator
 from coronet_plugin.budget.budget import Budget, CountMeter
 from coronet_plugin.budget.goal import SCHEDULES, Goal
+from coronet_plugin.budget.shared import shared_goal
 from coronet_plugin.budget.widths import Widths, choose_alive
-from coronet_plugin.compression import shared_goal
 from coronet_plugin.methods import gates
 
 

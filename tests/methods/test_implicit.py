@@ -15,7 +15,7 @@ from training_helpers import search, small, train
 from training_helpers import started as training
 
 from coronet_plugin import CheckpointError, Compression, OptionError, example_input, find_channels
-from coronet_plugin.compression import shared_goal
+from coronet_plugin.budget.shared import shared_goal
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.methods import configure
 from coronet_plugin.methods.hypernetwork import Hypernetwork

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coronet_plugin import OptionError
-from coronet_plugin.compression import shared_goal
+from coronet_plugin.budget.shared import shared_goal
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.methods.width_space import SPACES, Evolution, Space, best_widths, fractions_of
 
