@@ -20,10 +20,10 @@ def small(seed: int = 0, **changes: Any) -> nn.Module:
 
 
 def started(
-    generator: nn.Module, kind: Any = torch.optim.Adam, lr: float = 1e-3, side: int = 32, **options: Any
+    generator: nn.Module, by: Any = torch.optim.Adam, lr: float = 1e-3, side: int = 32, **options: Any
 ) -> tuple[Compression, torch.optim.Optimizer]:
     """A search in ``generator`` that an optimizer of all its parameters is attached to."""
-    optimizer = kind(generator.parameters(), lr=lr)
+    optimizer = by(generator.parameters(), lr=lr)
     example = torch.zeros(1, 3, side, side, dtype=next(generator.parameters()).dtype)
     options = {"search_steps": 20, "budget": 0.3, **options}
     return Compression(generator, example, **options).attach(optimizer), optimizer

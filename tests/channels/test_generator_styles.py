@@ -46,12 +46,13 @@ def test_baked_weights_can_be_pruned(name):
 @pytest.mark.parametrize("name", STYLES)
 def test_cost_is_what_torch_counts(name):
     style = STYLES[name]
-    generator, inputs = style.build().eval(), style.inputs()
+    # Of one picture: what is computed from parameters or conditions alone does not come with every one.
+    generator, inputs = style.build().eval(), tuple(x[:1] for x in style.inputs())
     # With gradients nn.MultiheadAttention takes no short cut, which would not be counted.
     with FlopCounterMode(display=False) as counter, PLAIN_ATTENTION():
         generator(*inputs)
     cost = cost_of(generator, inputs)
-    assert cost.macs == counter.get_total_flops() // (2 * len(inputs[0]))
+    assert cost.macs == counter.get_total_flops() // 2
     assert cost.parameters == sum(p.numel() for p in generator.parameters())
 
 

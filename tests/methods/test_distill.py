@@ -107,6 +107,10 @@ def test_a_generator_that_is_given_what_another_made_is_fine():
     first, second = dense(), dense(1)
     compression, optimizer = started(second)
     alone, plain = dense(), dense(1)
+    second(first(batch(0))).mean().backward()
+    compression.step()  # a step without a run on a given picture: from now on this one will do
+    for parameter in (*first.parameters(), *second.parameters()):
+        parameter.grad = None
     for net, other in ((second, first), (plain, alone)):
         torch.manual_seed(4)
         net(other(batch(0))).mean().backward()

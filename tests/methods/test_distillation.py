@@ -262,8 +262,7 @@ def test_removals_change_no_loss():
         told.append(Distillation.extra_loss(distillation, *given)) or told[-1]
     )
     for _ in range(2):
-        x = X.double().requires_grad_()
-        compression.generator.train()(x).sum().backward()
+        compression.generator.train()(X.double()).sum().backward()
         compression._listening.next_step()
         if len(told) < 2:
             alive = compression.alive()

@@ -120,7 +120,8 @@ def contract(
     ``scores``: the result may keep no channel axis (attention scores per head do).
     """
     sizes = {c: size for term, tensor in zip(terms, operands) for c, size in zip(term, tensor.shape)}
-    _count(state, operands, terms, sizes)
+    if len(operands) > 1:  # einsum of one tensor moves its axes, or adds up
+        _count(state, operands, terms, sizes)
     known: dict[str, list[Layout]] = {}
     for term, tensor in zip(terms, operands):
         layout = state.layout(tensor)
