@@ -164,9 +164,12 @@ def _next(iterator: Iterator[Any]) -> Any:
 def loading_error(error: RuntimeError) -> Exception:
     """``error`` itself, or a DataError in its place if torch says with it that a loading process died.
 
-    Torch may raise it at any moment of the main process.
+    Torch may raise it at any moment of the main process, in the middle of a file that then cannot be ended.
     """
-    if "DataLoader worker" not in str(error):
+    said: BaseException | None = error
+    while said is not None and "DataLoader worker" not in str(said):
+        said = said.__cause__ or said.__context__
+    if said is None:
         return error
     return DataError(
         "a process that loads images died; often the memory was full, so try a smaller --num_threads, or 0 "

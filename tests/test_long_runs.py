@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, paired_folder, run_train
 
+from data import loading_error
 from data.aligned_dataset import AlignedDataset
 
 COMPRESSED = (
@@ -52,6 +53,19 @@ def test_no_file_stays_open(tmp_path, run, monkeypatch):
     monkeypatch.setattr(train.Visualizer, "end_epoch", count)
     assert run_train(*run("a", paired_folder(tmp_path, 4, 36), "pix2pix"), *COMPRESSED) == 0
     assert len(counts) == 6 and max(counts[2:]) <= counts[1]  # the first epoch loads libraries
+
+
+def test_the_death_of_a_loading_process_is_told_from_what_fails_by_it():
+    """It may come while a file is written, which then cannot be ended."""
+    try:
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+    except RuntimeError as error:
+        assert "a process that loads images died" in str(loading_error(error))
+    other = RuntimeError("size mismatch")
+    assert loading_error(other) is other
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

@@ -94,7 +94,7 @@ def test_what_cannot_be_is_one_line(trained, tmp_path, capsys):
         (
             (["--coronet_networks", "G,D"], "the method gates prunes generators alone; leave it out, or choose"),
             ([*AGENTS, "--coronet_networks", "D"], "pruned together with its generator; name that too"),
-            ([*AGENTS, "--coronet_budget_kind", "latency", "--coronet_budget", "5ms"], "go by macs or params"),
+            ([*AGENTS, "--coronet_budget_kind", "latency", "--coronet_budget", "0.5"], "go by macs or params"),
             ([*AGENTS, "--coronet_teacher", "nobody"], "--coronet_teacher nobody: "),
             ([*AGENTS, "--coronet_bank", 1], "--coronet_bank 1 must be above --coronet_neighbours 2"),
         )
