@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -131,3 +134,31 @@ def difference(first: nn.Module, second: nn.Module, inputs: tuple[Any, ...]) -> 
             for module, flag in training.items():
                 module.training = flag
     return float((outputs[0].double() - outputs[1].double()).abs().max())
+
+
+@contextlib.contextmanager
+def stopping_before(epoch: int) -> Iterator[None]:
+    """Training in the bundled host inside must come to epoch number ``epoch``, and is stopped as that begins."""
+    import train
+
+    class Stopped(Exception):
+        pass
+
+    begin = train.Visualizer.begin_epoch
+
+    def begin_or_stop(self, number, *args):
+        if number == epoch:
+            raise Stopped
+        begin(self, number, *args)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(train.Visualizer, "begin_epoch", begin_or_stop)
+        yield
+
+
+def assert_same_weights(first: Path, second: Path, names: Iterable[str]) -> None:
+    """The weight files ``names`` of two runs have the same tensors, bit for bit."""
+    for name in names:
+        ours, theirs = (torch.load(folder / name, weights_only=True) for folder in (first, second))
+        assert ours.keys() == theirs.keys(), name
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name

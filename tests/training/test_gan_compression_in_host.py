@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import QUIET, TINY, paired_folder, run_test, run_train, unpaired_folder
+from run_helpers import assert_same_weights, stopping_before
 from torch.utils.data import default_collate
 
-import train
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.training import provenance
 from coronet_plugin.training.holdout import Holdout
@@ -59,7 +59,7 @@ def test_unpaired_students_have_no_cycle(trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stops", [2, 3, 4], ids=["teacher", "students", "fine-tuning"])
-def test_a_continued_run_equals_an_uninterrupted_one(trained, tmp_path, monkeypatch, stops):
+def test_a_continued_run_equals_an_uninterrupted_one(trained, tmp_path, stops):
     """Stopped before epoch number ``stops``: while the teacher is trained, while students are, and after."""
     root = paired_folder(tmp_path, images=4)
     options = ["--coronet_budget", 0.4, "--coronet_holdout", 0.25, *SHORT, "--coronet_search_epochs", 3]
@@ -67,26 +67,10 @@ def test_a_continued_run_equals_an_uninterrupted_one(trained, tmp_path, monkeypa
     if stops == 3:
         options += ["--coronet_pipeline", "full", "--coronet_space", "1,0.5,0.25"]
     whole = trained("whole", root, "pix2pix", *options)
-
-    class Stopped(Exception):
-        pass
-
-    begin = train.Visualizer.begin_epoch
-
-    def begin_or_stop(self, epoch, *args):
-        if epoch == stops:
-            raise Stopped
-        begin(self, epoch, *args)
-
-    monkeypatch.setattr(train.Visualizer, "begin_epoch", begin_or_stop)
-    with pytest.raises(Stopped):
+    with stopping_before(stops):
         trained("parts", root, "pix2pix", *options, "--save_epoch_freq", 1)
-    monkeypatch.undo()
     parts = trained("parts", root, "pix2pix", *options, "--continue_train")
-    for name in ("latest_net_G.pth", "latest_net_D.pth"):
-        first, second = (torch.load(folder / name, weights_only=True) for folder in (whole, parts))
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) for key in first), name
+    assert_same_weights(whole, parts, ["latest_net_G.pth", "latest_net_D.pth"])
 
 
 def test_pictures_held_out_are_never_trained_on(trained, tmp_path, monkeypatch):

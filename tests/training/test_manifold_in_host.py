@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import QUIET, TINY, paired_folder, run_test, run_train, unpaired_folder
+from run_helpers import assert_same_weights, stopping_before
 
-import train
 from coronet_plugin.checkpoint.spec import Spec
 
 AGENTS = "--coronet_method manifold --coronet_agent_hidden 16 --coronet_bank 4 --coronet_neighbours 2 --coronet_budget 0.5".split()
@@ -48,30 +48,15 @@ def test_cycle_gan_s_pairs_and_discriminators_that_stay(trained, tmp_path):
 
 
 @pytest.mark.parametrize("stops", [2, 3, 4], ids=["original", "agents", "after the cut"])
-def test_a_continued_run_equals_an_uninterrupted_one(trained, tmp_path, monkeypatch, stops):
+def test_a_continued_run_equals_an_uninterrupted_one(trained, tmp_path, stops):
     root = paired_folder(tmp_path, images=4)
     options = [*AGENTS, "--coronet_search_epochs", 3, "--coronet_agents_part", 1.5, "--n_epochs", 4]
     options += ["--n_epochs_decay", 0, "--coronet_networks", "G,D" if stops != 3 else "G"]
     whole = trained("whole", root, "pix2pix", *options)
-
-    class Stopped(Exception):
-        pass
-
-    begin = train.Visualizer.begin_epoch
-
-    def begin_or_stop(self, epoch, *args):
-        if epoch == stops:
-            raise Stopped
-        begin(self, epoch, *args)
-
-    monkeypatch.setattr(train.Visualizer, "begin_epoch", begin_or_stop)
-    with pytest.raises(Stopped):
+    with stopping_before(stops):
         trained("parts", root, "pix2pix", *options, "--save_epoch_freq", 1)
-    monkeypatch.undo()
     parts = trained("parts", root, "pix2pix", *options, "--continue_train")
-    for name in ("latest_net_G.pth", "latest_net_D.pth"):
-        first, second = (torch.load(folder / name, weights_only=True) for folder in (whole, parts))
-        assert all(torch.equal(first[key], second[key]) for key in first), name
+    assert_same_weights(whole, parts, ["latest_net_G.pth", "latest_net_D.pth"])
 
 
 def test_a_trained_run_is_gone_on_with(trained, tmp_path, capsys):
