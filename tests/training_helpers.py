@@ -79,3 +79,20 @@ def stepping(compression: Compression, optimizer: torch.optim.Optimizer) -> Call
         return compression.step()
 
     return step
+
+
+def batch(number: int) -> Tensor:
+    """Two smooth pictures (2, 3, 32, 32) in [-1, 1], the same for a number."""
+    noise = torch.Generator().manual_seed(number)
+    return nn.functional.interpolate(torch.rand(2, 3, 4, 4, generator=noise) * 2 - 1, size=32)
+
+
+def go_on(compression: Compression, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+    """Make ``steps`` steps on the batches of their numbers, so that a continued training sees the same."""
+    losses = []
+    for _ in range(steps):
+        x = batch(compression.steps).to(next(compression.generator.parameters()).dtype)
+        losses.append(learn(compression.generator, optimizer, x))
+        if compression.step():
+            compression.slim()
+    return losses

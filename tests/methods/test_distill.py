@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from training_helpers import batch
+from training_helpers import go_on as train
 
 from coronet_plugin import Compression, OptionError, load_generator
 from coronet_plugin.generators.stock import build_generator
@@ -31,25 +33,6 @@ def started(generator: nn.Module, steps: int = 10, method="distill", companions=
     options = {"search_steps": steps, "budget": 0.3, "architecture": ARCHITECTURE, **options}
     compression = Compression(generator, X, method=method, companions=companions, **options)
     return compression.attach(optimizer), optimizer
-
-
-def batch(number: int) -> torch.Tensor:
-    noise = torch.Generator().manual_seed(number)
-    return functional.interpolate(torch.rand(2, 3, 4, 4, generator=noise) * 2 - 1, size=32)
-
-
-def train(compression: Compression, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
-    losses = []
-    for _ in range(steps):
-        x = batch(compression.steps)
-        optimizer.zero_grad()
-        loss = (compression.generator(x) + x).abs().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        if compression.step():
-            compression.slim()
-    return losses
 
 
 def equal(first: nn.Module, second: nn.Module) -> bool:

@@ -10,6 +10,7 @@ import torch
 from conftest import paired_folder, run_train
 from torch import nn
 from torch.nn import functional
+from training_helpers import go_on as train
 
 from coronet_plugin import CheckpointError, Compression, OptionError
 from coronet_plugin.channels.find import find_channels, find_taps
@@ -37,22 +38,6 @@ def started(generator: nn.Module, distillation: Distillation | None, optimizer=N
     example = X.to(next(generator.parameters()).dtype)
     compression = Compression(generator, example, companions=companions, **options)
     return compression.attach(optimizer, scaler), optimizer
-
-
-def train(compression: Compression, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
-    losses = []
-    for _ in range(steps):
-        noise = torch.Generator().manual_seed(compression.steps)
-        x = functional.interpolate(torch.rand(2, 3, 4, 4, generator=noise) * 2 - 1, size=32)
-        x = x.to(next(compression.generator.parameters()).dtype)
-        optimizer.zero_grad()
-        loss = (compression.generator(x) + x).abs().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        if compression.step():
-            compression.slim()
-    return losses
 
 
 def tensors(generator: nn.Module) -> list[torch.Tensor]:
