@@ -26,16 +26,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from coronet_plugin.comparison.pareto import Point, draw_points  # noqa: E402
+from coronet_plugin.comparison.quantities import KID  # noqa: E402
+from coronet_plugin.drawing import new_figure, save_svg  # noqa: E402
 from coronet_plugin.evaluation.pictures import ENDINGS, spread  # noqa: E402
 from coronet_plugin.sweep.plan import Trial, is_dense  # noqa: E402
 from scripts import records as records_of  # noqa: E402
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROWS = {
     "dense": "dense",
@@ -239,9 +245,9 @@ class Comparison:
         """Weights of the dense run of the same rate and seed, and the seconds it took."""
         with self._teaching:
             record = self.done(replace(job, row="dense", budget=DENSE_BUDGET, looks=(HELD_OUT,)))
-        folder = self.output / "sweeps" / f"{job.task}_f{job.factor}" / "checkpoints"
-        run = folder / Trial("dense", DENSE_BUDGET, job.seed).name
-        return run / "latest_average_net_G.pth", float(record["seconds"])
+        folder = self.output / "sweeps" / f"{job.task}_f{job.factor}"
+        run = folder / "checkpoints" / Trial("dense", DENSE_BUDGET, job.seed).name
+        return averaged(run, folder / "teachers" / run.name), float(record["seconds"])
 
     # -- which runs, in which order
     def row(self, task: str, row: str, budget: str, seeds: Sequence[int], factors: Sequence[str]) -> None:
@@ -253,6 +259,16 @@ class Comparison:
         best = min(tried, key=lambda factor: float(tried[factor]["looks"][HELD_OUT]["kid"]))
         for seed in seeds:
             self.done(Job(task, row, budget, best, seed, tuple(TASKS[task].looks(self.saves))))
+
+
+def averaged(run: Path, folder: Path) -> Path:
+    """``run`` with its averaged weights in place of the plain ones, as links in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in run.iterdir():
+        name = path.name.replace("latest_average_", "latest_")
+        if not (folder / name).exists() and (name != path.name or not path.name.startswith("latest")):
+            (folder / name).symlink_to(path)
+    return folder
 
 
 def _tidy(folder: Path, job: Job) -> None:
@@ -363,12 +379,48 @@ def _grid(records: Records) -> str:
     return records_of.table(["held out", "budget", "row", *(f"x {f}" for f in factors)], lines) + "\n"
 
 
+COSTS = {
+    "time": ("seconds of training, teacher and search included", lambda r: float(r["seconds"])),
+    "macs": ("multiply-adds, % of the dense generator's", lambda r: 100 * value_of(r, "macs_share")),
+}
+
+
+def pareto(records: Records, cost: str) -> Figure:
+    """Mean KID of every row on test pictures against its cost, a panel for each task.
+
+    Against time the rows of one budget, 0.1, and dense; against multiply-adds all budgets.
+    """
+    label, read = COSTS[cost]
+    found = [(key, runs) for key, runs in chosen(records) if cost == "macs" or key[1] in ("0.1", DENSE_BUDGET)]
+    tasks = list(dict.fromkeys(task for (task, *_), _ in found))
+    figure = new_figure(8, 5 * len(tasks))
+    for axes, task in zip(figure.subplots(len(tasks), 1, squeeze=False)[:, 0], tasks):
+        points = []
+        for (_, budget, row), runs in (item for item in found if item[0][0] == task):
+            kids = [1000 * value_of(r, "kid") for r in runs]
+            spread = statistics.stdev(kids) if len(kids) > 1 else 0.0
+            name = row if cost == "time" or budget == DENSE_BUDGET else f"{row} {budget}"
+            at = statistics.mean(map(read, runs))
+            points.append(Point(name, list(ROWS).index(row), at, statistics.mean(kids), spread))
+        draw_points(axes, points, KID)
+        axes.set_title(task)
+        axes.set_xlabel(label)
+    return figure
+
+
+def value_of(record: dict[str, Any], key: str) -> float:
+    """A figure on test pictures, with averaged weights."""
+    return float(record["looks"][AVERAGED][key])
+
+
 def write(output: Path, folder: Path, default: str) -> None:
     """Everything from the records there are."""
     records = [json.loads(path.read_text()) for path in sorted((output / "records").glob("*.json"))]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (folder / "methods.jsonl").write_text(lines)
     (folder / "methods.md").write_text(markdown(records, default))
+    for cost in COSTS if any(AVERAGED in record["looks"] for record in records) else ():
+        save_svg(pareto(records, cost), folder / f"methods_{cost}.svg")
     print((folder / "methods.md").read_text())
 
 

@@ -78,7 +78,7 @@ def pareto_figure(columns: Sequence[Measurement]) -> Figure | None:
         return None
     figure = new_figure(WIDTH, HEIGHT * len(panels))
     for axes, (found, label) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels):
-        _draw(axes, found, quality, _floor(columns, quality))
+        draw_points(axes, found, quality, _floor(columns, quality))
         axes.set_xlabel(label)
         if label.startswith("multiply"):
             axes.xaxis.set_major_formatter(lambda value, _: human(value))
@@ -90,7 +90,10 @@ def _floor(columns: Sequence[Measurement], quality: Quantity) -> float | None:
     return quality.factor * floors[0] if floors else None
 
 
-def _draw(axes: Axes, found: Sequence[Point], quality: Quantity, floor: float | None) -> None:
+def draw_points(
+    axes: Axes, found: Sequence[Point], quality: Quantity, floor: float | None = None
+) -> None:
+    """The points with their names, the front that joins the best of them, and the ``floor`` of the quality."""
     style(axes)
     axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
     best = front(found, quality.higher_is_better)
