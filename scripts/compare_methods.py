@@ -391,7 +391,9 @@ def pareto(records: Records, cost: str) -> Figure:
     Against time the rows of one budget, 0.1, and dense; against multiply-adds all budgets.
     """
     label, read = COSTS[cost]
-    found = [(key, runs) for key, runs in chosen(records) if cost == "macs" or key[1] in ("0.1", DENSE_BUDGET)]
+    found = [
+        (key, runs) for key, runs in chosen(records) if cost == "macs" or key[1] in ("0.1", DENSE_BUDGET)
+    ]
     tasks = list(dict.fromkeys(task for (task, *_), _ in found))
     figure = new_figure(8, 5 * len(tasks))
     for axes, task in zip(figure.subplots(len(tasks), 1, squeeze=False)[:, 0], tasks):

@@ -16,4 +16,16 @@ from styles import (
     unusual,
 )
 
-__all__ = ["STYLES", "Style", "attentive", "conditioned", "diffusion", "libraries", "mobile", "plain", "shake", "skips", "unusual"]
+__all__ = [
+    "STYLES",
+    "Style",
+    "attentive",
+    "conditioned",
+    "diffusion",
+    "libraries",
+    "mobile",
+    "plain",
+    "shake",
+    "skips",
+    "unusual",
+]

@@ -90,10 +90,8 @@ def _floor(columns: Sequence[Measurement], quality: Quantity) -> float | None:
     return quality.factor * floors[0] if floors else None
 
 
-def draw_points(
-    axes: Axes, found: Sequence[Point], quality: Quantity, floor: float | None = None
-) -> None:
-    """The points with their names, the front that joins the best of them, and the ``floor`` of the quality."""
+def draw_points(axes: Axes, found: Sequence[Point], quality: Quantity, floor: float | None = None) -> None:
+    """The points with their names, the front that joins the best, and the ``floor`` of the quality."""
     style(axes)
     axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
     best = front(found, quality.higher_is_better)

@@ -40,9 +40,9 @@ from coronet_plugin.training.average import AVERAGE, Average
 from coronet_plugin.training.guard import Guard
 from coronet_plugin.training.holdout import Holdout
 from coronet_plugin.training.options import (
-    REMEMBERED,
     TrainingOptions,
     add_coronet_options,
+    for_testing,
     recall,
     remember,
 )
@@ -463,7 +463,7 @@ class CoronetOptions:
         if known.coronet_base == host.TEST:
             testing.recall_one(parser)
         elif spec is not None and spec.options.get("coronet_base") == known.coronet_base:
-            parser.set_defaults(**{k: v for k, v in spec.options.items() if k in REMEMBERED})
+            parser.set_defaults(**for_testing(spec))
         return parser
 
 

@@ -286,3 +286,13 @@ def recall(parser: argparse.ArgumentParser, network: str = "") -> Spec | None:
             except UserError:  # said clearly when the weights are loaded
                 return None
     return None
+
+
+def for_testing(spec: Spec) -> dict[str, Any]:
+    """Options of the host that a trained generator is tested with.
+
+    As by the host's own defaults, pictures are scaled to the crop and no further: nothing is left for chance.
+    """
+    kept = {key: value for key, value in spec.options.items() if key in REMEMBERED}
+    sides = (("load_size", "crop_size"), ("loadSize", "fineSize"))
+    return {**kept, **{load: kept[crop] for load, crop in sides if crop in kept}}

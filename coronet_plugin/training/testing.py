@@ -14,7 +14,7 @@ from coronet_plugin.checkpoint.spec import Spec, spec_path
 from coronet_plugin.checkpoint.storage import load_into
 from coronet_plugin.errors import OptionError
 from coronet_plugin.training import host
-from coronet_plugin.training.options import REMEMBERED, recall, saved_specs
+from coronet_plugin.training.options import for_testing, recall, saved_specs
 
 SINGLE = "single"
 """The data set of pictures without partners."""
@@ -67,14 +67,9 @@ def recall_one(parser: argparse.ArgumentParser) -> None:
     spec = recall(parser, f"G{known.model_suffix}")
     if spec is None:
         return
-    kept = {key: value for key, value in spec.options.items() if key in REMEMBERED and key not in _NOT_OF_ONE}
-    # G_B of a CycleGAN goes from the one to the other; and nothing is cropped at random
+    kept = {key: value for key, value in for_testing(spec).items() if key not in _NOT_OF_ONE}
+    # G_B of a CycleGAN goes from the one to the other
     kept |= {key: spec.architecture[key] for key in ("input_nc", "output_nc") if key in spec.architecture}
-    kept |= {
-        load: kept[crop]
-        for load, crop in (("load_size", "crop_size"), ("loadSize", "fineSize"))
-        if crop in kept
-    }
     parser.set_defaults(**kept)
 
 

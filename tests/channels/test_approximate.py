@@ -40,7 +40,10 @@ def build(**options):
 def test_they_are_pinned_unless_asked_for():
     exact, both = (find_channels(build(), X, sets=sets) for sets in ("exact", "approximate"))
     assert [s.name for s in exact.prunable] == ["head"]
-    assert [(s.name, s.approximate) for s in both.prunable] == [("head", None), ("body", "mean mixes all channels")]
+    assert [(s.name, s.approximate) for s in both.prunable] == [
+        ("head", None),
+        ("body", "mean mixes all channels"),
+    ]
     assert verify(build(), both, X) < 1e-5  # of the exact ones
     small = slim(build(), both, random_mask(both, 0))
     assert small.body.out_channels < 16 and small(X).shape == X.shape
@@ -53,7 +56,9 @@ def test_what_does_not_run_stays_pinned():
 
 
 def test_what_is_exact_anyway_is_not_called_approximate():
-    plan = find_channels(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8), nn.Conv2d(8, 3, 3)), X, sets="approximate")
+    plan = find_channels(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8), nn.Conv2d(8, 3, 3)), X, sets="approximate"
+    )
     assert [s.approximate for s in plan.prunable] == [None]
 
 
@@ -88,10 +93,14 @@ def test_an_exact_training_says_nothing_of_a_change(capsys):
 
 
 def test_a_budget_refused_says_what_they_would_reach():
-    with pytest.raises(BudgetError, match=r"smallest possible is 0\.\d+.*--coronet_sets approximate.* 0\.\d+ of the macs"):
+    with pytest.raises(
+        BudgetError, match=r"smallest possible is 0\.\d+.*--coronet_sets approximate.* 0\.\d+ of the macs"
+    ):
         Compression(build(), X, budget=0.3, search_steps=4)
     with pytest.raises(PlanError, match=r"none of .*--coronet_sets approximate"):
-        Compression(nn.Sequential(nn.Conv2d(3, 8, 3), Centred(), nn.Conv2d(8, 3, 3)), X, budget=0.6, search_steps=4)
+        Compression(
+            nn.Sequential(nn.Conv2d(3, 8, 3), Centred(), nn.Conv2d(8, 3, 3)), X, budget=0.6, search_steps=4
+        )
     with pytest.raises(BudgetError) as caught:  # they would not help
         Compression(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 3, 3)), X, budget=0.01, search_steps=4)
     assert "approximate" not in str(caught.value)

@@ -156,7 +156,13 @@ def test_hidden_channels_of_the_stock_generators_are_all_prunable():
         assert prunable == hidden > 0
 
 
-@pytest.mark.parametrize(("netG", "names"), [("mobile_resnet_6blocks", ["model.3", "model.9", "model.11", "model.15"]), ("unet_128", ["model.model.1", "model.model.1.model.3"])])
+@pytest.mark.parametrize(
+    ("netG", "names"),
+    [
+        ("mobile_resnet_6blocks", ["model.3", "model.9", "model.11", "model.15"]),
+        ("unet_128", ["model.model.1", "model.model.1.model.3"]),
+    ],
+)
 def test_units_of_features_are_what_a_cut_leaves_of_them(netG, names):
     """Against the slim generator's own features, in their order."""
     size = 128 if netG == "unet_128" else 32
@@ -176,7 +182,9 @@ def test_units_of_features_are_what_a_cut_leaves_of_them(netG, names):
     for name in names:
         kept = np.append(alive, True)[found[name]]
         assert 0 < kept.sum() < len(kept)
-        assert torch.allclose(features[small, name], features[reference, name][:, torch.from_numpy(kept)], atol=1e-4)
+        assert torch.allclose(
+            features[small, name], features[reference, name][:, torch.from_numpy(kept)], atol=1e-4
+        )
 
 
 def test_features_of_no_layer_are_one_line():

@@ -16,7 +16,13 @@ from coronet_plugin.channels.cut import masked, narrowed, on_device, sliced, sli
 from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.generators.stock import build_generator
 
-SIZES = {"unet_256": 256, "unet_128": 128, "resnet_9blocks": 64, "resnet_6blocks": 64, "mobile_resnet_6blocks": 64}
+SIZES = {
+    "unet_256": 256,
+    "unet_128": 128,
+    "resnet_9blocks": 64,
+    "resnet_6blocks": 64,
+    "mobile_resnet_6blocks": 64,
+}
 
 
 def trained_looking(netG: str, norm: str, ngf: int = 8) -> nn.Module:
@@ -139,7 +145,9 @@ def test_narrowed_is_the_slim_generator_forth_and_back(netG):
         assert torch.equal(sliced(tensor, plan, name, alive), statistics[name])
     moved = {name for name, tensor in generator.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved and all("running" in name or "batches" in name for name in moved)
-    assert attributes == [{k: v for k, v in vars(m).items() if isinstance(v, int)} for m in generator.modules()]
+    assert attributes == [
+        {k: v for k, v in vars(m).items() if isinstance(v, int)} for m in generator.modules()
+    ]
     assert generator(x).shape == output.shape
 
 

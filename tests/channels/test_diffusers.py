@@ -31,7 +31,9 @@ def test_it_is_cut_exactly_within_the_budget_and_loads_again(tmp_path, name):
             assert torch.allclose(after, before, atol=1e-5 * float(before.abs().max()) + 1e-6)
     assert compression.remaining <= 0.4
     compression.save(tmp_path / "latest_net_G.pth")
-    assert torch.equal(load_generator(tmp_path / "latest_net_G.pth", style.build)(*inputs), generator(*inputs))
+    assert torch.equal(
+        load_generator(tmp_path / "latest_net_G.pth", style.build)(*inputs), generator(*inputs)
+    )
 
 
 @pytest.mark.slow

@@ -179,15 +179,25 @@ def spectral(layer: nn.Module) -> nn.Module:
 
 PINNED = [
     (Stack, "0 and 5 more: mean mixes all channels"),
-    (lambda: Stack(nn.BatchNorm2d, spectral), r"0 and 3 more: .*spectral norm.*coronet_plugin\.bake_\(generator\)"),
+    (
+        lambda: Stack(nn.BatchNorm2d, spectral),
+        r"0 and 3 more: .*spectral norm.*coronet_plugin\.bake_\(generator\)",
+    ),
     (lambda: Stack().requires_grad_(False), "mean mixes all channels"),
-    (lambda: Stack(nn.BatchNorm2d).requires_grad_(False), "0 and 2 more: a frozen layer makes or reads it .*prune_frozen"),
+    (
+        lambda: Stack(nn.BatchNorm2d).requires_grad_(False),
+        "0 and 2 more: a frozen layer makes or reads it .*prune_frozen",
+    ),
     (lambda: nn.Sequential(nn.Conv2d(3, 3, 3)), "one layer alone, and it is the generator's output"),
 ]
 
 
-@pytest.mark.parametrize("budget", [{"budget": 0.4}, {"budget": "2k", "kind": "params"}, {"budget": 0.4, "kind": "latency"}])
-@pytest.mark.parametrize(("build", "said"), PINNED, ids=["mixed channels", "spectral norm", "both", "frozen", "one layer"])
+@pytest.mark.parametrize(
+    "budget", [{"budget": 0.4}, {"budget": "2k", "kind": "params"}, {"budget": 0.4, "kind": "latency"}]
+)
+@pytest.mark.parametrize(
+    ("build", "said"), PINNED, ids=["mixed channels", "spectral norm", "both", "frozen", "one layer"]
+)
 def test_what_cannot_shrink_is_refused_with_the_reasons(monkeypatch, build, said, budget):
     monkeypatch.setattr(
         "coronet_plugin.budget.latency_table.LatencyTable.measure", None
@@ -205,7 +215,9 @@ def test_what_cannot_shrink_can_be_trained_and_what_is_baked_can_shrink():
 
 
 def test_a_shared_budget_of_what_cannot_shrink_is_refused_too():
-    with pytest.raises(PlanError, match="budget 0.4 asks for: 0 and 5 more: mean mixes all channels.*all reasons"):
+    with pytest.raises(
+        PlanError, match="budget 0.4 asks for: 0 and 5 more: mean mixes all channels.*all reasons"
+    ):
         shared_goal([Stack(), Stack()], [X, X], 0.4)
 
 

@@ -429,7 +429,9 @@ def test_what_a_standardised_weight_makes_can_go_but_not_what_it_counts():
     assert [s.name for s in plan.prunable] == ["weight", "a"]
 
 
-@pytest.mark.parametrize("wrap", [weight_norm, spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    "wrap", [weight_norm, spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm]
+)
 def test_baked_weights_compute_the_same_and_can_be_pruned(wrap):
     generator = Block(lambda m, h: m.a(h), a=wrap(conv(16, 16))).eval()
     x = torch.randn(1, 3, 8, 8)

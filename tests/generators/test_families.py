@@ -209,7 +209,10 @@ def test_names_of_stock_generators_are_in_their_families_alone():
         str(path.relative_to(package)): len(names.findall(path.read_text(encoding="utf-8")))
         for path in sorted(package.rglob("*.py"))
     }
-    assert {path: count for path, count in found.items() if count} == {"generators/resnet.py": 5, "generators/unet.py": 2}
+    assert {path: count for path, count in found.items() if count} == {
+        "generators/resnet.py": 5,
+        "generators/unet.py": 2,
+    }
 
 
 def test_help_and_errors_name_the_families(capsys):

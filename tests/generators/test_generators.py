@@ -14,7 +14,14 @@ from coronet_plugin.generators.resnet import ResnetBlock, ResnetGenerator
 from coronet_plugin.generators.stock import build_generator, get_norm_layer
 from coronet_plugin.generators.unet import UnetGenerator, UnetSkipConnectionBlock
 
-STOCK = ("resnet_9blocks", "resnet_6blocks", "unet_128", "unet_256", "mobile_resnet_9blocks", "mobile_resnet_6blocks")
+STOCK = (
+    "resnet_9blocks",
+    "resnet_6blocks",
+    "unet_128",
+    "unet_256",
+    "mobile_resnet_9blocks",
+    "mobile_resnet_6blocks",
+)
 KNOWN = json.loads((FACTS / "state_dicts.json").read_text())["generators"]
 
 

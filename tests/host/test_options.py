@@ -142,7 +142,11 @@ def test_missing_dataroot(capsys):
     [
         (["--model", "pix2pix"], ["--lambda_L1", "(default: unet_256)"], ["--lambda_A"]),
         (["--model", "cycle_gan"], ["--lambda_identity", "(default: unaligned)"], ["--lambda_L1"]),
-        (["--model", "coronet", "--coronet_base", "pix2pix"], ["coronet_budget", "lambda_L1"], ["lambda_identity"]),
+        (
+            ["--model", "coronet", "--coronet_base", "pix2pix"],
+            ["coronet_budget", "lambda_L1"],
+            ["lambda_identity"],
+        ),
     ],
 )
 def test_help_shows_the_options_of_the_model(capsys, args, theirs, others):

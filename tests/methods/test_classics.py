@@ -171,7 +171,11 @@ def test_scales_say_which_channels_stay():
 
 @pytest.mark.parametrize(
     ("method", "name", "value"),
-    [("taylor", "taylor_batches", 0), ("slimming", "scale_rate", -1.0), ("slimming", "scale_rate", float("nan"))],
+    [
+        ("taylor", "taylor_batches", 0),
+        ("slimming", "scale_rate", -1.0),
+        ("slimming", "scale_rate", float("nan")),
+    ],
 )
 def test_settings_out_of_range_are_one_line(method, name, value):
     with pytest.raises(OptionError, match=f"--coronet_{name} must be at least"):

@@ -19,7 +19,14 @@ from coronet_plugin.methods.distillation import SELF, Distillation
 from coronet_plugin.methods.similarity import Terms
 from coronet_plugin.training.average import Average
 
-ARCHITECTURE = {"netG": "resnet_6blocks", "input_nc": 3, "output_nc": 3, "ngf": 8, "norm": "batch", "use_dropout": True}
+ARCHITECTURE = {
+    "netG": "resnet_6blocks",
+    "input_nc": 3,
+    "output_nc": 3,
+    "ngf": 8,
+    "norm": "batch",
+    "use_dropout": True,
+}
 X = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
@@ -117,7 +124,10 @@ def test_the_student_takes_the_place_with_all_it_knows(tmp_path, budget):
     (generator(x) + x).abs().mean().backward()
     optimizer.step()
     assert compression.step()
-    expected, state = copy.deepcopy(student), {n: known[p]["exp_avg"].clone() for n, p in student.named_parameters()}
+    expected, state = (
+        copy.deepcopy(student),
+        {n: known[p]["exp_avg"].clone() for n, p in student.named_parameters()},
+    )
     compression.slim()
     assert compression.generator is generator and equal(generator, expected)
     assert 0.85 * budget < compression.remaining <= budget
@@ -167,7 +177,8 @@ def test_a_continued_training_is_bit_equal(tmp_path, steps):
     compression, optimizer = started(generator, method=settings, companions=companions())
     train(compression, optimizer, steps)
     torch.save(
-        {"c": compression.state_dict(), "o": optimizer.state_dict(), "g": generator.state_dict()}, tmp_path / "s.pth"
+        {"c": compression.state_dict(), "o": optimizer.state_dict(), "g": generator.state_dict()},
+        tmp_path / "s.pth",
     )
     torch.manual_seed(8)
     expected = train(compression, optimizer, 8)
@@ -184,10 +195,14 @@ def test_a_continued_training_is_bit_equal(tmp_path, steps):
         teacher = resumed.companions["distillation"].teacher.module
         assert teacher.model[1].out_channels == 8  # the wide one goes on teaching
     values = [c.companions["average"]._values for c in (compression, resumed)]
-    assert values[0].keys() == values[1].keys() and all(torch.equal(values[0][k], values[1][k]) for k in values[0])
+    assert values[0].keys() == values[1].keys() and all(
+        torch.equal(values[0][k], values[1][k]) for k in values[0]
+    )
 
 
-@pytest.mark.parametrize(("name", "value"), [("student_steps", 0), ("student_from", 1.0), ("student_ssim", -1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("student_steps", 0), ("student_from", 1.0), ("student_ssim", -1.0)]
+)
 def test_settings_out_of_range_are_one_line(name, value):
     with pytest.raises(OptionError) as found:
         configure("distill", **{name: value})

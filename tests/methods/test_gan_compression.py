@@ -27,7 +27,9 @@ def small(seed: int = 0, netG: str = "resnet_6blocks") -> nn.Module:
     return build_generator(3, 3, 16, netG, "instance")
 
 
-def started(generator: nn.Module, steps: int = 9, teacher: nn.Module | None = None, budget: float = 0.3, **settings):
+def started(
+    generator: nn.Module, steps: int = 9, teacher: nn.Module | None = None, budget: float = 0.3, **settings
+):
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
     config = configure("gan_compression", **{**QUICK, **settings})
     compression = Compression(generator, picture(0), search_steps=steps, budget=budget, method=config)
@@ -109,7 +111,9 @@ def test_stages_follow_each_other():
     assert method.distillation.teacher is None
     taught = {name: x.clone() for name, x in compression.generator.state_dict().items()}
     step(compression, optimizer, 5)
-    assert all(torch.equal(x, taught[name]) for name, x in method.distillation.teacher.module.state_dict().items())
+    assert all(
+        torch.equal(x, taught[name]) for name, x in method.distillation.teacher.module.state_dict().items()
+    )
     assert method.widths(5) == method.space.largest and method.distillation.alive.all()
     for number in range(6, 16):
         step(compression, optimizer, number)
@@ -157,7 +161,9 @@ def test_ranks_count_only_inputs_that_stay():
     gone = [i for i in range(first.units) if before[first.start + i] >= first.units // 2]
     with torch.no_grad():
         dict(generator.named_parameters())["model.4.weight"][3, gone] += 100
-    assert np.array_equal(ranks_by_l1(generator, plan, compression.method.space)[second.slice], before[second.slice])
+    assert np.array_equal(
+        ranks_by_l1(generator, plan, compression.method.space)[second.slice], before[second.slice]
+    )
 
 
 # -- the choice ------------------------------------------------------------------
@@ -217,7 +223,9 @@ def test_what_cannot_be_is_one_line():
         generator = small()
         compression = Compression(generator, picture(0), search_steps=3, budget=0.3, method="gan_compression")
         compression.attach(torch.optim.Adam(generator.parameters()))
-    with pytest.raises(BudgetError, match="budget 0.05 is outside the search space channels-64-pix2pix: its narrow"):
+    with pytest.raises(
+        BudgetError, match="budget 0.05 is outside the search space channels-64-pix2pix: its narrow"
+    ):
         started(small(), budget=0.05)
     with pytest.raises(OptionError, match="--coronet_supernet_part must be above 0, not 0"):
         started(small(), supernet_part=0.0)
@@ -228,7 +236,10 @@ def test_what_cannot_be_is_one_line():
 
 
 def test_published_settings_are_the_defaults():
-    paired, unpaired = configure("gan_compression"), configure("gan_compression", task="cycle_gan", pipeline="full")
+    paired, unpaired = (
+        configure("gan_compression"),
+        configure("gan_compression", task="cycle_gan", pipeline="full"),
+    )
     assert (paired.lambda_distill, paired.lambda_recon, paired.space) == (1.0, 0.0, "channels-64-pix2pix")
     assert (paired.search_generations, paired.search_population, paired.search_weight) == (500, 100, 2.0)
     assert (unpaired.lambda_distill, unpaired.lambda_recon, unpaired.space) == (0.01, 10.0, "channels-32")

@@ -224,7 +224,9 @@ def test_every_spread_has_the_mean_of_the_published_one(exponent):
 def test_multipliers_are_of_connections_filters_or_layers():
     for per, numbers in (("connection", 24 * 96), ("filter", 96), ("layer", 1)):
         drawn = draw(PLAN, Rates(per=per), 1, seed=0)
-        assert len(drawn["model.10.conv_block.1.weight"].unique()) == pytest.approx(min(numbers * 4, 96 * 96) if per == "connection" else numbers, rel=0.01)
+        assert len(drawn["model.10.conv_block.1.weight"].unique()) == pytest.approx(
+            min(numbers * 4, 96 * 96) if per == "connection" else numbers, rel=0.01
+        )
     by_filter = draw(PLAN, Rates(per="filter"), 1, seed=0)
     convolution, transposed = by_filter["model.4.weight"], by_filter["model.16.weight"]
     assert torch.equal(convolution, convolution[:, :1].expand_as(convolution))
@@ -245,7 +247,9 @@ def test_they_are_drawn_without_taking_random_numbers_from_the_training():
 @pytest.mark.parametrize(("after", "strengths"), [("drop", [1, 1, 0, 0, 0]), ("keep", [1, 1, 1, 1, 1]),
                                                   ("fade", [1, 1, 1, 0.5, 0])])  # fmt: skip
 def test_what_becomes_of_them_after_the_search(after, strengths):
-    generator, compression, optimizer = started(steps=2, budget=1.0, rates=Rates(spread="constant", rate_after=after))
+    generator, compression, optimizer = started(
+        steps=2, budget=1.0, rates=Rates(spread="constant", rate_after=after)
+    )
     for strength in strengths:
         multiplied, plain = moves(generator, compression, optimizer)
         name = "model.10.conv_block.1.weight"

@@ -30,7 +30,9 @@ def networks(netG: str = "resnet_6blocks", seed: int = 0) -> tuple[nn.Module, nn
     return build_generator(3, 3, 8, netG, "instance"), NLayerDiscriminator(6, 8, 2, nn.InstanceNorm2d)
 
 
-def started(steps: int = 9, pruned: bool = True, budget: float = 0.4, teacher: nn.Module | None = None, **settings):
+def started(
+    steps: int = 9, pruned: bool = True, budget: float = 0.4, teacher: nn.Module | None = None, **settings
+):
     """Compressions of a generator and, if ``pruned``, its discriminator, with their optimizers."""
     config = configure("manifold", **{**QUICK, **settings})
     found = []
@@ -98,7 +100,10 @@ def test_closed_gates_are_what_a_cut_removes(netG):
 
 
 def test_gates_are_drawn_hard_and_taught_softly():
-    random, logits = torch.Generator().manual_seed(0), torch.linspace(-6, 3, 7).repeat(4000, 1).requires_grad_()
+    random, logits = (
+        torch.Generator().manual_seed(0),
+        torch.linspace(-6, 3, 7).repeat(4000, 1).requires_grad_(),
+    )
     v = gates(logits, base=2.0, temperature=0.4, random=random)
     assert set(v.detach().unique().tolist()) <= {0.0, 1.0}
     expected = torch.sigmoid(logits.detach()[0] + 2.0)  # of the difference of two Gumbel variables
@@ -112,13 +117,18 @@ def test_gates_are_drawn_hard_and_taught_softly():
 # -- densities -------------------------------------------------------------------
 def test_the_distance_is_that_of_two_densities():
     """In one dimension against the integral of the squared difference of the two estimates."""
-    original, pruned = torch.tensor([[0.0], [1.0], [-0.6], [0.3]]).double(), torch.tensor([[2.0], [0.1], [0.4]]).double()
+    original, pruned = (
+        torch.tensor([[0.0], [1.0], [-0.6], [0.3]]).double(),
+        torch.tensor([[2.0], [0.1], [0.4]]).double(),
+    )
     spread = (1.0 + 0.6 + 0.3) / 3
     axis = torch.linspace(-40, 40, 80001).double()
     expected = 0.0
     for width in (1, 2, 4):
         h = width * spread
-        densities = [torch.exp(-((axis[:, None] - x[:, 0]) ** 2) / (2 * h**2)).mean(1) for x in (original, pruned)]
+        densities = [
+            torch.exp(-((axis[:, None] - x[:, 0]) ** 2) / (2 * h**2)).mean(1) for x in (original, pruned)
+        ]
         scale = h * math.sqrt(math.pi)  # of one Gaussian's square
         expected += float(torch.trapezoid((densities[0] - densities[1]) ** 2, axis)) / scale
     assert float(density_distance(original, pruned)) == pytest.approx(expected, rel=1e-6)
@@ -165,7 +175,10 @@ def test_agents_improve_opposite_losses_and_hear_each_other():
     found = [[p.grad.clone() for p in agent.parameters() if p.grad is not None] for agent in (one, two)]
     random = torch.Generator()
     random.set_state(state)
-    logits, others = one(torch.randn(two.said.shape, generator=torch.Generator().manual_seed(1)))[0], two(torch.zeros(32))[0]
+    logits, others = (
+        one(torch.randn(two.said.shape, generator=torch.Generator().manual_seed(1)))[0],
+        two(torch.zeros(32))[0],
+    )
     v, w = (gates(x, 3.0, 0.4, random) for x in (logits, others))
     centre = int(torch.randint(4, (), generator=random))
     distance = method._game.distance(v, w, centre)
@@ -173,13 +186,20 @@ def test_agents_improve_opposite_losses_and_hear_each_other():
         (soft_cost(plan, x, "macs") / (0.4 * plan.cost().macs)).log().abs()
         for plan, x in ((g.plan, v), (d.plan, w))
     ]
-    for agent, loss, mine in ((one, distance + 2 * costs[0], found[0]), (two, 2 * costs[1] - distance, found[1])):
+    for agent, loss, mine in (
+        (one, distance + 2 * costs[0], found[0]),
+        (two, 2 * costs[1] - distance, found[1]),
+    ):
         wanted = torch.autograd.grad(loss, list(agent.parameters()), retain_graph=True, allow_unused=True)
         wanted = [x for x in wanted if x is not None]
         assert len(mine) == len(wanted) > 10
         assert all(torch.allclose(a, b.float(), rtol=1e-3, atol=1e-6) for a, b in zip(mine, wanted))
     assert any(not torch.equal(one(x)[0], one(y)[0]) for x, y in [(one.said, two.said * 0)])
-    assert all(torch.equal(p, old[name]) for agent, old in zip((one, two), before) for name, p in agent.named_parameters())
+    assert all(
+        torch.equal(p, old[name])
+        for agent, old in zip((one, two), before)
+        for name, p in agent.named_parameters()
+    )
 
 
 def test_both_are_trained_then_gated_with_frozen_weights_then_cut():
@@ -195,7 +215,9 @@ def test_both_are_trained_then_gated_with_frozen_weights_then_cut():
     assert not torch.equal(agent, g.method._agents["G"].heads[0].weight)
     references = []
     for (compression, _), inputs in zip(found, (picture(3), torch.cat([picture(3), picture(4)], 1))):
-        references.append((masked(compression.generator, compression.plan, compression.method.chosen()), inputs))
+        references.append(
+            (masked(compression.generator, compression.plan, compression.method.chosen()), inputs)
+        )
     random = g.method._random.get_state()
     train(found, 9, 9)
     assert not torch.equal(random, g.method._random.get_state())
@@ -204,7 +226,10 @@ def test_both_are_trained_then_gated_with_frozen_weights_then_cut():
         assert compression.phase == "compact" and 0.3 < compression.remaining <= 0.4
         assert difference(compression.generator, kept, (inputs,)) < 1e-5
     train(found, 10, 11)
-    assert not torch.equal(found[0][0].generator.model[1].bias, trained[0]["model.1.bias"][: found[0][0].generator.model[1].bias.numel()])
+    assert not torch.equal(
+        found[0][0].generator.model[1].bias,
+        trained[0]["model.1.bias"][: found[0][0].generator.model[1].bias.numel()],
+    )
 
 
 def masked_again(compression: Compression, weights: dict[str, torch.Tensor]) -> nn.Module:
@@ -216,11 +241,13 @@ def masked_again(compression: Compression, weights: dict[str, torch.Tensor]) -> 
 
 def test_agents_meet_the_budget_by_themselves():
     """Without the cut's help: gates drawn at the end cost about what they may."""
-    (g, _), = started(steps=40, pruned=False, teacher=networks(seed=5)[0], agent_lr=0.01, agent_budget=20.0)
+    ((g, _),) = started(steps=40, pruned=False, teacher=networks(seed=5)[0], agent_lr=0.01, agent_budget=20.0)
     before = g.method._over(g.plan, torch.ones(g.plan.units), g.method.fraction)
     train([(g, _)], 1, 39)
     logits, _ = g.method._agents["G"](g.method._agents["D"].said)
-    now = [float(g.method._over(g.plan, g.method._drawn(logits), g.method.fraction).detach()) for _ in range(8)]
+    now = [
+        float(g.method._over(g.plan, g.method._drawn(logits), g.method.fraction).detach()) for _ in range(8)
+    ]
     assert np.mean(now) < 0.4 * float(before)
 
 
@@ -247,7 +274,9 @@ def test_what_cannot_be_is_one_line():
         compression.attach(torch.optim.Adam(generator.parameters()))
     with pytest.raises(OptionError, match="--coronet_bank 3 must be above --coronet_neighbours 3"):
         configure("manifold", bank=3, neighbours=3)
-    with pytest.raises(OptionError, match="manifold goes on with the teacher's weights, and the teacher is of another"):
+    with pytest.raises(
+        OptionError, match="manifold goes on with the teacher's weights, and the teacher is of another"
+    ):
         started(teacher=networks("mobile_resnet_6blocks")[0])
     with pytest.raises(OptionError, match="--coronet_agent_lr must be above 0"):
         configure("manifold", agent_lr=0.0)

@@ -22,7 +22,9 @@ def test_auc_of_the_rate_for_survival(fast_ones_live, expected):
     )
     plan, spec = compression.plan, compression.spec()
     values = draw(plan, Rates(), exponent=1, seed=7)
-    inner = next(s for s in plan.prunable if len(s.producers) == 1 and s.producers[0].endswith("conv_block.1"))
+    inner = next(
+        s for s in plan.prunable if len(s.producers) == 1 and s.producers[0].endswith("conv_block.1")
+    )
     reader = inner.producers[0].replace("conv_block.1", "conv_block.5") + ".weight"  # alone reads it
     rate = values[reader][:, :, 0, 0].mean(0).numpy()
     order = np.argsort(-rate if fast_ones_live else rate)

@@ -30,7 +30,13 @@ from coronet_plugin.standalone import export as exporter
 from coronet_plugin.standalone.export import export_upstream
 
 UPSTREAM = json.loads((FACTS / "state_dicts.json").read_text())["generators"]
-SIZES = {"resnet_9blocks": 32, "resnet_6blocks": 32, "unet_128": 128, "unet_256": 256, "mobile_resnet_6blocks": 32}
+SIZES = {
+    "resnet_9blocks": 32,
+    "resnet_6blocks": 32,
+    "unet_128": 128,
+    "unet_256": 256,
+    "mobile_resnet_6blocks": 32,
+}
 CASES = [
     (netG, norm, number % 2 == 1, 1 if number % 3 == 0 else 3)
     for number, (netG, norm) in enumerate(itertools.product(SIZES, ("instance", "batch", "none")))

@@ -169,7 +169,11 @@ class Variational(nn.Module):
         )  # fmt: skip
         self.moments, self.from_latent = nn.Conv2d(2 * latent, 2 * latent, 1), nn.Conv2d(latent, latent, 1)
         self.decode = nn.Sequential(
-            conv(latent, width), Attended(width, 1), nn.GroupNorm(4, width), nn.SiLU(), Resampled(width, up=True)
+            conv(latent, width),
+            Attended(width, 1),
+            nn.GroupNorm(4, width),
+            nn.SiLU(),
+            Resampled(width, up=True),
         )
         self.to_image = conv(width, 3)
 
@@ -186,9 +190,13 @@ class Quantised(nn.Module):
 
     def __init__(self, width: int = 8, latent: int = 4) -> None:
         super().__init__()
-        self.encode = nn.Sequential(conv(3, width, stride=2), nn.SiLU(), conv(width, width), nn.SiLU(), conv(width, latent))
+        self.encode = nn.Sequential(
+            conv(3, width, stride=2), nn.SiLU(), conv(width, width), nn.SiLU(), conv(width, latent)
+        )
         self.book = nn.Embedding(16, latent)
-        self.decode = nn.Sequential(conv(latent, width), nn.SiLU(), nn.Upsample(scale_factor=2), conv(width, width), nn.SiLU())
+        self.decode = nn.Sequential(
+            conv(latent, width), nn.SiLU(), nn.Upsample(scale_factor=2), conv(width, width), nn.SiLU()
+        )
         self.to_image = conv(width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -283,7 +291,10 @@ class Swish(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, _, height, width = x.shape
         h = x.flatten(2).transpose(1, 2)
-        q, k, v = (f(self.norm1(h)).view(b, -1, self.heads, self.head_dim).transpose(1, 2) for f in (self.q, self.k, self.v))
+        q, k, v = (
+            f(self.norm1(h)).view(b, -1, self.heads, self.head_dim).transpose(1, 2)
+            for f in (self.q, self.k, self.v)
+        )
         scores = torch.matmul(q, k.transpose(2, 3)) / math.sqrt(self.head_dim)
         h = h + self.o(torch.matmul(scores.softmax(-1), v).transpose(1, 2).reshape(b, height * width, -1))
         normed = self.norm2(h)
@@ -310,7 +321,11 @@ class Next(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.depth, self.norm = conv(width, width, 7, groups=width), nn.LayerNorm(width, eps=1e-6)
-        self.up, self.response, self.down = nn.Linear(width, 2 * width), Response(2 * width), nn.Linear(2 * width, width)
+        self.up, self.response, self.down = (
+            nn.Linear(width, 2 * width),
+            Response(2 * width),
+            nn.Linear(2 * width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(self.depth(x).permute(0, 2, 3, 1))
@@ -346,7 +361,9 @@ class Context(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mask = nn.Conv2d(width, 1, 1)
-        self.add = nn.Sequential(nn.Conv2d(width, 8, 1), nn.LayerNorm([8, 1, 1]), nn.ReLU(True), nn.Conv2d(8, width, 1))
+        self.add = nn.Sequential(
+            nn.Conv2d(width, 8, 1), nn.LayerNorm([8, 1, 1]), nn.ReLU(True), nn.Conv2d(8, width, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
@@ -363,7 +380,12 @@ class Partial(nn.Module):
         super().__init__()
         self.dim_conv, self.dim_untouched = width // 4, width - width // 4
         self.part = conv(self.dim_conv, self.dim_conv, bias=False)
-        self.mlp = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.BatchNorm2d(2 * width), nn.ReLU(), nn.Conv2d(2 * width, width, 1))
+        self.mlp = nn.Sequential(
+            nn.Conv2d(width, 2 * width, 1),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, width, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         first, rest = torch.split(x, [self.dim_conv, self.dim_untouched], dim=1)
@@ -396,7 +418,9 @@ class Standardised(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(Standard(width, width, 3, padding=1), nn.GroupNorm(4, width), nn.ReLU(), conv(width, width))
+        self.body = nn.Sequential(
+            Standard(width, width, 3, padding=1), nn.GroupNorm(4, width), nn.ReLU(), conv(width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -433,7 +457,9 @@ class Modulated(nn.Module):
             length = torch.rsqrt(weight.pow(2).sum([2, 3, 4]) + 1e-8)
             weight = weight * length.view(batch, -1, 1, 1, 1)
         weight = weight.view(-1, channels, self.size, self.size)
-        out = F.conv2d(x.reshape(1, batch * channels, height, width), weight, padding=self.size // 2, groups=batch)
+        out = F.conv2d(
+            x.reshape(1, batch * channels, height, width), weight, padding=self.size // 2, groups=batch
+        )
         return out.view(batch, -1, height, width)
 
 
@@ -448,7 +474,9 @@ class StyleGan2(nn.Module):
 
     def __init__(self, width: int = 12, style: int = 16) -> None:
         super().__init__()
-        self.mapping = nn.Sequential(Unit(), Equal(16, style), nn.LeakyReLU(0.2), Equal(style, style), nn.LeakyReLU(0.2))
+        self.mapping = nn.Sequential(
+            Unit(), Equal(16, style), nn.LeakyReLU(0.2), Equal(style, style), nn.LeakyReLU(0.2)
+        )
         self.constant = nn.Parameter(torch.randn(1, width, 4, 4))
         self.conv1, self.conv2 = Modulated(width, width, style), Modulated(width, 8, style)
         self.rgb1, self.rgb2 = Modulated(width, 3, style, 1, False), Modulated(8, 3, style, 1, False)

@@ -108,5 +108,7 @@ if find_spec("diffusers"):
 
         sizes = {"num_attention_heads": 4, "attention_head_dim": 8, "num_layers": 2, "sample_size": 16}
         return Labelled(
-            DiTTransformer2DModel(**sizes, in_channels=4, out_channels=4, norm_num_groups=4, num_embeds_ada_norm=10)
+            DiTTransformer2DModel(
+                **sizes, in_channels=4, out_channels=4, norm_num_groups=4, num_embeds_ada_norm=10
+            )
         )

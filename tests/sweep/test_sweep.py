@@ -289,8 +289,12 @@ def records() -> dict[Trial, dict]:
 
 def test_a_method_that_is_not_what_inspired_it_says_so() -> None:
     figures = {"figures": {"G": {"macs_share": 0.1, "parameters_share": 0.1}}}
-    text = table.markdown(table.groups({Trial("manifold", "0.1", 0): figures, Trial("coronet", "0.1", 0): figures}))
-    assert "| manifold (agent gates, inspired by MGGC, equations ours) | 0.1 |" in text and "| coronet |" in text
+    text = table.markdown(
+        table.groups({Trial("manifold", "0.1", 0): figures, Trial("coronet", "0.1", 0): figures})
+    )
+    assert (
+        "| manifold (agent gates, inspired by MGGC, equations ours) | 0.1 |" in text and "| coronet |" in text
+    )
 
 
 def test_seeds_are_put_together(tmp_path: Path) -> None:

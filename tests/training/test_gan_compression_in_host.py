@@ -48,10 +48,14 @@ def test_unpaired_students_have_no_cycle(trained, tmp_path, monkeypatch):
 
     seen = []
     before = CycleGANModel.backward_G
-    monkeypatch.setattr(CycleGANModel, "backward_G", lambda self: seen.append(self.opt.lambda_A) or before(self))
+    monkeypatch.setattr(
+        CycleGANModel, "backward_G", lambda self: seen.append(self.opt.lambda_A) or before(self)
+    )
     root = unpaired_folder(tmp_path, images=(6, 6))
     folder = trained("u", root, "cycle_gan", "--coronet_budget", 0.4, "--coronet_holdout", 0.2, *SHORT)
-    assert seen == [10.0] * 4 + [0.0] * 8  # all of the training is the search, and a third of it the teacher's
+    assert (
+        seen == [10.0] * 4 + [0.0] * 8
+    )  # all of the training is the search, and a third of it the teacher's
     for name in ("G_A", "G_B"):
         spec = Spec.read(folder / f"latest_net_{name}.json")
         assert spec.phase == "compact" and spec.search["config"]["lambda_recon"] == 10.0
@@ -109,13 +113,18 @@ def test_nor_are_those_of_either_side_without_pairs(tmp_path, run):
         assert all(torch.equal(given[side], again[side]) for side in "AB")
         for i in range(2):  # what is not held out stays as it came
             if {batch["A_paths"][i], batch["B_paths"][i]}.isdisjoint(holdout.paths):
-                assert torch.equal(given["A"][i], batch["A"][i]) and given["A_paths"][i] == batch["A_paths"][i]
+                assert (
+                    torch.equal(given["A"][i], batch["A"][i]) and given["A_paths"][i] == batch["A_paths"][i]
+                )
     assert torch.equal(random, torch.get_rng_state())
 
 
 BAD = [
     (["--coronet_space", "channels-12"], "neither one of channels-64-pix2pix"),
-    (["--coronet_space", "1,0.9"], "budget 0.3 is outside the search space 1,0.9: its narrowest generator is"),
+    (
+        ["--coronet_space", "1,0.9"],
+        "budget 0.3 is outside the search space 1,0.9: its narrowest generator is",
+    ),
     (["--coronet_taps", "model.9,model.77"], "no layer 'model.77'"),
     (["--coronet_shared_budget"], "drop --coronet_shared_budget"),
     (["--coronet_holdout", 1], "--coronet_holdout must be between 0 and 1"),
@@ -143,7 +152,14 @@ def dense(root: Path, tmp_path: Path, name: str, *options: object) -> Path:
 def test_a_trained_run_teaches_and_lends_its_discriminator(trained, tmp_path, capsys, pipeline):
     root = paired_folder(tmp_path)
     teacher = dense(root, tmp_path, "teacher")
-    options = ["--coronet_teacher", "teacher", "--coronet_pipeline", pipeline, "--coronet_space", "1,0.5,0.25"]
+    options = [
+        "--coronet_teacher",
+        "teacher",
+        "--coronet_pipeline",
+        pipeline,
+        "--coronet_space",
+        "1,0.5,0.25",
+    ]
     if pipeline == "fast":  # the student's blocks are separable, the teacher's are not
         options += ["--netG", "mobile_resnet_6blocks"]
     folder = trained("student", root, "pix2pix", "--coronet_budget", 0.5, *SHORT, *options)
@@ -163,7 +179,11 @@ def test_a_teacher_that_cannot_teach_is_one_line(trained, tmp_path, capsys):
     for run, options, what in (
         ("other", [], "no layer 'model.9'"),
         ("back", [], "translates BtoA, the generator AtoB"),
-        ("wide", ["--coronet_pipeline", "full", "--coronet_space", "1,0.5,0.25"], "of another architecture or width"),
+        (
+            "wide",
+            ["--coronet_pipeline", "full", "--coronet_space", "1,0.5,0.25"],
+            "of another architecture or width",
+        ),
         ("nobody", [], "--coronet_teacher nobody: "),
     ):
         capsys.readouterr()

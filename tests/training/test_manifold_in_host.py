@@ -20,7 +20,17 @@ def trained(tmp_path):
     """Train a run by name on a data root; gives its folder."""
 
     def begin(name: str, root: Path, base: str, *options: object, code: int = 0) -> Path:
-        words = ["--name", name, "--dataroot", root, "--checkpoints_dir", tmp_path / "c", *TINY, *QUIET, *SIZES]
+        words = [
+            "--name",
+            name,
+            "--dataroot",
+            root,
+            "--checkpoints_dir",
+            tmp_path / "c",
+            *TINY,
+            *QUIET,
+            *SIZES,
+        ]
         words += ["--model", "coronet", "--coronet_base", base, "--seed", 1]
         assert run_train(*words, *options) == code
         return tmp_path / "c" / name
@@ -34,7 +44,9 @@ def test_a_generator_and_its_discriminator_are_pruned_and_trained_on(trained, tm
     for name in ("G", "D"):
         spec = Spec.read(folder / f"latest_net_{name}.json")
         assert spec.phase == "compact" and 0 < spec.slim["macs"] <= 0.5 * spec.dense["macs"]
-        assert spec.search["method"] == "manifold" and spec.search["of"] == 6  # 3 fifths of two epochs of five
+        assert (
+            spec.search["method"] == "manifold" and spec.search["of"] == 6
+        )  # 3 fifths of two epochs of five
     words = ["--name", "p", "--dataroot", root, "--checkpoints_dir", tmp_path / "c", *TINY, *SIZES]
     assert run_test(*words, "--model", "coronet", "--results_dir", tmp_path / "r") == 0
 
@@ -61,7 +73,17 @@ def test_a_continued_run_equals_an_uninterrupted_one(trained, tmp_path, stops):
 
 def test_a_trained_run_is_gone_on_with(trained, tmp_path, capsys):
     root = paired_folder(tmp_path, images=6)
-    words = ["--name", "dense", "--dataroot", root, "--checkpoints_dir", tmp_path / "c", *TINY, *QUIET, *SIZES]
+    words = [
+        "--name",
+        "dense",
+        "--dataroot",
+        root,
+        "--checkpoints_dir",
+        tmp_path / "c",
+        *TINY,
+        *QUIET,
+        *SIZES,
+    ]
     assert run_train(*words, "--model", "pix2pix") == 0
     teacher = torch.load(tmp_path / "c" / "dense" / "latest_net_D.pth", weights_only=True)
     options = [*AGENTS, "--coronet_teacher", "dense", "--coronet_networks", "G,D"]
@@ -77,9 +99,15 @@ def test_what_cannot_be_is_one_line(trained, tmp_path, capsys):
     root = paired_folder(tmp_path)
     for number, (options, what) in enumerate(
         (
-            (["--coronet_networks", "G,D"], "the method gates prunes generators alone; leave it out, or choose"),
+            (
+                ["--coronet_networks", "G,D"],
+                "the method gates prunes generators alone; leave it out, or choose",
+            ),
             ([*AGENTS, "--coronet_networks", "D"], "pruned together with its generator; name that too"),
-            ([*AGENTS, "--coronet_budget_kind", "latency", "--coronet_budget", "0.5"], "go by macs or params"),
+            (
+                [*AGENTS, "--coronet_budget_kind", "latency", "--coronet_budget", "0.5"],
+                "go by macs or params",
+            ),
             ([*AGENTS, "--coronet_teacher", "nobody"], "--coronet_teacher nobody: "),
             ([*AGENTS, "--coronet_bank", 1], "--coronet_bank 1 must be above --coronet_neighbours 2"),
         )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, paired_folder, run_test, run_train, unpaired_folder
+from PIL import Image
 from run_helpers import assert_same_weights, stopping_before
 
 import train
@@ -68,6 +69,14 @@ def test_train_slim_and_test(run, tmp_path, capsys, base, nets):
     images = sorted(p.name for p in (tmp_path / "r" / "a" / "test_latest" / "images").iterdir())
     assert sum("fake_B" in name for name in images) == 4
     assert "fake_B" in (tmp_path / "r" / "a" / "test_latest" / "index.html").read_text()
+
+
+def test_pictures_are_tested_whole_where_training_cropped_them_at_random(run, tmp_path):
+    assert run("a", "pix2pix", "--load_size", 40, "--n_epochs", 1, "--n_epochs_decay", 0) == 0
+    assert run("a", "pix2pix", testing=True) == 0
+    pair = np.asarray(Image.open(sorted((tmp_path / "paired" / "test").iterdir())[0]))
+    shown = sorted((tmp_path / "r" / "a" / "test_latest" / "images").glob("*real_A*"))[0]
+    assert np.array_equal(np.asarray(Image.open(shown)), pair[:, :32])
 
 
 def test_what_a_continued_run_says_is_of_now(run, capsys, monkeypatch):

@@ -101,7 +101,10 @@ def test_a_checkpoint_of_the_search_is_tested_as_small_as_it_is(trained, run, tm
         (["--coronet_round_to", 0], "at least 1"),
         (["--coronet_rate", 2], "--coronet_rate is not for the method gates"),
         (["--coronet_hypernetwork", "implicit", "--coronet_rate", -1], "above 0, not -1"),
-        (["--coronet_schedule", "steady", "--coronet_budget", 0.4], "steady' is for published, folded, slimming alone"),
+        (
+            ["--coronet_schedule", "steady", "--coronet_budget", 0.4],
+            "steady' is for published, folded, slimming alone",
+        ),
         (["--coronet_widths_from", "nowhere.json"], "nowhere.json cannot be read"),
         (["--coronet_widths_from", "x", "--coronet_shared_budget"], "no budget to share"),
         (["--coronet_budget", "1e9s", "--coronet_budget_kind", "latency"], "ask for less"),
