@@ -36,7 +36,7 @@ from coronet_plugin.generators.stock import build_generator  # noqa: E402
 from coronet_plugin.methods.implicit import Rates, draw  # noqa: E402
 from coronet_plugin.runs.run import Run, find_run  # noqa: E402
 from scripts import records as records_of  # noqa: E402
-from scripts.compare_methods import TASKS, prepared  # noqa: E402
+from scripts.method_tasks import TASKS, prepared  # noqa: E402
 
 SEED = 1000
 """Of the multipliers of a run with seed 0, so that they can be drawn again; the next run's is one more."""

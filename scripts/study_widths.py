@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts import records as records_of  # noqa: E402
-from scripts.compare_methods import TASKS, prepared  # noqa: E402
+from scripts.method_tasks import TASKS, prepared  # noqa: E402
 from scripts.study_multipliers import judged, task_words  # noqa: E402
 
 VARIANTS = ("gates", "gates_taylor", "gates_probed")

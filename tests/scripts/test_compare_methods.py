@@ -9,18 +9,9 @@ import pytest
 from conftest import paired_folder, unpaired_folder
 
 from coronet_plugin.sweep.plan import method_named
-from scripts.compare_methods import (
-    AVERAGED,
-    HELD_OUT,
-    ROWS,
-    TASKS,
-    Comparison,
-    Job,
-    against,
-    chosen,
-    markdown,
-    prepared,
-)
+from scripts.compare_methods import Comparison, averaged
+from scripts.method_tables import against, chosen, markdown, points
+from scripts.method_tasks import AVERAGED, HELD_OUT, ROWS, TASKS, Job, prepared
 
 
 def names(folder: Path) -> set[str]:
@@ -58,7 +49,8 @@ def record(row: str, factor: str, seed: int, held_out: float, test: float | None
             "test_iter_1100": {"kid": test + 0.03},
         }
     budget = "1.0" if row == "dense" else "0.1"
-    return {"task": "facades", "row": row, "budget": budget, "factor": factor, "seed": seed, "looks": looks}
+    known = {"task": "facades", "row": row, "budget": budget, "factor": factor, "seed": seed}
+    return {**known, "looks": looks, "seconds": 100 + seed}
 
 
 RECORDS = [
@@ -90,6 +82,27 @@ def test_the_table() -> None:
     dense = next(row for row in rows if row[0] == "dense")
     assert dense[-1] == "+10.0"
     assert ["facades", "0.1", "uniform", "500", "400"] in rows  # both rates of the grid
+
+
+def test_points_are_means_of_quality_at_the_least_disturbed_time() -> None:
+    by_time = {point.run: point for point in points(RECORDS, "time")["facades"]}
+    assert by_time["implicit"].cost == 100 and by_time["implicit"].quality == pytest.approx(320)
+    by_macs = {point.run: point for point in points(RECORDS, "macs")["facades"]}
+    assert by_macs.keys() == {"dense", "uniform 0.1", "implicit 0.1"} and by_macs["uniform 0.1"].cost == 10
+
+
+def test_a_teacher_has_the_averaged_weights(tmp_path: Path) -> None:
+    run = tmp_path / "dense_s0"
+    run.mkdir()
+    for name in ("latest_net_G_A.pth", "latest_average_net_G_A.pth", "latest_average_net_G_B.pth", "opt.txt"):
+        (run / name).write_text(name)
+    folder = averaged(run, tmp_path / "teachers" / run.name)
+    found = {path.name: path.read_text() for path in folder.iterdir()}
+    assert found == {
+        "latest_net_G_A.pth": "latest_average_net_G_A.pth",
+        "latest_net_G_B.pth": "latest_average_net_G_B.pth",
+        "opt.txt": "opt.txt",
+    }
 
 
 def test_what_has_a_record_is_not_done_again(tmp_path: Path) -> None:
