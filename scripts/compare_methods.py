@@ -114,10 +114,13 @@ class Comparison:
 
     def _teacher(self, job: Job) -> tuple[Path, float]:
         """Weights of the dense run of the same rate and seed, and the seconds it took."""
-        with self._teaching:
-            record = self.done(replace(job, row="dense", budget=DENSE_BUDGET, looks=(HELD_OUT,)))
         folder = self.output / "sweeps" / f"{job.task}_f{job.factor}"
         run = folder / "checkpoints" / Trial("dense", DENSE_BUDGET, job.seed).name
+        dense = replace(job, row="dense", budget=DENSE_BUDGET, looks=(HELD_OUT,))
+        with self._teaching:
+            record = self.done(dense)
+            if not run.is_dir():  # its record came from another machine
+                record = self._judged(dense, HELD_OUT, record)
         return averaged(run, folder / "teachers" / run.name), float(record["seconds"])
 
     # -- which runs, in which order
