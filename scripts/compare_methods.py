@@ -37,6 +37,7 @@ from scripts.method_tasks import (  # noqa: E402
     FACTORS,
     HELD_OUT,
     LAST,
+    QUARTER,
     ROWS,
     TASKS,
     TEACHER,
@@ -73,7 +74,8 @@ class Comparison:
         label = [each.strip("{}") for each in own[1:]]
         folder = self.output / "sweeps" / "_".join([job.task, f"f{job.factor}", *label])
         taught = [self._teacher(job)] if TEACHER in own else []
-        own = [str(taught[0][0]) if each == TEACHER else each for each in own]
+        values = {QUARTER: str(task.epochs / 4), TEACHER: str(taught[0][0]) if taught else ""}
+        own = [values.get(each, each) for each in own]
         words = [
             sys.executable,
             "-m",

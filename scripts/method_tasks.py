@@ -20,6 +20,7 @@ ROWS = {
     "random": "random",
     "gates": "gates",
     "gates, linear": "gates --coronet_schedule linear",
+    "gates, short": "gates --coronet_search_epochs {quarter}",
     "published": "published",
     "implicit": "implicit",
     "gated": "gated",
@@ -35,8 +36,9 @@ ROWS = {
 """Rows of the tables: methods as ``coronet sweep`` calls them, with options of ``train.py`` of their own.
 
 ``{dense}`` is the averaged weights of the row ``dense`` of the same rate and seed, whose training is done
-first; its time counts."""
-DENSE_BUDGET, TEACHER = "1.0", "{dense}"
+first; its time counts. ``{quarter}`` is a quarter of the training, in epochs; the others search for half of
+it."""
+DENSE_BUDGET, TEACHER, QUARTER = "1.0", "{dense}", "{quarter}"
 FACTORS = ("1", "2.5", "5")
 HELD_OUT = "val_latest_average"
 AVERAGED, RAW = "test_latest_average", "test_latest"
