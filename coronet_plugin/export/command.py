@@ -240,7 +240,7 @@ def _remarks(result: Result, pictures: Samples | None) -> list[str]:
         return [norms, f"NOT compared with torch: {result.record['check']['why_not_run']}"]
     source = pictures.source if pictures and pictures.are_real else "pictures of seeded noise"
     compared = f"on {found.pictures} {source}"
-    low, high = result.record["output"]["range"]
+    low, high = result.record.get("output", {"range": (0, 2)})["range"]  # of several: in shares
     figures = in_words(found, (low, high))
     took = result.record["latency"]
     speed = f"{took['median_ms']:.3g} ms a picture here on one thread, the median of {took['calls']}; "

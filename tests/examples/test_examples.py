@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -21,6 +22,10 @@ WEIGHTS = "latest_net_G.pth"
 COMMON = "--size 16 --steps 8 --search_steps 5 --batch_size 2 --save_every 2 --budget 0.3 --lr 0.001".split()
 CASES = {
     "dcgan": ("dcgan", "--ngf 32 --ndf 4"),
+    "vae": ("vae", "--width 32 --nz 8"),
+    "decoder": ("vae", "--width 32 --nz 8 --part decoder"),
+    "kl": ("vae", "--width 32 --nz 2 --net kl"),
+    "tiny": ("vae", "--width 16 --nz 2 --net tiny --part decoder"),
 }
 """By name: the file in examples/ and its options."""
 
@@ -33,11 +38,16 @@ def data(tmp_path_factory):
     return folder
 
 
+THOROUGH = ("dcgan", "vae")
+"""Those that are also killed, sampled and exported by the commands, which takes seconds each."""
+thoroughly = pytest.mark.parametrize("case", THOROUGH, indirect=True, scope="module")
+
+
 @pytest.fixture(params=CASES, scope="module")
 def case(request, data):
     """The module, and a function that trains into a folder."""
     file, words = CASES[request.param]
-    if file != "dcgan":
+    if request.param in ("kl", "tiny"):
         pytest.importorskip("diffusers")
     with example(file) as module:
 
@@ -58,12 +68,14 @@ def trained(case, tmp_path_factory):
 
 def test_it_meets_the_budget_is_cut_exactly_and_exported(trained):
     run, record = trained
-    assert 0.295 <= record["macs"] / record["macs_dense"] <= 0.3
+    budget = record["options"]["budget"]
+    assert budget - 0.005 <= record["macs"] / record["macs_dense"] <= budget
     assert record["change_at_cut"] < 1e-5
     assert record["onnx"]["max_difference"] < 1e-4 and (run / record["onnx"]["file"]).is_file()
     assert json.loads((run / "record.json").read_text()) == record
 
 
+@thoroughly
 @pytest.mark.parametrize("step", [3, 7])
 def test_killed_and_continued_it_is_the_training_that_was_never_killed(case, trained, tmp_path, step):
     """During the search, and after the cut."""
@@ -73,6 +85,7 @@ def test_killed_and_continued_it_is_the_training_that_was_never_killed(case, tra
     assert_same_weights(trained[0], tmp_path / "r", [WEIGHTS])
 
 
+@thoroughly
 def test_a_run_of_other_options_is_not_continued(case, trained):
     with pytest.raises(CheckpointError, match="other options .--lr.; choose another --name"):
         case[1](trained[0].parent, "--lr", 0.1)
@@ -81,7 +94,8 @@ def test_a_run_of_other_options_is_not_continued(case, trained):
 def test_its_family_rebuilds_and_recognises_it(case, trained):
     stored = read_generator("G", trained[0] / WEIGHTS)
     dense = stored.family.build(stored.config)
-    assert stored.family.deduce(dense.state_dict()) == stored.config
+    deduced = asdict(stored.family.deduce(dense.state_dict()))
+    assert {**asdict(stored.config), **{name: deduced[name] for name in deduced if name not in stored.family.untold}} == asdict(stored.config)
     assert stored.family.inputs == len(stored.example()) and stored.family.draws
     again = load_generator(trained[0] / WEIGHTS).eval()
     with torch.no_grad():
@@ -89,6 +103,7 @@ def test_its_family_rebuilds_and_recognises_it(case, trained):
             assert torch.equal(a, b)
 
 
+@thoroughly
 def test_it_is_sampled_by_the_command(case, trained, tmp_path, capsys):
     words = ["sample", str(trained[0]), "--seed", "3", "--steps", "2", "--output"]
     assert coronet([*words, str(tmp_path / "a"), "--count", "5", "--grid"]) == 0
@@ -96,15 +111,17 @@ def test_it_is_sampled_by_the_command(case, trained, tmp_path, capsys):
     assert "3 pictures" in capsys.readouterr().out
     a, b = (sorted((tmp_path / name).iterdir()) for name in "ab")
     assert [path.name for path in a] == [f"{number:05d}.png" for number in range(5)] and len(b) == 3
+    side = json.loads((trained[0] / "record.json").read_text())["options"]["size"]
     pictures = [np.asarray(Image.open(path), dtype=int) for path in (*a, *b)]
-    assert all(picture.shape == (16, 16, 3) for picture in pictures)
+    assert all(picture.shape == (side, side, 3) for picture in pictures)
     assert not np.array_equal(pictures[0], pictures[1])
     assert max(abs(one - other).max() for one, other in zip(pictures, pictures[5:])) <= 1  # rounding of batches
-    assert Image.open(tmp_path / "a.png").size == (3 * 18 + 2, 2 * 18 + 2)
+    assert Image.open(tmp_path / "a.png").size == (3 * (side + 2) + 2, 2 * (side + 2) + 2)
     assert coronet([*words, str(tmp_path / "a"), "--count", "2"]) == 0
     assert len(list((tmp_path / "a").iterdir())) == 2
 
 
+@thoroughly
 def test_the_command_says_which_module_a_run_needs(case, trained, monkeypatch, capsys):
     spec = json.loads((trained[0] / "latest_net_G.json").read_text())
     monkeypatch.delitem(FAMILIES, spec["architecture"]["netG"])
@@ -112,7 +129,8 @@ def test_the_command_says_which_module_a_run_needs(case, trained, monkeypatch, c
     assert f"--coronet_family examples/{case[0].__name__.split('_')[-1]}.py" in capsys.readouterr().err
 
 
-def test_its_file_goes_through_coronet_export(trained, tmp_path):
+@thoroughly
+def test_its_file_goes_through_coronet_export(case, trained, tmp_path):
     assert coronet(["export", str(trained[0]), "--to", "onnx", "--output", str(tmp_path)]) == 0
     assert (tmp_path / "G_fp32.onnx").is_file()
 
