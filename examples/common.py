@@ -185,7 +185,9 @@ class Training:
         self._save({})
         onnx = {} if self.options.no_export else self._export()
         cost, dense = self.compression.cost(), self.compression.dense
-        options = {k: v for k, v in vars(self.options).items() if k not in FREE}
+        options = {
+            k: str(v) if isinstance(v, Path) else v for k, v in vars(self.options).items() if k not in FREE
+        }
         record = {
             "family": self.family.name,
             "options": options,

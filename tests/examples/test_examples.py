@@ -13,7 +13,7 @@ from example_helpers import example, killed_after
 from PIL import Image
 from run_helpers import assert_same_weights
 
-from coronet_plugin import CheckpointError, load_generator
+from coronet_plugin import CheckpointError, DataError, load_generator
 from coronet_plugin.cli import main as coronet
 from coronet_plugin.generators.registry import FAMILIES, family_named
 from coronet_plugin.runs.opener import read_generator
@@ -26,6 +26,7 @@ CASES = {
     "decoder": ("vae", "--width 32 --nz 8 --part decoder"),
     "kl": ("vae", "--width 32 --nz 2 --net kl"),
     "tiny": ("vae", "--width 16 --nz 2 --net tiny --part decoder"),
+    "diffusion": ("diffusion", "--width 8 --size 8 --budget 0.5"),
 }
 """By name: the file in examples/ and its options."""
 
@@ -38,7 +39,7 @@ def data(tmp_path_factory):
     return folder
 
 
-THOROUGH = ("dcgan", "vae")
+THOROUGH = ("dcgan", "vae", "diffusion")
 """Those that are also killed, sampled and exported by the commands, which takes seconds each."""
 thoroughly = pytest.mark.parametrize("case", THOROUGH, indirect=True, scope="module")
 
@@ -47,7 +48,7 @@ thoroughly = pytest.mark.parametrize("case", THOROUGH, indirect=True, scope="mod
 def case(request, data):
     """The module, and a function that trains into a folder."""
     file, words = CASES[request.param]
-    if request.param in ("kl", "tiny"):
+    if request.param in ("kl", "tiny", "diffusion"):
         pytest.importorskip("diffusers")
     with example(file) as module:
 
@@ -146,3 +147,36 @@ def test_examples_are_short():
     for path in (ROOT / "examples").glob("*.py"):
         if path.name != "common.py":
             assert len(path.read_text().splitlines()) <= 200, path.name
+
+
+def test_a_folder_of_diffusers_is_pruned_into_one_that_loads_again(data, tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    with example("diffusion") as module:
+        torch.manual_seed(0)
+        entries = json.loads(module.layout(8))
+        unet = diffusers.UNet2DModel(sample_size=8, **entries)
+        scheduler = diffusers.DDPMScheduler(num_train_timesteps=20, beta_schedule="squaredcos_cap_v2")
+        diffusers.DDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "dense")
+        config, read = module.read_pretrained(tmp_path / "dense", 32)
+        x, steps = torch.randn(2, 3, 8, 8), torch.tensor([3, 17])
+        assert config.size == 8 and torch.equal(read(x, steps), unet.eval()(x, steps).sample)
+
+        words = f"--data {data} --checkpoints_dir {tmp_path} --name r --steps 4 --batch_size 2 --no_export"
+        how = f"--pretrained {tmp_path / 'dense'} --method diff_pruning --budget 0.5"
+        record = module.main([*words.split(), *how.split()])
+        assert record["macs"] <= 0.5 * record["macs_dense"]
+        pruned = module.load_pruned(tmp_path / "r" / "pruned").eval()
+        spec = json.loads((tmp_path / "r" / "latest_net_G.json").read_text())
+        assert sum(p.numel() for p in pruned.parameters()) == spec["slim"]["parameters"] == record["parameters"]
+        trained = load_generator(tmp_path / "r" / WEIGHTS).eval()
+        assert torch.equal(pruned(x, steps), trained(x, steps))
+        with pytest.raises((ValueError, RuntimeError)):  # as the documentation says
+            diffusers.UNet2DModel.from_pretrained(tmp_path / "r" / "pruned" / "unet")
+        kept = diffusers.DDPMScheduler.from_pretrained(tmp_path / "r" / "pruned" / "scheduler").config
+        assert (kept.num_train_timesteps, kept.beta_schedule) == (20, "squaredcos_cap_v2")
+
+
+def test_a_folder_without_a_model_is_refused_in_a_line(tmp_path):
+    pytest.importorskip("diffusers")
+    with example("diffusion") as module, pytest.raises(DataError, match="holds no UNet2DModel of diffusers"):
+        module.read_pretrained(tmp_path, 32)
