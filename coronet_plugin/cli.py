@@ -24,6 +24,7 @@ from coronet_plugin.inspection import command as inspection
 from coronet_plugin.packing import command as packing
 from coronet_plugin.page import command as page
 from coronet_plugin.pictures import command as pictures
+from coronet_plugin.sampling import command as sampling
 from coronet_plugin.standalone import command as standalone
 from coronet_plugin.sweep import command as sweep
 from coronet_plugin.translation import command as translation
@@ -41,6 +42,7 @@ MODULES = (
     page,
     pictures,
     translation,
+    sampling,
 )
 """They import what they need to work only when they are run."""
 

@@ -32,9 +32,8 @@ def started(steps: int = 20, budget="0.3", seed: int = 0, lr: float = 2e-4, kind
     asked = {"search_steps": steps, "budget": budget, "kind": kind, "architecture": ARCHITECTURE, **options}
     optimizer = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.5, 0.999))
     compression = Compression(generator, example_input(generator, 32), **asked)
-    if hasattr(compression.config, "holdout"):
-        example = example_input(generator, 32)
-        compression.method.held_out = [Sample((example,), -example)]
+    example = example_input(generator, 32)
+    compression.method.held_out = [Sample((example,), -example)]
     with torch.random.fork_rng([]):
         torch.manual_seed(5)
         compression.method.judged_by(NLayerDiscriminator(3, 4, 2, torch.nn.InstanceNorm2d))

@@ -24,7 +24,7 @@ LAYERS = (
     {FACADE, "__main__", "model"},
     {"cli"},
     {"checkout", "sweep", "benchmark", "page"},
-    {"comparison", "packing", "translation"},
+    {"comparison", "packing", "translation", "sampling"},
     {"inspection", "export"},
     {"standalone"},
     {"evaluation"},

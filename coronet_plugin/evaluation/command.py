@@ -24,6 +24,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="instead of runs: FID and KID between two folders, or patterns such as 'images/*_fake_B.png'",
     )
     parser.add_argument(
+        "--samples",
+        metavar="FOLDER",
+        help="instead of runs: pictures of noise alone (coronet sample) against those of --real",
+    )
+    parser.add_argument("--real", metavar="FOLDER", help="real pictures for --samples, resized if need be")
+    parser.add_argument(
+        "--precision_recall", action="store_true", help="of --samples: improved precision and recall, too"
+    )
+    parser.add_argument(
         "--data", type=Path, metavar="DATAROOT", help="instead of runs: floor and duplicates of a data set"
     )
     parser.add_argument("--size", type=positive, default=256, help="of --data, pixels (default: %(default)s)")
@@ -66,20 +75,35 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _evaluations(options: argparse.Namespace) -> list[Evaluation]:
-    if sum(map(bool, (options.runs, options.folders, options.data))) != 1:
+    if sum(map(bool, (options.runs, options.folders, options.samples, options.data))) != 1:
         raise OptionError(
-            "name the runs to evaluate, or two folders with --folders A B, or a data set with --data"
+            "name the runs to evaluate, or two folders with --folders A B, or samples with --samples, or a "
+            "data set with --data"
         )
+    if bool(options.samples) != bool(options.real):
+        raise OptionError("--samples FOLDER and --real FOLDER go together; give both")
+    if options.precision_recall and not options.samples:
+        raise OptionError("--precision_recall is for --samples; leave it out")
     return _runs(options) if options.runs else _without_runs(options)
 
 
 def _without_runs(options: argparse.Namespace) -> list[Evaluation]:
-    from coronet_plugin.evaluation.evaluate import evaluate_data, evaluate_folders
+    from coronet_plugin.evaluation.evaluate import evaluate_data, evaluate_folders, evaluate_samples
     from coronet_plugin.evaluation.features import load_extractor
 
     extractor, cache = load_extractor(options.weights, options.device), options.cache_dir
     if options.folders:
         return [evaluate_folders(*options.folders, extractor=extractor, cache_dir=cache, say=say)]
+    if options.samples:
+        found = evaluate_samples(
+            options.samples,
+            options.real,
+            extractor=extractor,
+            precision_recall=options.precision_recall,
+            cache_dir=cache,
+            say=say,
+        )
+        return [found]
     protocol, size = options.protocol, options.size
     return list(
         evaluate_data(

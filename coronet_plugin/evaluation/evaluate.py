@@ -12,22 +12,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from coronet_plugin._version import __version__
 from coronet_plugin.errors import CheckpointError, DataError
 from coronet_plugin.evaluation import protocols, record, same
 from coronet_plugin.evaluation.cache import Say, default_folder
-from coronet_plugin.evaluation.distances import distance
+from coronet_plugin.evaluation.distances import distance, overlap
 from coronet_plugin.evaluation.duplicates import Duplicates, duplicates, looks
 from coronet_plugin.evaluation.features import FeatureExtractor
 from coronet_plugin.evaluation.paired import PairedMetrics, paired_files, paired_metrics
 from coronet_plugin.evaluation.perceptual import Perceptual
-from coronet_plugin.evaluation.pictures import Pictures, pictures_of, sizes_text
+from coronet_plugin.evaluation.pictures import Pictures, Reading, pictures_of, sizes_text
 from coronet_plugin.evaluation.protocols import PROTOCOLS, Tools, silent
 from coronet_plugin.evaluation.real import RealPictures, phase_of, real_pictures, real_sides
 from coronet_plugin.evaluation.record import Evaluation, Inputs
 from coronet_plugin.runs.run import Run, Translation
 
-__all__ = ["PROTOCOLS", "Evaluation", "evaluate_data", "evaluate_folders", "evaluate_run"]
+__all__ = [
+    "PROTOCOLS",
+    "Evaluation",
+    "evaluate_data",
+    "evaluate_folders",
+    "evaluate_run",
+    "evaluate_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,65 @@ def evaluate_folders(
         resize=extractor.resize,
         notes=(f"the sizes differ: {' and '.join(sizes)}",) if sizes[0] != sizes[1] else (),
     )
+
+
+def evaluate_samples(
+    samples: str,
+    real: str,
+    *,
+    extractor: FeatureExtractor,
+    precision_recall: bool = False,
+    cache_dir: Path | None = None,
+    say: Say = silent,
+) -> Evaluation:
+    """Pictures of noise alone against real ones, folders or patterns; real ones are resized as they need be.
+
+    The real pictures are dealt out in two halves: the samples are held against the one, and the floor is that
+    half against the other, with as many pictures a side everywhere.
+
+    Raises:
+        DataError: there are fewer than two samples or four real pictures; samples are not of one square
+            size, and the real ones are of another.
+    """
+    tools = Tools(extractor, None, cache_dir or default_folder(), say)
+    made = pictures_of("samples", samples)
+    sizes = looks(made, tools.cache_dir)["sizes"]
+    everything = pictures_of("real pictures", real)
+    if sizes_text(sizes) != sizes_text(looks(everything, tools.cache_dir)["sizes"]):
+        everything = Pictures(everything.name, everything.paths, _resized_to(sizes, samples))
+    count = min(len(made), len(everything) // 2)
+    first, second = (
+        Pictures(everything.name, everything.paths[half::2], everything.reading).thinned(count)
+        for half in (0, 1)
+    )
+    ours, theirs, others = (tools.features(each) for each in (made.thinned(count), first, second))
+    return Evaluation(
+        run=samples,
+        generator="",
+        output=real,
+        protocol="samples",
+        size=sizes_text(sizes),
+        distance=distance(ours, theirs),
+        floor=distance(others, theirs),
+        overlap=overlap(ours, theirs) if precision_recall else None,
+        overlap_floor=overlap(others, theirs) if precision_recall else None,
+        duplicates=duplicates(made, everything, tools.cache_dir),
+        extractor=extractor.name,
+        resize=extractor.resize,
+        notes=(f"{count} of {len(made)} samples, as there are {len(everything)} real pictures",)
+        if count < len(made)
+        else (),
+    )
+
+
+def _resized_to(sizes: np.ndarray, samples: str) -> Reading:
+    sides = {int(side) for size in sizes for side in size}
+    if len(sides) != 1:
+        raise DataError(
+            f"the samples in {samples} are {sizes_text(sizes)} and the real pictures are not; samples of one "
+            "square size can be compared with pictures of any"
+        )
+    return Reading(preprocess="resize_and_crop", load_size=min(sides), crop_size=min(sides))
 
 
 # -- what there is to evaluate -------------------------------------------------

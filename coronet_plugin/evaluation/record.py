@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin.evaluation.distances import Distance
+from coronet_plugin.evaluation.distances import Distance, Overlap
 from coronet_plugin.evaluation.duplicates import Duplicates
 from coronet_plugin.evaluation.paired import PairedMetrics
 from coronet_plugin.files import write_text
@@ -42,6 +42,8 @@ class Evaluation:
     lpips: float | None = None
     distance: Distance | None = None
     floor: Distance | None = None
+    overlap: Overlap | None = None
+    overlap_floor: Overlap | None = None
     duplicates: Duplicates | None = None
     extractor: str = ""
     resize: str = ""
@@ -107,12 +109,15 @@ def _load(path: Path) -> dict[str, Any]:
 def _from_plain(values: dict[str, Any]) -> Evaluation:
     paired, doubles = values.pop("paired"), values.pop("duplicates")
     distance, floor = (values.pop(key) for key in ("distance", "floor"))
+    near, near_floor = (values.pop(key, None) for key in ("overlap", "overlap_floor"))
     notes = tuple(values.pop("notes"))
     return Evaluation(
         **values,
         paired=paired and PairedMetrics(**{**paired, "psnr": float(paired["psnr"])}),
         distance=distance and Distance(**distance),
         floor=floor and Distance(**floor),
+        overlap=near and Overlap(**near),
+        overlap_floor=near_floor and Overlap(**near_floor),
         duplicates=doubles and Duplicates(**{kind: _pairs(found) for kind, found in doubles.items()}),
         notes=notes,
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from coronet_plugin.evaluation.distances import Distance
+from coronet_plugin.evaluation.distances import Distance, Overlap
 from coronet_plugin.evaluation.protocols import PROTOCOLS
 from coronet_plugin.evaluation.record import Evaluation
 
 _NAMES_SHOWN = 3
+FLOORS = {"samples": "samples against every other real picture; floor: those real pictures against the rest"}
+"""By protocol, where the floor is of something else than test and training pictures."""
 
 
 def text(evaluations: Sequence[Evaluation]) -> str:
@@ -32,9 +34,17 @@ def _row(evaluation: Evaluation) -> dict[str, str]:
         row["LPIPS"] = f"{evaluation.lpips:.3f}"
     if distance:
         row |= {"counts": _counts(distance), "FID": f"{distance.fid:.2f}", "KID x 1000": _kid(distance)}
+    if evaluation.overlap:
+        row |= _overlap(evaluation.overlap)
     if floor:
         row |= {"floor:": _counts(floor), "FID ": f"{floor.fid:.2f}", "KID x 1000 ": _kid(floor)}
+    if evaluation.overlap_floor:  # a name once more with a space is another column
+        row |= {f"{name} ": value for name, value in _overlap(evaluation.overlap_floor).items()}
     return row
+
+
+def _overlap(found: Overlap) -> dict[str, str]:
+    return {"precision": f"{found.precision:.3f}", "recall": f"{found.recall:.3f}"}
 
 
 def _counts(distance: Distance) -> str:
@@ -50,7 +60,9 @@ def _below(evaluation: Evaluation) -> Iterator[str]:
     if measured and evaluation.protocol in PROTOCOLS:
         yield f"protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}"
     if evaluation.floor:
-        yield "floor: real test against real training pictures"
+        yield FLOORS.get(evaluation.protocol, "floor: real test against real training pictures")
+    if evaluation.overlap:
+        yield f"precision and recall: {evaluation.overlap.neighbours} nearest neighbours, same features"
     if measured:
         yield f"features: {evaluation.extractor}; resize: {evaluation.resize}"
     yield from _duplicates(evaluation)

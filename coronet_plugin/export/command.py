@@ -115,15 +115,18 @@ def _export(options: argparse.Namespace, name: str, path: Path) -> Result:
 
     _request(options, None).check()  # before anything is read
     stored = read_generator(name, path)
-    stored.family.check_one_image()
+    pictures, calibration, example = None, None, None
     request = _request(options, stored)
     request.check()
-    pictures = _pictures(options, name, path, request, stored, options.images, "test", options.pictures)
-    calibration = None
-    if request.dtype == "int8":
-        calibration = _pictures(options, name, path, request, stored, options.calibration, "train", 64)
+    if stored.family.draws:  # of noise and whatever else it takes, not of pictures
+        example = stored.example()
+    else:
+        stored.family.check_one_image()
+        pictures = _pictures(options, name, path, request, stored, options.images, "test", options.pictures)
+        if request.dtype == "int8":
+            calibration = _pictures(options, name, path, request, stored, options.calibration, "train", 64)
     folder = options.output or Path("exports") / path.resolve().parent.name
-    result = export_generator(stored.generator, request, folder, name, pictures, calibration)
+    result = export_generator(stored.generator, request, folder, name, pictures, calibration, example=example)
     _tell(result, stored.notes, pictures)
     return result
 
@@ -212,7 +215,7 @@ def _quantization(options: argparse.Namespace, stored: StoredGenerator) -> dict[
     }
 
 
-def _tell(result: Result, notes: Sequence[str], pictures: Samples) -> None:
+def _tell(result: Result, notes: Sequence[str], pictures: Samples | None) -> None:
     """Files to standard output, everything else to standard error."""
     for path in result.files:
         print(path)
@@ -227,7 +230,7 @@ def _tell(result: Result, notes: Sequence[str], pictures: Samples) -> None:
         )
 
 
-def _remarks(result: Result, pictures: Samples) -> list[str]:
+def _remarks(result: Result, pictures: Samples | None) -> list[str]:
     from coronet_plugin.export.normalisation import NORM_MODES
     from coronet_plugin.export.verify import in_words
 
@@ -235,8 +238,9 @@ def _remarks(result: Result, pictures: Samples) -> list[str]:
     found = result.difference
     if found is None:
         return [norms, f"NOT compared with torch: {result.record['check']['why_not_run']}"]
-    compared = f"on {found.pictures} {pictures.source if pictures.are_real else 'pictures of seeded noise'}"
-    low, high = result.record["output"]["range"]
+    source = pictures.source if pictures and pictures.are_real else "pictures of seeded noise"
+    compared = f"on {found.pictures} {source}"
+    low, high = result.record.get("output", {"range": (0, 2)})["range"]  # of several: in shares
     figures = in_words(found, (low, high))
     took = result.record["latency"]
     speed = f"{took['median_ms']:.3g} ms a picture here on one thread, the median of {took['calls']}; "

@@ -98,6 +98,24 @@ class Family:
         """
         return self.default_config()
 
+    def sample(
+        self, generator: nn.Module, config: Any, count: int, noise: torch.Generator, steps: int
+    ) -> Tensor:
+        """Make ``count`` pictures (count, C, H, W) in :attr:`output_range` of nothing but ``noise``.
+
+        Called without gradients, in eval mode. ``steps``: how often a generator that works step by step
+        runs. For families of generators that take no picture; others refuse with OptionError.
+        """
+        raise OptionError(
+            f"generators of the family {self.name} make pictures of pictures, not of noise; coronet "
+            "translate runs them"
+        )
+
+    @property
+    def draws(self) -> bool:
+        """Whether the generators make pictures of noise alone, by a :meth:`sample` of their own."""
+        return type(self).sample is not Family.sample
+
     def taps(self, config: Any) -> tuple[str, ...]:
         """Names of a few layers, first to last, by whose outputs a student is taught; or none."""
         return ()
