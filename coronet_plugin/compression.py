@@ -47,7 +47,7 @@ from coronet_plugin.channels.proof import relative_difference
 from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec
 from coronet_plugin.checkpoint.storage import save_generator, version_path
-from coronet_plugin.distributed import broadcast_, say, world_size
+from coronet_plugin.distributed import agreed, say, world_size
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import together
 from coronet_plugin.methods import Events, Method, Task
@@ -251,8 +251,8 @@ class Compression:
     def _listen(self) -> None:
         if self._listening is not None:
             self._listening.stop()
-        scale = (lambda: 1.0) if self._scaler is None else self._scaler.get_scale
-        self._listening = Listening(self.generator, self._parts(), lambda: self.steps, scale)
+        scaled = (lambda loss: loss) if self._scaler is None else self._scaler.scale
+        self._listening = Listening(self.generator, self._parts(), lambda: self.steps, scaled)
 
     def _before_the_optimizer(self, *_: Any) -> None:
         self._stepped = True
@@ -336,10 +336,7 @@ class Compression:
         training, wrap the generator in DistributedDataParallel again.
         """
         if self.phase == SEARCH:
-            device = next(self.generator.parameters()).device
-            decided = torch.from_numpy(self.method.chosen().astype(np.uint8)).to(device)
-            broadcast_([decided])
-            self._make_compact(decided.cpu().numpy().astype(bool))
+            self._make_compact(agreed(self.method.chosen()))
         return self.generator
 
     def _make_compact(self, alive: np.ndarray, measured: bool = True) -> None:

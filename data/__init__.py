@@ -66,6 +66,7 @@ class Loader:
             shuffle=not opt.serial_batches,
             num_workers=min(int(opt.num_threads), _processors()),
             collate_fn=_collate,
+            pin_memory=bool(opt.gpu_ids),  # so that copies to a GPU go on while the step before it runs
             worker_init_fn=partial(_leave_signals_to_the_main_process, _leaving()),
         )
         self._begun: torch.Tensor | None = None

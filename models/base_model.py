@@ -24,7 +24,7 @@ from coronet_plugin.errors import CheckpointError, NumericsError
 from coronet_plugin.files import together
 from coronet_plugin.generators.resnet import has_dropout_slot
 from coronet_plugin.training.host import unwrap
-from coronet_plugin.training.numerics import bad_loss, bad_weights
+from coronet_plugin.training.numerics import bad_loss, bad_weights, numbers_in
 from models import networks
 
 
@@ -89,6 +89,10 @@ class BaseModel(ABC):
             self.load_networks(f"iter_{opt.load_iter}" if opt.load_iter > 0 else opt.epoch)
         self.print_networks(opt.verbose)
 
+    def on_device(self, images: Tensor) -> Tensor:
+        """``images`` on ``device``; a copy from pinned memory, which loaders give, is not waited for."""
+        return images.to(self.device, non_blocking=True)
+
     def check_sizes(self, sizes: Mapping[tuple[int, int], str]) -> None:  # noqa: B027 (a hook, not a duty)
         """Raise DataError for images the model cannot take; anything goes by default.
 
@@ -121,8 +125,7 @@ class BaseModel(ABC):
     # -- training --------------------------------------------------------
     def get_current_losses(self) -> OrderedDict[str, float]:
         """Losses of the last step by name."""
-        values = ((name, getattr(self, "loss_" + name)) for name in self.loss_names)
-        return OrderedDict((name, float(v.detach() if isinstance(v, Tensor) else v)) for name, v in values)
+        return OrderedDict(numbers_in({name: getattr(self, "loss_" + name) for name in self.loss_names}))
 
     def observe(self, quality: Tensor) -> None:
         """Note a loss, lower is better, for ``--lr_policy plateau``."""

@@ -92,8 +92,8 @@ class CycleGANModel(BaseModel):
 
     def set_input(self, input: dict[str, Any]) -> None:
         a, b = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A = input[a].to(self.device)
-        self.real_B = input[b].to(self.device)
+        self.real_A = self.on_device(input[a])
+        self.real_B = self.on_device(input[b])
         self.image_paths = input[f"{a}_paths"]
         networks.check_channels("input_nc", self.opt.input_nc, self.real_A)
         networks.check_channels("output_nc", self.opt.output_nc, self.real_B)

@@ -47,8 +47,8 @@ class TemplateModel(BaseModel):
     def set_input(self, input: dict[str, Any]) -> None:
         """Take a batch of the data set."""
         a, b = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.data_A = input[a].to(self.device)
-        self.data_B = input[b].to(self.device)
+        self.data_A = self.on_device(input[a])
+        self.data_B = self.on_device(input[b])
         self.image_paths = input[f"{a}_paths"]
         networks.check_channels("input_nc", self.opt.input_nc, self.data_A)
         networks.check_channels("output_nc", self.opt.output_nc, self.data_B)

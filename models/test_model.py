@@ -49,7 +49,7 @@ class TestModel(SlimTesting, BaseModel):
         setattr(self, "netG" + opt.model_suffix, self.netG)  # found by its name in model_names
 
     def set_input(self, input: dict[str, Any]) -> None:
-        self.real = input["A"].to(self.device)
+        self.real = self.on_device(input["A"])
         self.image_paths = input["A_paths"]
         networks.check_channels("input_nc", self.opt.input_nc, self.real)
         self.check_sizes({networks.size_of(self.real): ""})

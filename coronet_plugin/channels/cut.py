@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -174,8 +174,33 @@ def update_widths_(generator: nn.Module) -> None:
             module.embedding_dim = weight.shape[1]
 
 
-Readers = list[tuple[str, int, np.ndarray]]
+Place = tuple[str, int, np.ndarray]
 """Name of a parameter, axis, and the unit of every index along it."""
+
+
+class Readers:
+    """Places where channels are read, of a plan of so many ``units``; each knows its units, or PINNED."""
+
+    def __init__(self, places: Iterable[Place], units: int) -> None:
+        self.places, self.units = list(places), units
+        self._index: dict[torch.device, Tensor] = {}
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self.places)
+
+    def only(self, names: Collection[str]) -> Readers:
+        """Those in the parameters ``names``."""
+        return Readers([place for place in self.places if place[0] in names], self.units)
+
+    def index(self, device: torch.device) -> Tensor:
+        """Units of all places, one place after another, on ``device``; what is PINNED counts as one more.
+
+        Copied there once: an accelerator is waited for at every copy to it.
+        """
+        if device not in self._index:
+            units = np.concatenate([units for *_, units in self.places])
+            self._index[device] = torch.from_numpy(units % (self.units + 1)).to(device)
+        return self._index[device]
 
 
 def readers(plan: ChannelPlan) -> Readers:
@@ -202,18 +227,32 @@ def readers(plan: ChannelPlan) -> Readers:
         for axis, units in {**plan.slices.get(name, {}), **plan.gated.get(name, {})}.items():
             if (name, axis) not in found and multiplied[units].any():
                 found[name, axis] = np.where(multiplied[units], units, PINNED)
-    return [(name, axis, units) for (name, axis), units in found.items()]
+    return Readers([(name, axis, units) for (name, axis), units in found.items()], plan.units)
 
 
 @torch.no_grad()
 def scale_(parameters: Mapping[str, Tensor], where: Readers, factor: np.ndarray) -> None:
-    """Multiply the slices that read each unit by its ``factor`` ``(units,)``. In place."""
-    whole = np.append(factor, 1.0)  # the last entry answers for PINNED
-    for name, axis, units in where:
-        parameter = parameters[name]
-        shape = [-1 if i == axis else 1 for i in range(parameter.ndim)]
-        values = torch.from_numpy(whole[units]).to(parameter.device, parameter.dtype)
-        parameter.mul_(values.view(shape))
+    """Multiply the slices that read each unit by its ``factor`` ``(units,)``. In place.
+
+    The factor is sent to the parameters' device once, and no one waits for it.
+    """
+    if not where.places:
+        return
+    scaled = [parameters[name] for name, *_ in where]
+    device, wide = scaled[0].device, torch.promote_types(scaled[0].dtype, torch.float32)
+    whole = sent(np.append(factor, 1.0), device, wide)  # the last entry answers for PINNED
+    values = whole[where.index(device)].split([len(units) for *_, units in where])
+    shaped = [
+        value.view([-1 if i == axis else 1 for i in range(parameter.ndim)]).to(parameter)
+        for value, parameter, (_, axis, _) in zip(values, scaled, where)
+    ]
+    torch._foreach_mul_(scaled, shaped)
+
+
+def sent(values: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``values`` as a tensor on ``device``, where an accelerator is not waited for."""
+    tensor = torch.from_numpy(values).to(dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def masked(generator: nn.Module, plan: ChannelPlan, alive: np.ndarray) -> nn.Module:

@@ -159,7 +159,7 @@ class Distill(Method):
         for group in self.optimizer.param_groups:
             group["lr"] = self._host.param_groups[self._group]["lr"]
         self.optimizer.step()
-        self.maps.step(1.0)
+        self.maps.step(torch.ones(()))
 
     # -- the cut ---------------------------------------------------------
     def chosen(self) -> np.ndarray:

@@ -72,7 +72,7 @@ class Distillation(Events):
         self._asked = tuple(taps)
         self._units: dict[str, np.ndarray] = {}
         self._dense: ChannelPlan | None = None
-        self._scale = 1.0
+        self._scale = torch.ones(())
 
     # -- before the first step -------------------------------------------
     def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
@@ -141,7 +141,7 @@ class Distillation(Events):
         return loss
 
     def _note_scale(self, gradient: Tensor) -> None:
-        self._scale = float(gradient)  # it is what the host multiplies its losses by
+        self._scale = gradient.detach()  # it is what the host multiplies its losses by
 
     def gradients(self) -> None:
         if self.maps is not None:

@@ -70,22 +70,25 @@ class Maps:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, scale: float) -> None:
-        """Their optimizer's step, at the generator's learning rate; gradients are ``scale`` times theirs."""
+    def step(self, scale: Tensor) -> None:
+        """Their optimizer's step, at the generator's learning rate; gradients are ``scale`` times theirs.
+
+        Gradients that overflowed, as with fp16, are taken for zero.
+        """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if self.optimizer is None or not gradients:
             return
         average_(gradients)
-        if scale != 1:
-            torch._foreach_div_(gradients, scale)
-            if not all(bool(g.isfinite().all()) for g in gradients):
-                return self.forget_gradients()
+        torch._foreach_div_(gradients, [scale] * len(gradients))
+        finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
+        for gradient in gradients:
+            gradient.masked_fill_(~finite, 0.0)
         closed = {layer: (layer.weight == 0).flatten(2).all(2).all(0) for layer in self.layers.values()}
         for group in self.optimizer.param_groups:
             group["lr"] = self._host.param_groups[self._group]["lr"]
         self.optimizer.step()
         for layer, columns in closed.items():
-            layer.weight[:, columns] = 0.0  # what a gate closed stays closed
+            layer.weight.masked_fill_(columns[:, None, None], 0.0)  # what a gate closed stays closed
         self.forget_gradients()
 
     @torch.no_grad()

@@ -41,8 +41,7 @@ class Gated(Generating, Gates):
 
     def _look_at(self, plan: ChannelPlan) -> None:
         super()._look_at(plan)
-        names = set(self.generated.hypernetwork.names)
-        self._gated = [where for where in self._readers if where[0] in names]
+        self._gated = self._readers.only(self.generated.hypernetwork.names)
 
     def gradients(self) -> None:
         """Importance by the gates, and gradients of the weights through them to the map."""
@@ -54,7 +53,9 @@ class Gated(Generating, Gates):
     def _gate_(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Multiply ``tensors``, which lie like weights, by the gates of what they read. In place."""
         if not bool((self.latents == 1).all()):
-            scale_(tensors, [where for where in self._gated if where[0] in tensors], self.latents.numpy())
+            whole = all(name in tensors for name, *_ in self._gated)
+            where = self._gated if whole else self._gated.only(tensors)
+            scale_(tensors, where, self.latents.numpy())
 
     def after_step(self, step: int) -> None:
         self.generated.step()

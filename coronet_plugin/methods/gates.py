@@ -80,7 +80,7 @@ class Gates(Method):
         if slopes is None:
             return
         rate = 1 / min(1 + self._seen // EVERY, max(1.0, MEMORY * self.steps / EVERY))
-        before, now = self.importance.to(slopes.device), slopes.square()
+        before, now = self.importance.to(slopes.device), slopes.square()  # a copy the first time alone
         # a step whose gradients overflowed, as with fp16, says nothing
         self.importance = torch.where(now.isfinite(), before.lerp(now, rate), before)
 
@@ -89,16 +89,23 @@ class Gates(Method):
 
         None where no reader has had a gradient.
         """
-        slopes: Tensor | None = None
+        found: list[Tensor] = []
         for name, axis, units in self._readers:
             weight = self._parameters[name]
             if weight.grad is None:
-                continue
-            if slopes is None:
-                slopes = torch.zeros(self.plan.units + 1, dtype=torch.float32, device=weight.device)
-            index = torch.from_numpy(units % (self.plan.units + 1)).to(weight.device)
-            slopes.index_add_(0, index, sum_of_products(weight.detach(), weight.grad, axis))
-        return slopes
+                found.append(torch.zeros(len(units), device=weight.device))
+            else:
+                found.append(sum_of_products(weight.detach(), weight.grad, axis))
+        if all(self._parameters[name].grad is None for name, *_ in self._readers):
+            return None
+        return self._by_unit(found)
+
+    def _by_unit(self, values: list[Tensor]) -> Tensor:
+        """Sums of ``values``, which go with the readers, ``(units + 1,)``; the last is of what is pinned."""
+        device = values[0].device
+        sums = torch.zeros(self.plan.units + 1, dtype=torch.float32, device=device)
+        together = torch.cat([value.to(device) for value in values])
+        return sums.index_add_(0, self._readers.index(device), together)
 
     def score(self) -> np.ndarray:
         """Rank of the importance in its set, over (0, 1]; minus infinity for what is given up.
@@ -107,7 +114,7 @@ class Gates(Method):
         better widths (docs/results.md). Where no reader has had a gradient, being frozen, the sum of
         squares of the weights that read a unit stands in for it.
         """
-        importance = self.importance[:-1].double().cpu().numpy().copy()
+        importance = self.importance[:-1].cpu().double().numpy().copy()
         if self.discount is not None:
             importance = importance / self.discount() ** 2
         for part in (s.slice for s in self.plan.prunable if not importance[s.slice].any()):
@@ -122,12 +129,9 @@ class Gates(Method):
     @torch.no_grad()
     def _magnitude(self) -> np.ndarray:
         """Sum of squares of the weights that read each unit, ``(units,)``."""
-        sums = torch.zeros(self.plan.units + 1)
-        for name, axis, units in self._readers:
-            weight = self._parameters[name]
-            index = torch.from_numpy(units % (self.plan.units + 1))
-            sums.index_add_(0, index, sum_of_products(weight, weight, axis).cpu())
-        return sums[:-1].double().numpy()
+        weights = [(self._parameters[name], axis) for name, axis, _ in self._readers]
+        sums = self._by_unit([sum_of_products(weight, weight, axis) for weight, axis in weights])
+        return sums[:-1].cpu().double().numpy()
 
     # -- the proximal step -----------------------------------------------
     def after_step(self, step: int) -> None:
@@ -175,11 +179,14 @@ class Gates(Method):
 
 
 def sum_of_products(a: Tensor, b: Tensor, axis: int) -> Tensor:
-    """Sum of ``a * b`` over all axes but ``axis`` (0 or 1), float32; a few rows at a time fit into caches."""
+    """Sum of ``a * b`` over all axes but ``axis`` (0 or 1), float32.
+
+    A few rows at a time fit into a processor's caches; an accelerator gets all at once.
+    """
     if a.ndim == 1:
         return (a * b).float()
-    parts = []
-    for rows in zip(a.split(ROWS), b.split(ROWS)):
+    parts, count = [], ROWS if a.device.type == "cpu" else len(a)
+    for rows in zip(a.split(count), b.split(count)):
         by_pair = (rows[0] * rows[1]).flatten(2).sum(-1) if a.ndim > 2 else rows[0] * rows[1]
         parts.append(by_pair.float().sum(1 - axis))
     return torch.cat(parts) if axis == 0 else torch.stack(parts).sum(0)

@@ -114,6 +114,7 @@ class Hypernetwork(nn.Module):
         self.latents = nn.ParameterList(nn.Parameter(torch.randn(s.units)) for s in plan.prunable)
         self.kernels = nn.ModuleList()
         self.calls = list(generated.values())
+        self._units: dict[tuple[int, str], np.ndarray] = {}
         for call in self.calls:
             shape = call.weight_shape
             taps = math.prod(shape[2:])
@@ -124,6 +125,7 @@ class Hypernetwork(nn.Module):
                 units = plan.slices.get(name, {}).get(axis)
                 if units is None:
                     units = np.full(call.weight_shape[axis], PINNED)
+                self._units[index, side] = units
                 # index 0 is the constant latent, unit u is entry u + 1
                 self.register_buffer(f"z_{side}_{index}", torch.from_numpy(units + 1), persistent=False)
 
@@ -150,10 +152,11 @@ class Hypernetwork(nn.Module):
         for index, (name, kernel, call) in enumerate(zip(self.names, self.kernels, self.calls)):
             for place, (side, axis) in enumerate((("in", call.axis_in), ("out", call.axis_out))):
                 entries: Tensor = getattr(self, f"z_{side}_{index}")
-                units = plan.slices.get(name, {}).get(axis)
-                if units is None or len(units) == len(entries):
+                units, before = plan.slices.get(name, {}).get(axis), self._units[index, side]
+                if units is None or len(units) == len(before):
                     continue
-                kept = np.flatnonzero(np.isin(entries.cpu().numpy(), units + 1))
+                kept = np.flatnonzero(np.isin(before, units))
+                self._units[index, side] = units
                 selected = torch.from_numpy(kept).to(entries.device)
                 setattr(self, f"z_{side}_{index}", entries[selected])
                 for parameter in kernel.parameters():

@@ -179,8 +179,8 @@ class StepMultipliers(Events):
         self._first_rate = 0.0
         self.values: dict[str, Tensor] = {}
         """Multipliers by the names of weights, which they broadcast with."""
-        self._copies: dict[str, Tensor] = {}
-        self._pending: list[tuple[Tensor, Tensor, Tensor, Any]] = []
+        self._pending: list[tuple[list[Tensor], list[Tensor], list[Tensor], Any]] = []
+        """Of each group: weights, what they were before the step, multipliers, and the learning rate."""
 
     def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         """Multiply what ``optimizer``, which may hold other parameters too, does from its next step on.
@@ -212,33 +212,30 @@ class StepMultipliers(Events):
         """Keep what the weights are before the step, less what the step will take off them by decay."""
         self._pending = []
         if self.strength == 0:
-            self.values, self._copies = {}, {}
+            self.values = {}
             return
         for group in self._optimizer.param_groups:
-            left = left_by_decay(group)
-            for weight in group["params"]:
-                name = self._names.get(weight)
-                if name is not None and weight.grad is not None:
-                    values, copy = self._on(weight, name)
-                    torch.mul(weight.detach(), left, out=copy)
-                    self._pending.append((weight.detach(), copy, values, group["lr"]))
-
-    def _on(self, weight: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """Multipliers of a weight and a tensor for its copy, where it is now and of its kind."""
-        copy = self._copies.get(name)
-        if copy is None or (copy.device, copy.dtype) != (weight.device, weight.dtype):
-            self._copies[name] = copy = torch.empty_like(weight, requires_grad=False)
-            self.values[name] = self.values[name].to(weight.device, weight.dtype)
-        return self.values[name], copy
+            weights = [w for w in group["params"] if w in self._names and w.grad is not None]
+            if weights:
+                names = [self._names[weight] for weight in weights]
+                for name, weight in zip(names, weights):
+                    self.values[name] = self.values[name].to(weight)  # a host may have moved it
+                left = left_by_decay(group)
+                each = [left] * len(weights) if isinstance(left, Tensor) else left
+                before = torch._foreach_mul([weight.detach() for weight in weights], each)
+                self._pending.append((weights, list(before), [self.values[n] for n in names], group["lr"]))
 
     @torch.no_grad()
     def _after(self, *_: Any) -> None:
         strength = self.strength
-        for weight, before, values, rate in self._pending:
-            now = values if strength == 1 else 1 + strength * (values - 1)
-            torch.lerp(before, weight, now, out=weight)  # before + now (weight - before), in one pass
+        for weights, before, values, rate in self._pending:
+            # before + values (weight - before), in one pass from the other end
+            back = torch._foreach_mul(values, -strength)
+            torch._foreach_add_(back, strength)
+            torch._foreach_lerp_([weight.detach() for weight in weights], before, back)
             if self.rates.angle:
-                self._turn(weight, before, rate / self._first_rate)
+                for weight, old in zip(weights, before):
+                    self._turn(weight.detach(), old, rate / self._first_rate)
         self._pending = []
         self.done += 1
         if self.rates.redraw and self.done % self.rates.redraw == 0 and self.strength:
@@ -269,13 +266,12 @@ class StepMultipliers(Events):
         seed = (self._seed + self._draws) % 2**63
         self.values = draw(self._dense, self.rates, self._exponent, seed)
         self._draws += 1
-        self._copies = {}
         present, self._plan = self._plan, self._dense
         self._follow(present)
 
     def resized(self, plan: ChannelPlan, remaining: Remaining | None) -> None:
         if remaining is None:
-            self.values, self._plan, self._copies = {}, plan, {}
+            self.values, self._plan = {}, plan
             self._name_weights()
         else:
             self._follow(plan)
@@ -287,7 +283,7 @@ class StepMultipliers(Events):
                     kept = np.flatnonzero((units == PINNED) | np.isin(units, plan.slices[name][axis]))
                     value = value.index_select(axis, torch.from_numpy(kept).to(value.device))
             self.values[name] = value
-        self._plan, self._copies = plan, {}
+        self._plan = plan
         self._name_weights()
 
     def _name_weights(self) -> None:
@@ -317,7 +313,7 @@ class StepMultipliers(Events):
                 raise CheckpointError(f"the saved multipliers of {name} are of another generator")
         self.done, self._seed, self._draws = (int(state[key]) for key in ("done", "seed", "draws"))
         self._first_rate = float(state["first_rate"])
-        self.values, self._copies = {name: value.clone() for name, value in state["values"].items()}, {}
+        self.values = {name: value.clone() for name, value in state["values"].items()}
 
 
 @method("implicit", "every connection's steps multiplied as the published form's are, no loss at the cut")

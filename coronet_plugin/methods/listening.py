@@ -20,7 +20,7 @@ from coronet_plugin.methods.events import Events, overrides
 class Listening:
     """Calls events of ``parts`` while ``generator`` trains.
 
-    ``step``: number of optimizer steps made so far; ``scale``: what the host multiplies its losses by.
+    ``step``: number of optimizer steps made so far; ``scaled``: makes of a loss what the host makes of its.
 
     Raises:
         OptionError: one of the ``parts`` wants features of a module that is not there.
@@ -31,9 +31,9 @@ class Listening:
         generator: nn.Module,
         parts: Sequence[Events],
         step: Callable[[], int],
-        scale: Callable[[], float],
+        scaled: Callable[[Tensor], Tensor],
     ) -> None:
-        self._step, self._scale = step, scale
+        self._step, self._scaled = step, scaled
         self._early = [part for part in parts if overrides(part, "before_step")]
         self._losing = [part for part in parts if overrides(part, "extra_loss")]
         self._narrowing = [part for part in parts if overrides(part, "runs_with")]
@@ -103,18 +103,23 @@ class Listening:
         features, self._features = self._features, {}
         for part in self._losing:
             tapped = {name: features[name] for name in part.taps if name in features}
-            leaves = {id(x): x.detach().requires_grad_() for x in tensors_in((output, *tapped.values()))}
+            leaves = {id(x): _leaf(x) for x in tensors_in((output, *tapped.values()))}
             given = copy.deepcopy(output, dict(leaves))
             with torch.enable_grad():
                 loss = part.extra_loss(inputs, given, {name: leaves[id(x)] for name, x in tapped.items()})
             if loss is None:
                 continue
-            (loss * self._scale()).backward()
+            self._scaled(loss).backward()
             for x in tensors_in((output, *tapped.values())):
                 extra = leaves[id(x)].grad
                 if extra is not None and x.requires_grad:
                     x.register_hook(_adding(extra))
                     leaves[id(x)].grad = None  # it may be an output and a feature
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """What ``x`` holds, in single precision at least: an extra loss is computed without autocast."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
 
 
 def _adding(extra: Tensor) -> Callable[[Tensor], Tensor]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from coronet_plugin.channels.cut import Readers
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.base import Method, Task
 from coronet_plugin.methods.gates import sum_of_products
@@ -39,6 +40,7 @@ class Taylor(Method):
         super().__init__(task, config)
         self._importance = torch.zeros(self.plan.units + 1, dtype=torch.float64)  # the last is what is pinned
         self._step = 0
+        self._known: Readers | None = None
 
     def before_step(self, step: int) -> None:
         self._step = step
@@ -47,26 +49,43 @@ class Taylor(Method):
     def gradients(self) -> None:
         if self._step <= self.steps - self.config.taylor_batches:
             return
-        sums = torch.zeros(self.plan.units + 1, dtype=torch.float64)
-        for name, parameter in self.generator.named_parameters():
-            for axis, units in self.plan.slices.get(name, {}).items():
-                if parameter.grad is not None:
-                    index = torch.from_numpy(units % (self.plan.units + 1))
-                    part = sum_of_products(parameter.detach(), parameter.grad, axis)
-                    sums.index_add_(0, index, part.double().cpu())
-        if sums.isfinite().all():  # a step whose gradients overflowed, as with fp16, says nothing
-            self._importance += sums.abs()
+        parts = []
+        for name, axis, units in self._slices():
+            parameter = self.generator.get_parameter(name)
+            if parameter.grad is None:
+                parts.append(torch.zeros(len(units), device=parameter.device))
+            else:
+                parts.append(sum_of_products(parameter.detach(), parameter.grad, axis))
+        if not parts:
+            return
+        device = parts[0].device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        sums = torch.zeros(self.plan.units + 1, dtype=wide, device=device)
+        together = torch.cat([part.to(device, wide) for part in parts])
+        now = sums.index_add_(0, self._slices().index(device), together).abs()
+        # a step whose gradients overflowed, as with fp16, says nothing
+        self._importance = self._importance.to(device, wide) + torch.where(now.isfinite().all(), now, 0.0)
+
+    def _slices(self) -> Readers:
+        """Every slice of a parameter that goes with a unit."""
+        if self._known is None:
+            parameters = [name for name, _ in self.generator.named_parameters()]
+            slices = [
+                (n, axis, units) for n in parameters for axis, units in self.plan.slices.get(n, {}).items()
+            ]
+            self._known = Readers(slices, self.plan.units)
+        return self._known
 
     def score(self) -> np.ndarray:
         """Importance in units of the mean over its set, ``(units,)``."""
-        importance = self._importance[:-1].numpy().copy()
+        importance = self._importance[:-1].cpu().double().numpy().copy()
         for channel_set in self.plan.prunable:
             mean = importance[channel_set.slice].mean()
             importance[channel_set.slice] /= mean if mean > 0 else 1.0
         return importance
 
     def state_dict(self) -> dict[str, Any]:
-        return {"importance": self._importance.clone()}
+        return {"importance": self._importance.cpu().clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._importance = state["importance"].clone()

@@ -54,12 +54,12 @@ class Average(Events):
             self._values = {name: tensor.detach().clone() for name, tensor in now.items()}
         self.steps += 1
         pace = max(1 - self.decay, 9 / (10 + self.steps))
+        moving = [name for name, tensor in now.items() if tensor.is_floating_point()]
         for name, tensor in now.items():
-            if tensor.is_floating_point():
-                self._values[name] = self._values[name].to(tensor.device)
-                self._values[name].lerp_(tensor.detach(), pace)
-            else:
-                self._values[name] = tensor.detach().clone()
+            self._values[name] = self._values[name].to(tensor.device)
+        torch._foreach_lerp_([self._values[n] for n in moving], [now[n].detach() for n in moving], pace)
+        for name in now.keys() - set(moving):
+            self._values[name].copy_(now[name])
 
     def gated(self, plan: ChannelPlan, factor: np.ndarray) -> None:
         if self._values:

@@ -148,7 +148,6 @@ class CompressedModel(_Base):
         curves = [f"{kind}_{name}" for name in networks for kind in ("macs", "width")]
         self.loss_names: list[str] = [*self.loss_names, *curves]
         self._slim_if_finished()
-        self._report()
 
     def _announce(self, name: str) -> None:
         """Say what a generator costs, and what is ahead of it or behind it."""
@@ -253,7 +252,6 @@ class CompressedModel(_Base):
             if compression.resized:
                 host.rewrap_(self, name, compression.generator)
         self._slim_if_finished()
-        self._report()
         self.guard.after_step()
         return result
 
@@ -278,7 +276,7 @@ class CompressedModel(_Base):
         self.guard.searched()
 
     def _report(self) -> None:
-        """Keep the budget's curves up to date: fractions of MACs and of channels that are left."""
+        """Bring the budget's curves up to date: fractions of MACs and of channels that are left."""
         for name, compression in self.compressions.items():
             setattr(self, f"loss_macs_{name}", compression.cost().macs / compression.dense.macs)
             setattr(self, f"loss_width_{name}", compression.width)
@@ -326,6 +324,7 @@ class CompressedModel(_Base):
 
     def get_current_losses(self) -> Any:
         """The base's losses and the budget's curves; a loss that was not computed yet is zero."""
+        self._report()
         for name in self.loss_names:
             if not hasattr(self, "loss_" + name):
                 setattr(self, "loss_" + name, 0.0)
@@ -394,7 +393,6 @@ class CompressedModel(_Base):
             compression.refresh_()
         if not self._is_slim:
             self.guard.watch({name: self.compressions[name].generator for name in self._compressed})
-        self._report()
 
     def save_networks(self, epoch: Any) -> None:
         """Write every network as a plain state_dict, a spec beside each compressed one; all files or none.

@@ -27,15 +27,17 @@ def due(model: Any, step: int) -> bool:
 
 def bad_loss(model: Any) -> str | None:
     """The first of a host model's losses that is not finite, and its value: ``"loss G_L1 is nan"``."""
-    values = {name: getattr(model, "loss_" + name, 0.0) for name in model.loss_names}
-    found = {name: _number(value) for name, value in values.items()}
+    found = numbers_in({name: getattr(model, "loss_" + name, 0.0) for name in model.loss_names})
     return next(
         (f"loss {name} is {value}" for name, value in found.items() if not math.isfinite(value)), None
     )
 
 
-def _number(value: Any) -> float:
-    return float(value.detach().mean()) if isinstance(value, Tensor) else float(value)
+def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
+    """Means of ``values``, tensors or numbers, by name; an accelerator is waited for once."""
+    tensors = {name: v.detach().mean().float() for name, v in values.items() if isinstance(v, Tensor)}
+    read = dict(zip(tensors, torch.stack(list(tensors.values())).tolist())) if tensors else {}
+    return {name: read[name] if name in read else float(value) for name, value in values.items()}
 
 
 @torch.no_grad()

@@ -36,17 +36,14 @@ class Range:
         self.scale = torch.ones(1, device=device)
         self.zero_point = torch.zeros(1, dtype=torch.int32, device=device)
         self.switches = torch.tensor([0, 1], device=device)
-        self.frozen = False
-
-    @property
-    def seen(self) -> bool:
-        """True if anything has passed yet."""
-        return bool(torch.isfinite(self.low))
+        self.frozen = self.seen = False
+        """``seen``: whether anything has passed yet."""
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
         off, on = self.switches[:1], self.switches[1:]
         watching = training and not self.frozen and torch.is_grad_enabled()  # not while pictures are shown
-        if not watching and not self.seen:
+        self.seen = self.seen or watching
+        if not self.seen:
             return x
         rounded: Tensor = torch.fused_moving_avg_obs_fake_quant(
             x, on if watching else off, on, self.low, self.high, self.scale, self.zero_point,
@@ -194,6 +191,7 @@ class Rounding(Events):
         for (name, end), each in self._ranges().items():
             for mine, saved in zip(each.state(), state["ranges"][f"{name} {end}"]):
                 mine.copy_(saved)
+            each.seen = bool(torch.isfinite(each.low))
 
     @torch.no_grad()
     def _take_up_weights(self) -> None:

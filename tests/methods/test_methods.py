@@ -193,8 +193,8 @@ def test_an_extra_loss_adds_exactly_its_gradient(scale):
     x = X.double()
 
     class Scaler:
-        def get_scale(self):
-            return scale
+        def scale(self, loss):
+            return loss * scale
 
     optimizer = torch.optim.SGD(generator.parameters(), lr=0)
     compression = Compression(generator, x, search_steps=9, budget=0.5, companions=[Penalty()])
