@@ -30,7 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.budget.goal import STEADY, Share
-from coronet_plugin.budget.latency_table import LatencyMeter, LatencyTable
+from coronet_plugin.budget.latency_meter import LatencyMeter
+from coronet_plugin.budget.latency_table import LatencyTable
 from coronet_plugin.budget.shared import shared_goal
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import (
@@ -72,9 +73,10 @@ class Compression:
         example: an input ``(N, C, H, W)`` at the size to count MACs for, or a tuple.
         budget: a fraction of the dense cost (``0.1``), a count (``"2.6G"``) or a time (``"20ms"``).
         kind: what the budget is about: ``"macs"`` (true multiply-adds), ``"params"``, or ``"latency"`` of
-            one image on this machine's CPU, measured once per layer
-            (:mod:`coronet_plugin.budget.latency_table`).
-        runtime: for a latency, ``"torch"`` or ``"onnxruntime"``.
+            one image on one CPU thread. Candidates are timed whole, as they come
+            (:mod:`coronet_plugin.budget.latency_meter`).
+        runtime: for a latency, one of :data:`~coronet_plugin.budget.latency_meter.RUNTIMES`.
+        table: for a latency, a file of times from another machine instead; nothing is timed here.
         goal: instead of a budget, this generator's share of one that several have
             (:func:`shared_goal`).
         search_steps: optimizer steps until the budget is met.
@@ -83,7 +85,8 @@ class Compression:
         companions: who else takes part in the training (:class:`~coronet_plugin.methods.events.Events`).
         schedule: how the cost falls, one of :data:`~coronet_plugin.budget.goal.SCHEDULES`; methods whose
             latents all shrink can also do so ``"steady"``, by equal amounts, and do by default.
-        round_to: widths in the end are multiples of this many channels.
+        round_to: widths in the end are multiples of this many channels. By default 1, and for a latency
+            such as suit the runtimes (:data:`~coronet_plugin.budget.widths.SUITS_RUNTIMES`).
         widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
         gradual: remove dead channels for good already during the search, whenever that saves enough
             (:data:`WORTHWHILE`), so that steps get cheaper as it goes; lossless methods alone can. Parameters
@@ -114,11 +117,12 @@ class Compression:
         budget: str | float = 0.1,
         kind: str = "macs",
         runtime: str = "torch",
+        table: str = "",
         goal: Share | None = None,
         method: str | Any = DEFAULT,
         companions: Sequence[Events] = (),
         schedule: str = "",
-        round_to: int = 1,
+        round_to: int | None = None,
         widths: Mapping[str, int] | None = None,
         gradual: bool | None = None,
         prune_frozen: bool = False,
@@ -141,7 +145,13 @@ class Compression:
             budget = budget if widths is None else 1.0
             options = (budget, kind, runtime, schedule, round_to)
             own = shared_goal(
-                [generator], [self.inputs], *options, prune_frozen=prune_frozen, runs=[run], sets=sets
+                [generator],
+                [self.inputs],
+                *options,
+                prune_frozen=prune_frozen,
+                runs=[run],
+                sets=sets,
+                table=table,
             )
             goal = own.shares[0]
         self.goal = goal
@@ -336,7 +346,12 @@ class Compression:
         training, wrap the generator in DistributedDataParallel again.
         """
         if self.phase == SEARCH:
-            self._make_compact(agreed(self.method.chosen()))
+            alive = agreed(self.method.chosen())
+            promised = self.goal.promise(alive)
+            if promised:
+                asked = f"budget {self.goal.goal.budget.text}: {self.goal.target:.4g} ms"
+                say(f"coronet: the generator is cut; {promised} ({asked})")
+            self._make_compact(alive)
         return self.generator
 
     def _make_compact(self, alive: np.ndarray, measured: bool = True) -> None:
@@ -494,9 +509,9 @@ class Compression:
                 )
         else:
             self._search_again(kept, state["search"])
-        if "latencies" in state and isinstance(self.goal.meter, LatencyMeter):
-            table = LatencyTable(**state["latencies"])
-            self.goal.measure_anew_(LatencyMeter(self.plan, table))
+        if "rows" in state.get("latencies", {}) and isinstance(self.goal.meter, LatencyMeter):
+            self.goal.meter.go_on_with_(LatencyTable.of(state["latencies"]))
+            self.goal.goal.weigh_()
         for name, companion in self.companions.items():
             companion.load_state_dict(state.get("companions", {}).get(name, {}))
 

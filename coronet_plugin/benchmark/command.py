@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
+from coronet_plugin.errors import OptionError
 from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.generators.registry import FAMILIES
+
+if TYPE_CHECKING:
+    from coronet_plugin.benchmark.entries import Entry
 
 
 def _words(text: str) -> list[str]:
@@ -56,6 +62,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=positive, default=20, help="timed rounds (default: %(default)s)")
     parser.add_argument("--warmup", type=positive, default=3, help="untimed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="instead of comparing, time the one MODEL at several widths in the one runtime and write FILE, "
+        "for --coronet_latency_table; run it on the device that the generators are for",
+    )
+    parser.add_argument(
+        "--table_kit",
+        type=Path,
+        metavar="FOLDER",
+        help="instead of timing, write files of the one MODEL at several widths and a script that times them "
+        "on a device that has the runtime alone; the script writes the table",
+    )
     add_norm_mode_option(parser)
     parser.add_argument("--no_profile", action="store_true", help="leave out the times of single layers")
     parser.add_argument(
@@ -86,6 +106,8 @@ def _run(options: argparse.Namespace) -> int:
     entries = read_entries(
         options.models, options.size, options.checkpoints_dir, options.epoch, options.network
     )
+    if options.table or options.table_kit:
+        return _table(entries, options)
     with tempfile.TemporaryDirectory() as folder:
         measured = benchmark(
             entries,
@@ -102,6 +124,21 @@ def _run(options: argparse.Namespace) -> int:
     print(as_text(measured))
     for path in write(measured, options.output):
         print(path, file=sys.stderr)
+    return 0
+
+
+def _table(entries: Sequence[Entry], options: argparse.Namespace) -> int:
+    from coronet_plugin.benchmark.table import runtime_for, write_kit, write_table
+
+    if len(entries) != 1:
+        raise OptionError(f"a latency table is of one dense generator, not of {len(entries)}")
+    runtime = runtime_for(options.runtimes)
+    if options.table:
+        write_table(entries[0], runtime, options.table)
+        print(options.table, file=sys.stderr)
+    if options.table_kit:
+        for path in write_kit(entries[0], runtime, options.table_kit):
+            print(path, file=sys.stderr)
     return 0
 
 

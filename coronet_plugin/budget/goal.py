@@ -6,12 +6,14 @@ is then given its :class:`Share` and asks that, without knowing of the others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from coronet_plugin.budget.budget import Budget, Meter
+from coronet_plugin.budget.latency_meter import CLOSE, LatencyMeter
 from coronet_plugin.budget.widths import JointPlan, Widths, choose_alive, protected, threshold
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import OUTPUT
@@ -24,6 +26,11 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 }
 """Fraction of the dense cost by progress (0 to 1) and final fraction. Cubic: Zhu and Gupta, 2017,
 arXiv 1710.01878, eq. (1)."""
+STRIDE = 0.8
+"""A candidate is timed when the cost has come down to this part of what was timed last; the last step to the
+budget is one, too."""
+TRIES = 6
+"""So many candidates are timed at the end, at most, to find one that fits."""
 STEADY = "steady"
 """Latents shrink by equal amounts, and the cost falls as it comes: for latents that all shrink."""
 
@@ -69,7 +76,7 @@ class Goal:
         meters: Sequence[Meter],
         budget: Budget,
         schedule: str = "cubic",
-        round_to: int = 1,
+        round_to: int | None = 1,
     ) -> None:
         if schedule not in (*SCHEDULES, STEADY):
             schedules = ", ".join([*SCHEDULES, STEADY])
@@ -83,6 +90,7 @@ class Goal:
         self.meters = list(meters)
         self._decided: dict[int, np.ndarray] = {}
         self._decided_at = -1.0
+        self._timed_at = math.inf
         self.weigh_()
 
     def weigh_(self) -> None:
@@ -113,11 +121,17 @@ class Goal:
         self.weigh_()
 
     def allowed(self, progress: float) -> float:
-        """The cost that may be left at ``progress`` (0 to 1) of the search."""
+        """The cost that may be left at ``progress`` (0 to 1) of the search.
+
+        Where candidates are timed, the last of it goes at the end: what was foretold too high is not gone.
+        """
         if self.schedule == STEADY:
             return self.target
         end = self.target / self.dense
-        return max(self.target, self.dense * SCHEDULES[self.schedule](min(1.0, max(0.0, progress)), end))
+        least = self.target / STRIDE if self.timers and progress < 1 else self.target
+        return max(
+            min(least, self.dense), self.dense * SCHEDULES[self.schedule](min(1.0, max(0.0, progress)), end)
+        )
 
     @property
     def met(self) -> bool:
@@ -134,10 +148,70 @@ class Goal:
         Generators that ask at the same progress get parts of one decision.
         """
         if index not in self._decided or self._decided_at != progress:
-            alive = choose_alive(self.plan, self.score(), self.meter, self.allowed(progress), self.widths)
-            self._decided = dict(enumerate(self.plan.split(alive)))
+            self._decided = dict(enumerate(self.plan.split(self._decide(progress))))
             self._decided_at = progress
         return self._decided.pop(index)
+
+    def _decide(self, progress: float) -> np.ndarray:
+        """Units of all generators to keep at ``progress``: bool ``(units,)``."""
+
+        def best(meter: Meter, allowed: float) -> np.ndarray:
+            return choose_alive(self.plan, self.score(), meter, allowed, self.widths)
+
+        if progress >= 1:
+            return self.settle(best)
+        alive = best(self.meter, self.allowed(progress))
+        if self.timers and self.meter(alive) < STRIDE * min(self._timed_at, self.dense):
+            self._timed_at = self.time_(alive)
+            alive = best(self.meter, self.allowed(progress))
+        return alive
+
+    # -- latencies -------------------------------------------------------
+    @property
+    def timers(self) -> list[LatencyMeter]:
+        """The meters, if they time what is chosen; none if they count, or foretell by a table alone."""
+        return [m for m in self.meters if isinstance(m, LatencyMeter) and m.clock is not None]
+
+    def time_(self, alive: np.ndarray) -> float:
+        """Time the generators of the units ``alive`` (bool, ``(units,)``): milliseconds of all together."""
+        return sum(timer.measure_(part) for timer, part in zip(self.timers, self.plan.split(alive)))
+
+    def settle(self, choose: Callable[[Meter, float], np.ndarray]) -> np.ndarray:
+        """The units that ``choose`` (by which meter, at most how much) finds for the budget.
+
+        Where candidates are timed, it is asked for more or less until what it finds, timed whole, fits: by
+        what the last one was off, and by halves once one fits and one does not. It goes by the predictions
+        at the beginning all the time, so that less asked is less found.
+        """
+        if not self.timers:
+            return choose(self.meter, self.target)
+        if not self.budget.absolute and not self.fixed:  # a part of what dense takes now, not hours ago
+            for timer, plan in zip(self.timers, self.plan.plans):
+                timer.measure_(np.ones(plan.units, dtype=bool), anew=True)
+            self.weigh_()
+        foretold = [timer.predict for timer in self.timers]
+
+        def meter(alive: np.ndarray | None = None) -> float:
+            return sum(each(part) for each, part in zip(foretold, self.plan.split(alive)))
+
+        low, asked, high, tried = 0.0, self.target, math.inf, {}
+        for number in range(TRIES):
+            alive = choose(meter, asked)
+            tried[alive.tobytes()] = ms, alive = self.time_(alive), alive
+            if (1 - CLOSE / 2) * self.target <= ms <= self.target:
+                return alive
+            low, high = (asked, high) if ms <= self.target else (low, asked)
+            step = 1 + CLOSE * (number + 1)
+            asked *= (1 - CLOSE / 5) * self.target / ms
+            asked = max(asked, low * step) if high == math.inf else min(asked, high / step)
+            if not low < asked < high or 0 < low < high < math.inf:
+                asked = (low + high) / 2
+        return min(tried.values(), key=self._how_bad)[1]
+
+    def _how_bad(self, found: tuple[float, np.ndarray]) -> tuple[bool, float]:
+        """By how much a time misses the target; more than a little above it is worse than anything below."""
+        off = found[0] / self.target - 1
+        return off > CLOSE / 2, abs(off)
 
 
 class Share:
@@ -179,14 +253,14 @@ class Share:
         """Meter of this generator's units."""
         return self.goal.meters[self.index]
 
-    def measure_anew_(self, meter: Meter) -> None:
-        """Go on with another meter: what is dense, and what a fraction of it is, change with it."""
-        self.goal.meters[self.index] = meter
-        self.goal.weigh_()
-
     def choose(self, progress: float = 1.0) -> np.ndarray:
         """Units to keep at ``progress`` (0 to 1) of the search: bool ``(units,)``."""
         return self.goal.choose(self.index, progress)
+
+    def promise(self, alive: np.ndarray) -> str:
+        """Say what this generator takes with the units ``alive``, timed anew; "" if costs are counted."""
+        meter = self.meter
+        return meter.promise(alive) if isinstance(meter, LatencyMeter) else ""
 
     def threshold(self, progress: float = 1.0) -> float:
         """The score of the best unit that has to go at ``progress``, 0 if none has to."""

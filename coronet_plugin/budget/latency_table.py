@@ -1,216 +1,206 @@
-"""Predict how long a narrower generator takes, from a table measured once.
+"""Predict how long a narrower generator takes, from the times of whole generators of a few widths.
 
-Every convolution is timed alone at a grid of input and output widths, at the size its input has in the
-generator; what the layers do not account for (norms, activations, padding) is taken from one timing
-of the whole and goes with the number of values the layers put out. Between widths of the grid the
-prediction is linear. Times are of one image on the CPU, wherever the generator lies, in evaluation mode,
-in eager PyTorch or in ONNX Runtime: medians, on one thread unless told otherwise.
+A table is rows: widths of all channel sets, and the milliseconds one image takes with them in a runtime, on
+one CPU thread. Whole generators are timed and not layers, because norms, activations, padding and the calls
+themselves take time, too, and runtimes join layers. A few terms (a constant, weights, and multiply-adds and
+values put out by each kind of layer) are fitted to the rows; what a row differs from them by holds for widths
+near its own. A row more makes predictions there exact, so who chooses widths times what was chosen.
 """
 
 from __future__ import annotations
 
-import io
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from coronet_plugin.channels.cut import copy_with, on_device
+from coronet_plugin.budget.widths import suitable
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import Runner, call, tensors_in
-from coronet_plugin.errors import OptionError
-from coronet_plugin.measure.onnx import open_session, write_by_tracing
-from coronet_plugin.measure.timing import inference, time_call
+from coronet_plugin.errors import OptionError, describe
+from coronet_plugin.files import write_text
 
-FRACTIONS = (0.0625, 0.125, 0.25, 0.5, 0.75, 1.0)
-"""Widths of the grid, as fractions of the dense width."""
-
-Prepare = Callable[[nn.Module, "tuple[Any, ...]", int], Callable[[], Any]]
-"""Makes of a module, its inputs and a number of threads what is timed."""
-
-
-def _torch(module: nn.Module, inputs: tuple[Any, ...], threads: int) -> Callable[[], Any]:
-    return partial(module, *inputs)
-
-
-def _onnxruntime(module: nn.Module, inputs: tuple[Any, ...], threads: int) -> Callable[[], Any]:
-    file = io.BytesIO()
-    try:
-        write_by_tracing(module, inputs, file)
-        session = open_session(file.getvalue(), threads)
-    except ImportError as error:
-        raise OptionError(
-            "--coronet_latency_runtime onnxruntime needs two packages: pip install onnx onnxruntime"
-        ) from error
-    feed = {given.name: x.numpy() for given, x in zip(session.get_inputs(), inputs)}
-    return partial(session.run, None, feed)
-
-
-RUNTIMES: dict[str, Prepare] = {"torch": _torch, "onnxruntime": _onnxruntime}
+FORMAT, VERSION = "coronet-latency-table", 1
+FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.08)
+"""Widths of the first rows, as fractions of the dense width."""
+STIFFNESS = 0.1
+"""How strongly each kind of layer is held to the speed of all layers, against the rows."""
+REACH = 0.3
+"""Difference of widths (mean, of logarithms) at which a row's own remainder counts for half."""
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Times modules on the CPU in a runtime.
+class Row:
+    """Channels by the names of the channel sets, and milliseconds of one image."""
 
-    ``now``: reads seconds, see :func:`~coronet_plugin.measure.timing.time_call`.
-
-    Raises:
-        OptionError: there is no such runtime.
-    """
-
-    runtime: str = "torch"
-    threads: int = 1
-    now: Callable[[], float] = time.perf_counter
-
-    def __post_init__(self) -> None:
-        if self.runtime not in RUNTIMES:
-            known = ", ".join(RUNTIMES)
-            raise OptionError(f"runtime {self.runtime!r} does not exist; choose one of {known}")
-
-    def ms(self, module: nn.Module, inputs: tuple[Any, ...]) -> float:
-        """Median time of ``module(*inputs)`` in milliseconds.
-
-        The module and its inputs are on the CPU; the module is left as it was.
-
-        Raises:
-            OptionError: the runtime is not installed.
-        """
-        with inference(module):
-            run = RUNTIMES[self.runtime](module, inputs, self.threads)
-            return time_call(run, self.threads, self.now).median_ms
-
-
-ONE_THREAD = Clock()
-"""Eager PyTorch on one thread."""
+    widths: Mapping[str, int]
+    ms: float
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Milliseconds by layer and width.
+    """Times of one generator in ``runtime``, by widths. The first row is the dense generator."""
 
-    ``layers``: per call of the plan, the widths in, the widths out and ``ms[i][j]``; None for a layer that
-    is not timed alone. ``rest_ms``: everything else of the dense generator.
-    """
+    runtime: str
+    rows: tuple[Row, ...]
 
-    layers: list[dict[str, list[Any]] | None]
-    rest_ms: float
-    threads: int
-
-    @classmethod
-    def measure(
-        cls,
-        generator: nn.Module,
-        plan: ChannelPlan,
-        inputs: tuple[Any, ...],
-        run: Runner = call,
-        clock: Clock = ONE_THREAD,
-    ) -> LatencyTable:
-        """Time ``generator`` as a whole and its layers, on the CPU wherever it lies; it is left as it was.
-
-        Raises:
-            OptionError: the clock's runtime is not installed.
-        """
-        copied, inputs = copy_with(generator).cpu(), on_device(inputs, "cpu")
-        whole = clock.ms(copied, inputs)
-        layers = list(_grids(copied, plan, _shapes_of(copied, inputs, run), clock))
-        timed = sum(layer["ms"][-1][-1] for layer in layers if layer)
-        return cls(layers, max(0.0, whole - timed), clock.threads)
-
-    def predict(self, plan: ChannelPlan, alive: np.ndarray | None = None) -> float:
-        """Milliseconds of one image when only the units ``alive`` (bool, ``(units,)``) remain."""
-        total, values, dense_values = 0.0, 0, 0
-        for layer_call, layer in zip(plan.calls, self.layers):
-            shape = plan.shape_of(layer_call, alive)
-            inputs, outputs = shape[layer_call.axis_in], shape[layer_call.axis_out]
-            values += outputs * layer_call.positions_literature
-            dense_values += layer_call.weight_shape[layer_call.axis_out] * layer_call.positions_literature
-            if layer is not None:
-                by_output = [np.interp(outputs, layer["outputs"], row) for row in layer["ms"]]
-                total += float(np.interp(inputs, layer["inputs"], by_output))
-        return total + self.rest_ms * values / max(1, dense_values)
+    def with_row(self, row: Row) -> LatencyTable:
+        """A table with ``row``, in the place of one of the same widths."""
+        rows = {tuple(each.widths.items()): each for each in (*self.rows, row)}
+        return LatencyTable(self.runtime, tuple(rows.values()))
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        rows = [{"widths": dict(row.widths), "ms": row.ms} for row in self.rows]
+        return {"runtime": self.runtime, "rows": rows}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> LatencyTable:
+        """The table of which ``values`` is :meth:`as_dict`."""
+        rows = tuple(
+            Row({name: int(width) for name, width in row["widths"].items()}, float(row["ms"]))
+            for row in values["rows"]
+        )
+        return cls(str(values["runtime"]), rows)
+
+    def write(self, path: Path, about: Mapping[str, Any]) -> None:
+        """As JSON; ``about``: what else the file says, such as the machine."""
+        values = {"format": FORMAT, "version": VERSION, **about, **self.as_dict()}
+        write_text(path, json.dumps(values, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path | str) -> LatencyTable:
+        """The table of a file.
+
+        Raises:
+            OptionError: there is no such file, or it is no table.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            if values["format"] != FORMAT or values["version"] != VERSION:
+                raise ValueError(f"it is {values['format']} {values['version']}")
+            table = cls.of(values)
+            if not table.rows or not all(0 < row.ms < math.inf for row in table.rows):
+                raise ValueError("a time is missing or not above 0")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OptionError(
+                f"{path} is no latency table ({describe(error)}); write one with 'coronet bench --table FILE'"
+            ) from error
+        return table
 
 
-@dataclass(frozen=True)
-class LatencyMeter:
-    """Predicts the milliseconds of one image of the living units of ``plan`` from its ``table``."""
+class Prediction:
+    """The milliseconds that a ``table`` foretells for any choice of the units of ``plan``.
 
-    plan: ChannelPlan
-    table: LatencyTable
+    Raises:
+        OptionError: the table is of another generator.
+    """
+
+    def __init__(self, plan: ChannelPlan, table: LatencyTable) -> None:
+        self._sets = plan.prunable
+        self.units = np.array([plan.units_for(row.widths) for row in table.rows], dtype=float)
+        ms = np.array([row.ms for row in table.rows])
+        self._terms = Terms(plan)
+        terms = np.array([self._terms(first_units(plan, units)) for units in self.units.astype(int)])
+        self._speeds = _fitted(terms, ms)
+        self._remainders = np.log(ms / (terms @ self._speeds))
 
     def __call__(self, alive: np.ndarray | None = None) -> float:
-        return self.table.predict(self.plan, alive)
+        """Of one image when only the units ``alive`` (bool, ``(units,)``) remain; all by default."""
+        units = np.array([s.units if alive is None else alive[s.slice].sum() for s in self._sets])
+        distance = np.abs(np.log(np.maximum(units, 1) / self.units)).mean(1)
+        weight = 1 / (distance**2 + 1e-9)
+        remainder = weight @ self._remainders / (weight.sum() + 1 / REACH**2)
+        return float(self._terms(alive) @ self._speeds * math.exp(remainder))
 
 
-def _shapes_of(
-    generator: nn.Module, inputs: tuple[Any, ...], run: Runner
-) -> dict[str, list[tuple[int, ...]]]:
-    """Shapes of the inputs of every convolution, by module name, in the order of its runs."""
-    shapes: dict[str, list[tuple[int, ...]]] = {}
-
-    def remember(name: str) -> Callable[..., None]:
-        return lambda module, given: shapes.setdefault(name, []).append(tuple(next(tensors_in(given)).shape))
-
-    hooks = [
-        module.register_forward_pre_hook(remember(name))
-        for name, module in generator.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
-    ]
-    try:
-        with inference(generator):
-            run(generator, *inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return shapes
+def first_units(plan: ChannelPlan, units: Iterable[int]) -> np.ndarray:
+    """The first so many units of every prunable set: bool ``(units,)``."""
+    alive = np.zeros(plan.units, dtype=bool)
+    for channel_set, count in zip(plan.prunable, units):
+        alive[channel_set.start : channel_set.start + count] = True
+    return alive
 
 
-def _grids(
-    generator: nn.Module, plan: ChannelPlan, shapes: Mapping[str, list[tuple[int, ...]]], clock: Clock
-) -> Iterator[dict[str, list[Any]] | None]:
-    """The grid of every call of the plan; layers that are alike are timed once."""
-    modules = dict(generator.named_modules())
-    remaining = {name: list(given) for name, given in shapes.items()}
-    found: dict[tuple[Any, ...], dict[str, list[Any]]] = {}
-    for layer_call in plan.calls:
-        layer, given = modules.get(layer_call.module), remaining.get(layer_call.module)
-        if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) or layer.groups != 1 or not given:
-            yield None
-            continue
-        shape = given.pop(0) if len(given) > 1 else given[0]
-        key = (type(layer), layer.extra_repr(), shape)
-        if key not in found:
-            found[key] = _grid(layer, shape, clock)
-        yield found[key]
+def widths_of(plan: ChannelPlan, alive: np.ndarray) -> dict[str, int]:
+    """Channels by the names of the prunable sets, as :meth:`ChannelPlan.units_for` takes them."""
+    return {s.name: int(alive[s.slice].sum()) * s.channels // s.units for s in plan.prunable}
 
 
-def _grid(layer: nn.Module, shape: tuple[int, ...], clock: Clock) -> dict[str, list[Any]]:
-    """Times of ``layer`` on an input of ``shape`` ``(N, C, H, W)`` at widths of the grid."""
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    dense = weight.shape[:2] if transposed else (weight.shape[1], weight.shape[0])
-    inputs, outputs = (sorted({max(1, round(f * width)) for f in FRACTIONS}) for width in dense)
-    ms = []
-    for width_in in inputs:
-        x = torch.rand(1, width_in, *shape[2:], dtype=weight.dtype)
-        ms.append([clock.ms(_narrowed(layer, width_in, width_out), (x,)) for width_out in outputs])
-    return {"inputs": inputs, "outputs": outputs, "ms": ms}
+def narrowed(plan: ChannelPlan, fractions: Iterable[float]) -> np.ndarray:
+    """Every prunable set at its fraction of the dense width, in multiples that suit runtimes."""
+    units = []
+    for channel_set, fraction in zip(plan.prunable, fractions):
+        step = max(1, suitable(channel_set.channels) * channel_set.units // channel_set.channels)
+        units.append(min(channel_set.units, max(1, round(fraction * channel_set.units / step)) * step))
+    return first_units(plan, units)
 
 
-def _narrowed(layer: nn.Module, width_in: int, width_out: int) -> nn.Module:
-    """A copy of a convolution with its first channels alone."""
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    rows, columns = (width_in, width_out) if transposed else (width_out, width_in)
-    values: dict[Tensor, Tensor] = {weight: weight.detach()[:rows, :columns].contiguous()}
-    if isinstance(layer.bias, Tensor):
-        values[layer.bias] = layer.bias.detach()[:width_out].contiguous()
-    return copy_with(layer, values)
+class Terms:
+    """The amounts of which a choice of units takes its time.
+
+    1, weights; then, by kind of layer, multiply-adds and values put out. A kind is plain or transposed, at
+    one size of output.
+    """
+
+    def __init__(self, plan: ChannelPlan) -> None:
+        counted: list[np.ndarray] = [np.zeros(plan.units + 1)]
+        where: list[dict[int, int]] = []
+        for each in plan.calls:
+            axes = each.axes or plan.slices.get(each.weight or "", {})
+            where.append({axis: len(counted) + i for i, axis in enumerate(axes)})
+            counted += [
+                np.bincount(ids % (plan.units + 1), minlength=plan.units + 1) for ids in axes.values()
+            ]
+        counted[0][-1] = 1  # axes of which nothing goes
+        self._counted = np.array(counted)
+        self._axes = np.zeros((max(map(len, where), default=0), len(where)), dtype=int)
+        for number, rows in enumerate(where):
+            self._axes[: len(rows), number] = list(rows.values())
+        self._fixed = np.array(
+            [
+                math.prod(n for axis, n in enumerate(c.weight_shape) if axis not in rows)
+                for c, rows in zip(plan.calls, where)
+            ]
+        )
+        self._out = [rows.get(c.axis_out, 0) for c, rows in zip(plan.calls, where)]
+        widths = [1 if row else c.weight_shape[c.axis_out] for c, row in zip(plan.calls, self._out)]
+        kinds = [(c.transposed, c.positions_literature) for c in plan.calls]
+        of_kind = np.array([[kind == other for other in kinds] for kind in dict.fromkeys(kinds)])
+        self._macs = of_kind * [c.positions for c in plan.calls]
+        self._values = of_kind * np.multiply(widths, [c.positions_literature for c in plan.calls])
+
+    def __call__(self, alive: np.ndarray | None = None) -> np.ndarray:
+        """For the units ``alive`` (bool, ``(units,)``); all by default."""
+        keep = np.ones(self._counted.shape[1])
+        if alive is not None:
+            keep[:-1] = alive
+        channels = self._counted @ keep
+        sizes = self._fixed * channels[self._axes].prod(0)
+        macs, values = self._macs @ sizes, self._values @ channels[self._out]
+        return np.concatenate([[1.0, sizes.sum()], np.stack([macs, values], 1).ravel()])
+
+
+def _fitted(terms: np.ndarray, ms: np.ndarray) -> np.ndarray:
+    """Milliseconds per amount of each of ``terms`` ``(rows, terms)``, none below 0; errors count relatively.
+
+    First one speed for all kinds of layers; then each its own, as far as the rows say so.
+    """
+    together = np.stack([terms[:, 0], terms[:, 1], terms[:, 2::2].sum(1), terms[:, 3::2].sum(1)], 1)
+    common = _least_squares(together / ms[:, None], np.zeros(4), STIFFNESS * 1e-3)
+    prior = np.concatenate([common[:2], np.tile(common[2:], (terms.shape[1] - 2) // 2)])
+    return _least_squares(terms / ms[:, None], prior, STIFFNESS)
+
+
+def _least_squares(relative: np.ndarray, prior: np.ndarray, stiffness: float) -> np.ndarray:
+    """The speeds from 0 on whose ``relative`` times are nearest to 1, and they to ``prior``; by turns."""
+    scale = np.maximum(np.abs(relative).mean(0), 1e-300)
+    scaled, prior = relative / scale, prior * scale
+    square = scaled.T @ scaled + stiffness * np.eye(len(prior))
+    wanted, found = scaled.sum(0) + stiffness * prior, prior.copy()
+    for _ in range(300):
+        for i in range(len(found)):
+            found[i] = max(0.0, found[i] + (wanted[i] - square[i] @ found) / square[i, i])
+    return found / scale

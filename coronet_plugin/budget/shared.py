@@ -9,7 +9,8 @@ from torch import nn
 
 from coronet_plugin.budget.budget import LATENCY, Budget, CountMeter, Meter
 from coronet_plugin.budget.goal import Goal, check_removable
-from coronet_plugin.budget.latency_table import Clock, LatencyMeter, LatencyTable
+from coronet_plugin.budget.latency_meter import Clock, LatencyMeter
+from coronet_plugin.budget.latency_table import LatencyTable
 from coronet_plugin.channels.find import APPROXIMATE, EXACT, find_channels, keep_frozen
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call
@@ -24,10 +25,11 @@ def shared_goal(
     kind: str = "macs",
     runtime: str = "torch",
     schedule: str = "cubic",
-    round_to: int = 1,
+    round_to: int | None = None,
     prune_frozen: bool = False,
     runs: Sequence[Runner] | None = None,
     sets: str = EXACT,
+    table: str = "",
 ) -> Goal:
     """One budget for what ``generators`` cost together, for which their channels compete.
 
@@ -50,10 +52,11 @@ def shared_goal(
     try:
         check_removable(plans, asked)
         meters = [
-            _meter(generator, plan, example, asked.kind, runtime, run)
+            _meter(generator, plan, example, asked.kind, runtime, run, table)
             for generator, plan, example, run in zip(generators, plans, examples, runs)
         ]
-        return Goal(plans, meters, asked, schedule, round_to)
+        multiple = 1 if round_to is None and asked.kind != LATENCY else round_to
+        return Goal(plans, meters, asked, schedule, multiple)
     except (BudgetError, PlanError) as error:
         more = _within_reach(plans, found, asked.kind) if sets == EXACT else ""
         if not more or "more than the dense" in str(error):
@@ -80,10 +83,12 @@ def _within_reach(
 
 
 def _meter(
-    generator: nn.Module, plan: ChannelPlan, example: Any, kind: str, runtime: str, run: Runner
+    generator: nn.Module, plan: ChannelPlan, example: Any, kind: str, runtime: str, run: Runner, table: str
 ) -> Meter:
     if kind != LATENCY:
         return CountMeter(plan, kind)
+    if table:
+        return LatencyMeter(plan, LatencyTable.read(table))
     inputs = example if isinstance(example, tuple) else (example,)
-    measured = LatencyTable.measure(generator, plan, inputs, run, Clock(runtime))
-    return LatencyMeter(plan, LatencyTable(**agreed(measured.as_dict())))  # times differ, decisions must not
+    clock = Clock(generator, plan, inputs, runtime, run)
+    return LatencyMeter(plan, agreed(clock.table()), clock)  # times differ, decisions must not

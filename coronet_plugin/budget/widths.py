@@ -23,6 +23,15 @@ TOLERANCE = 0.005
 """How far below its target the chosen cost may stay, where single channels are fine enough."""
 
 
+SUITS_RUNTIMES = 8
+"""Kernels of all runtimes work on so many channels at once, or on twice as many: others are not used up."""
+
+
+def suitable(channels: int) -> int:
+    """The multiple that suits runtimes, for a set of so many channels in the dense generator."""
+    return min(SUITS_RUNTIMES, 1 << max(0, (channels // 8).bit_length() - 1))
+
+
 class JointPlan:
     """Several plans as one, for a budget that generators share: their units one after the other."""
 
@@ -63,15 +72,18 @@ class Widths:
     blocks: tuple[int, ...]
 
     @classmethod
-    def of(cls, plan: ChannelPlan | JointPlan, round_to: int = 1) -> Widths:
+    def of(cls, plan: ChannelPlan | JointPlan, round_to: int | None = 1) -> Widths:
         """Any width from the floor up whose channels are a multiple of ``round_to``.
+
+        None: of :data:`SUITS_RUNTIMES`, and of less in sets that have but a few times as many.
 
         Raises:
             OptionError: ``round_to`` is below one.
         """
-        if round_to < 1:
+        if round_to is not None and round_to < 1:
             raise OptionError(f"widths are rounded to multiples of at least 1, not {round_to}")
-        blocks = [round_to // math.gcd(round_to, s.channels // s.units) for s in plan.prunable]
+        multiples = [round_to or suitable(s.channels) for s in plan.prunable]
+        blocks = [m // math.gcd(m, s.channels // s.units) for m, s in zip(multiples, plan.prunable)]
         floors = [floor_of(s) for s in plan.prunable]
         rounded = [min(s.units, -(-f // b) * b) for s, f, b in zip(plan.prunable, floors, blocks)]
         return cls(tuple(rounded), tuple(blocks))

@@ -1,8 +1,7 @@
-"""How long calls take on this machine's CPU: of one alone, or of several that are to be compared.
+"""How long calls take on this machine's CPU.
 
-A call alone is timed by :mod:`torch.utils.benchmark` (:func:`time_call`). Calls that are to be compared take
-turns (:func:`time_in_turn`), so that what disturbs the machine disturbs them all alike. Either gives
-:class:`Timing`; the median is the figure to quote, the percentiles say how far to trust it. Wall time is what
+Calls take turns (:func:`time_in_turn`), so that what disturbs the machine disturbs them all alike. Of
+:class:`Timing` the median is the figure to quote, the percentiles say how far to trust it. Wall time is what
 a user waits. CPU time, of all threads of this process, is what a call costs even while other programs hold
 the CPU; with one thread on a quiet machine both are the same.
 """
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from coronet_plugin.errors import OptionError
 
@@ -27,8 +25,6 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 WARMUP = 5
 """Rounds before the first that is timed: libraries choose and compile their kernels in them."""
-ENOUGH_S, FEWEST = 0.01, 3
-"""A call alone is timed until its times agree, but no longer than so many seconds and samples take."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +38,10 @@ class Timing:
     calls: int
 
     @classmethod
-    def of(cls, seconds: Sequence[float], calls_each: int = 1) -> Timing:
-        """``seconds``: of every sample, which is the mean of ``calls_each`` calls."""
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        """``seconds``: of every call."""
         p10, median, p90 = (1e3 * float(value) for value in np.percentile(seconds, (10, 50, 90)))
-        return cls(median, p10, p90, 1e3 * min(seconds), calls_each * len(seconds))
+        return cls(median, p10, p90, 1e3 * min(seconds), len(seconds))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -94,27 +90,6 @@ class Stopwatch:
         return Times(Timing.of(wall), Timing.of(cpu))
 
 
-def time_call(
-    run: Callable[[], Any], threads: int = 1, clock: Callable[[], float] = time.perf_counter
-) -> Timing:
-    """Time ``run()`` alone, with torch on ``threads`` threads; the setting is put back.
-
-    It is called until the middle half of its times lies within a tenth of their median, or until
-    :data:`ENOUGH_S` and :data:`FEWEST` are reached; the first call does not count. ``clock``: reads seconds;
-    with ``time.thread_time`` and one thread, what other programs take does not count.
-
-    Raises:
-        OptionError: fewer than one thread.
-    """
-    _check(threads=threads)
-    timer = Timer("run()", globals={"run": run}, timer=clock, num_threads=threads)
-    found = timer.adaptive_autorange(max_run_time=ENOUGH_S)
-    times = list(found.times)
-    while len(times) < FEWEST:  # a slow call, of which there was one sample
-        times += timer.blocked_autorange(min_run_time=ENOUGH_S / FEWEST).times
-    return Timing.of(times, found.number_per_run)
-
-
 def time_in_turn(
     calls: Mapping[Key, Callable[[], Any]], rounds: int, warmup: int = WARMUP
 ) -> dict[Key, Times]:
@@ -125,19 +100,14 @@ def time_in_turn(
     Raises:
         OptionError: there is nothing to repeat.
     """
-    _check(rounds=rounds)
+    if rounds < 1:
+        raise OptionError(f"rounds must be at least 1, not {rounds}")
     watches = {key: Stopwatch() for key in calls}
     timed = [watches[key].wrap(call) for key, call in calls.items()]
     for number in range(warmup + rounds):
         for call in timed[:: 1 if number % 2 else -1]:
             call()
     return {key: watch.times(warmup) for key, watch in watches.items()}
-
-
-def _check(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise OptionError(f"{name} must be at least 1, not {count}")
 
 
 @contextmanager

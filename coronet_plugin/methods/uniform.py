@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from coronet_plugin.budget.budget import Meter
 from coronet_plugin.budget.goal import Goal, Share
 from coronet_plugin.budget.widths import Widths, choose_alive
 from coronet_plugin.methods.base import Method, Task
@@ -29,16 +30,20 @@ class Uniform(Method):
 def evenly_narrowed(share: Share) -> np.ndarray:
     """Units of a generator that fit the budget when all sets are narrowed by one factor, the best of each."""
     goal = share.goal
-    widths = goal.widths if goal.fixed else _widest(goal)
-    return share.split(choose_alive(goal.plan, goal.score(), goal.meter, goal.target, widths))
+
+    def best(meter: Meter, allowed: float) -> np.ndarray:
+        widths = goal.widths if goal.fixed else _widest(goal, meter, allowed)
+        return choose_alive(goal.plan, goal.score(), meter, allowed, widths)
+
+    return share.split(goal.settle(best))
 
 
-def _widest(goal: Goal) -> Widths:
+def _widest(goal: Goal, meter: Meter, allowed: float) -> Widths:
     """Floors at the largest common factor that fits."""
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        if goal.meter(_narrowed(goal, middle)) <= goal.target:
+        if meter(_narrowed(goal, middle)) <= allowed:
             low = middle
         else:
             high = middle

@@ -124,6 +124,7 @@ class CompressedModel(_Base):
                 budget=options.budget,
                 kind=options.budget_kind,
                 runtime=options.latency_runtime,
+                table=options.latency_table,
                 goal=shares.get(name),
                 round_to=options.round_to,
                 widths=widths_of(options.widths_from, name) if options.widths_from else None,
@@ -184,6 +185,7 @@ class CompressedModel(_Base):
             options.prune_frozen,
             [host.runner(self, name) for name in networks],
             options.sets,
+            options.latency_table,
         )
         return dict(zip(networks, goal.shares))
 

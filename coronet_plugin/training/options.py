@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coronet_plugin.budget.budget import KINDS, Budget
+from coronet_plugin.budget.budget import KINDS, LATENCY, Budget
 from coronet_plugin.budget.goal import SCHEDULES, STEADY
-from coronet_plugin.budget.latency_table import RUNTIMES
+from coronet_plugin.budget.latency_meter import RUNTIMES
 from coronet_plugin.channels.find import EXACT, SETS
 from coronet_plugin.checkpoint.spec import Spec
 from coronet_plugin.errors import OptionError, UserError
@@ -59,22 +59,31 @@ class TrainingOptions:
     budget_kind: str = setting(
         "macs",
         "what the budget is about: true multiply-adds, parameters, or the time of one image on "
-        "one thread of this machine's CPU, measured once per layer (default: %(default)s)",
+        "one thread of this machine's CPU, for which whole candidates are timed (default: %(default)s)",
         choices=KINDS,
     )
     latency_runtime: str = setting(
         "torch",
-        "what the time is measured in: PyTorch or ONNX Runtime (default: %(default)s)",
-        choices=sorted(RUNTIMES),
+        "what the time is measured in: PyTorch, ONNX Runtime or another runtime that is installed here "
+        "(default: %(default)s)",
+        choices=RUNTIMES,
+    )
+    latency_table: str = setting(
+        "",
+        "times from the device the generators are for, instead of this machine's: a file that 'coronet bench "
+        "--table' or the script of 'coronet bench --table_kit' wrote there (default: none)",
+        metavar="FILE",
     )
     shared_budget: bool = setting(
         False,
         "one budget for what all generators cost together, for which their channels compete "
         "(default: one each)",
     )
-    round_to: int = setting(
-        1,
-        "make every width a multiple of so many channels, within the budget (default: %(default)s)",
+    round_to: int | None = setting(
+        None,
+        "make every width a multiple of so many channels, within the budget (default: 1; with a latency "
+        "budget 8, which suits the runtimes, and less in narrow layers)",
+        type=int,
         metavar="CHANNELS",
     )
     widths_from: str = setting(
@@ -186,6 +195,8 @@ class TrainingOptions:
             share = registry.method_of(config).search_share(config)
             values["search_epochs"] = epochs * share if given is None else given
             _check_lengths(epochs, values["search_epochs"], values["qat"])
+        if values["latency_table"] and values["budget_kind"] != LATENCY:
+            raise OptionError("--coronet_latency_table is for --coronet_budget_kind latency; leave it out")
         if not 0 <= values["average"] < 1:
             raise OptionError(
                 f"--coronet_average {values['average']:g} must be at least 0 and below 1, such as 0.999"

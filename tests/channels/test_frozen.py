@@ -200,7 +200,7 @@ PINNED = [
 )
 def test_what_cannot_shrink_is_refused_with_the_reasons(monkeypatch, build, said, budget):
     monkeypatch.setattr(
-        "coronet_plugin.budget.latency_table.LatencyTable.measure", None
+        "coronet_plugin.budget.latency_meter.Clock.table", None
     )  # before anything is measured
     with pytest.raises(PlanError, match=f"none of the generator's channels can be removed.*{said}") as caught:
         Compression(build(), X, search_steps=5, **budget)

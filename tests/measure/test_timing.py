@@ -1,4 +1,4 @@
-"""The two timers: a call alone and calls in turn, by both clocks, with nothing left changed."""
+"""Calls in turn by both clocks, with nothing left changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.errors import OptionError
-from coronet_plugin.measure.timing import Stopwatch, Timing, inference, pinned, time_call, time_in_turn
+from coronet_plugin.measure.timing import Stopwatch, Timing, inference, pinned, time_in_turn
 
 
 def sleeper(*milliseconds: float):
@@ -24,39 +24,11 @@ def test_the_median_stands_for_the_calls():
     found = Timing.of([0.001, 0.003, 0.100])
     assert (found.median_ms, found.min_ms, found.calls) == pytest.approx((3, 1, 3))
     assert found.min_ms < found.p10_ms < found.median_ms < found.p90_ms < 100
-    assert Timing.of([0.002, 0.002], calls_each=10).calls == 20
-
-
-def test_both_timers_agree():
-    """Sleeping never takes less than asked; the upper bounds leave room for a loaded machine."""
-    alone = time_call(sleeper(20))
-    in_turn = time_in_turn({"a": sleeper(20), "b": sleeper(1)}, rounds=5)["a"].wall
-    assert 20 <= alone.min_ms <= alone.median_ms < 40 and 20 <= in_turn.min_ms <= in_turn.median_ms < 40
-    assert type(alone) is type(in_turn) is Timing
 
 
 def test_cpu_time_leaves_out_what_others_take():
     found = time_in_turn({"sleeps": sleeper(50)}, rounds=2, warmup=0)["sleeps"]
     assert found.wall.median_ms >= 50 and found.cpu.median_ms < 25
-
-
-# -- a call alone --------------------------------------------------------------
-def test_the_first_call_is_not_timed():
-    assert time_call(sleeper(200, 5)).p90_ms < 60
-
-
-def test_a_slow_call_is_repeated_but_not_for_long():
-    calls = []
-    assert time_call(lambda: calls.append(time.sleep(0.2))).calls >= 3
-    assert len(calls) <= 8
-
-
-def test_threads_are_set_and_put_back():
-    before, seen = torch.get_num_threads(), set()
-    time_call(lambda: seen.add(torch.get_num_threads()), threads=2)
-    assert seen == {2} and torch.get_num_threads() == before
-    with pytest.raises(OptionError, match="threads must be at least 1, not 0"):
-        time_call(int, threads=0)
 
 
 # -- calls in turn -------------------------------------------------------------
