@@ -1,17 +1,17 @@
 """Time whole generators in the runtime they are for, and predict the times of others from that.
 
 Times are CPU time of this process on one thread, kept on one core, so that what other programs take does not
-count. What they slow down does, so every generator takes turns with one that stays the same, and only the
-ratio counts.
+count. What they slow down does, so every generator takes turns with one that stays the same, each for as
+long, and only the ratio counts.
 """
 
 from __future__ import annotations
 
 import importlib
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ RUNTIMES = ("torch", "onnxruntime", "openvino", "ncnn", "mnn", "litert", "execut
 """Eager PyTorch, ONNX Runtime, and targets of ``coronet export`` by name."""
 PREPARE = "coronet_plugin.export.runnable"
 """The module that makes a call of a generator in a runtime; imported when it is used, as targets are."""
-REFERENCE = 0.25
-"""Width of the generator that all others are timed beside."""
-ENOUGH_S, FEWEST, MOST = 0.5, 5, 40
+IT, REFERENCE = "it", "reference"
+REFERENCE_WIDTH = 0.25
+"""Of the generator that all others are timed beside."""
+ENOUGH_S, FEWEST, MOST = 1.0, 3, 40
 """Generators are timed for so many seconds, and between so many times."""
 CLOSE = 0.05
 """Two timings that differ by more say that the machine was too busy."""
@@ -69,7 +70,7 @@ class Clock:
         self.plan, self.runtime, self._run = plan, runtime, run
         self._generator, self._inputs = copy_with(generator).cpu(), on_device(inputs, "cpu")
         self._folder = tempfile.TemporaryDirectory(prefix="coronet-latency-")
-        self._reference = self._call(narrowed(plan, [REFERENCE] * len(plan.prunable)), "reference")
+        self._reference = self._call(narrowed(plan, [REFERENCE_WIDTH] * len(plan.prunable)), REFERENCE)
         self._reference_ms = 0.0
         self.waited = 1.0
         """Wall time over CPU time, the last time: above 1 where other programs held the core."""
@@ -77,17 +78,18 @@ class Clock:
     def ms(self, alive: np.ndarray) -> float:
         """Milliseconds of one image when only the units ``alive`` (bool, ``(units,)``) remain."""
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
-            calls = {"it": self._call(alive, folder), "reference": self._reference}
+            calls = {IT: self._call(alive, folder), REFERENCE: self._reference}
             with inference(self._generator), torch_threads(1), pinned(1):
-                start = time.perf_counter()
-                for each in calls.values():
-                    each()
-                rounds = round(ENOUGH_S / max(1e-6, time.perf_counter() - start))
-                times = time_in_turn(calls, min(MOST, max(FEWEST, rounds)), warmup=0)
-        mine, reference = times["it"], times["reference"].cpu.median_ms
-        self._reference_ms = self._reference_ms or times["reference"].cpu.min_ms
-        self.waited = mine.wall.median_ms / mine.cpu.median_ms
-        return mine.cpu.median_ms / reference * self._reference_ms
+                once = {key: times.cpu.min_ms for key, times in time_in_turn(calls, 1, warmup=1).items()}
+                longer = max(once.values())
+                times = {key: max(1, round(longer / ms)) for key, ms in once.items()}
+                batches = {key: partial(_repeat, calls[key], times[key]) for key in calls}
+                rounds = round(ENOUGH_S / 2e-3 / longer)
+                found = time_in_turn(batches, min(MOST, max(FEWEST, rounds)), warmup=0)
+        self.waited = found[IT].wall.median_ms / found[IT].cpu.median_ms
+        mine, other = (found[key].cpu.median_ms / times[key] for key in (IT, REFERENCE))
+        self._reference_ms = self._reference_ms or found[REFERENCE].cpu.min_ms / times[REFERENCE]
+        return mine / other * self._reference_ms
 
     def _call(self, alive: np.ndarray, folder: str) -> Callable[[], Any]:
         place = Path(self._folder.name, folder)
@@ -104,6 +106,11 @@ class Clock:
         return LatencyTable(
             self.runtime, tuple(Row(widths_of(self.plan, alive), self.ms(alive)) for alive in widths)
         )
+
+
+def _repeat(run: Callable[[], Any], times: int) -> None:
+    for _ in range(times):
+        run()
 
 
 def choices(plan: ChannelPlan, uneven: int = 0) -> list[np.ndarray]:

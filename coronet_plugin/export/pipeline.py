@@ -83,8 +83,9 @@ def prepare(generator: nn.Module, request: Request) -> tuple[nn.Module, Tensor]:
 def prepared_for(generator: nn.Module, request: Request, inputs: tuple[Tensor, ...]) -> nn.Module:
     """:func:`prepare` without the example; ``inputs``: what to prove rewrites on, the smaller the quicker."""
     prepared = normalised(generator, request.norm_mode).cpu().float()
-    if request.target.rewrite:
-        prepared = rewritten(prepared, request.target.rewrite, inputs)
+    pieces = request.target.pieces(request.dtype, request.dynamic)
+    if pieces:
+        prepared = rewritten(prepared, pieces, inputs)
     if request.dtype == "fp16" and request.target.fp16 == "compute":
         prepared = in_fp16(prepared)
     for parameter in prepared.parameters():

@@ -60,7 +60,7 @@ def record_of(
         "dynamic": request.dynamic,
         "norm_mode": request.norm_mode,
         "dropout": "off",
-        "rewrite": list(target.rewrite),
+        "rewrite": list(target.pieces(request.dtype, request.dynamic)),
         "check": check,
         "versions": {**versions(), **target.versions()},
         **facts,

@@ -1,8 +1,9 @@
 """Layers that edge runtimes handle badly, written with operations they handle well; parameters stay.
 
-Three pieces, each on its own: a transposed convolution with output padding becomes one without padding
-and a crop, instance norm becomes elementary arithmetic, reflection padding becomes slices and a
-concatenation. They are equalities, and :func:`rewritten` proves them in float64 on the way.
+Pieces, each on its own: a transposed convolution with output padding becomes one without padding and a
+crop, or an ordinary one and a pixel shuffle; a convolution of few outputs one of many; instance norm becomes
+elementary arithmetic, reflection padding slices and a concatenation. They are equalities, and
+:func:`rewritten` proves them in float64 on the way.
 """
 
 from __future__ import annotations
@@ -84,6 +85,11 @@ class SubpixelConvTranspose2d(nn.Module):
         return y[:, :, top : top + height, left : left + width] if self.crop else y
 
 
+def _paddings(layer: nn.Conv2d) -> tuple[int, int]:
+    paddings: Any = layer.padding
+    return int(paddings[0]), int(paddings[1])
+
+
 def _axes(layer: nn.ConvTranspose2d) -> list[tuple[int, int, int, int]]:
     """(kernel, stride, padding, output padding) of rows and columns."""
     pairs: list[Any] = [layer.kernel_size, layer.stride, layer.padding, layer.output_padding]
@@ -115,6 +121,42 @@ def _shuffled(
         for (y, ky), (x, kx) in itertools.product(rows[i].items(), columns[j].items()):
             new[:, i, j, :, y - first[0], x - first[1]] = weight[:, :, ky, kx].T
     return new.reshape(outgoing * stride**2, incoming, *size)
+
+
+class BlockedConv2d(nn.Module):
+    """A convolution of few outputs as one of ``block * block`` times as many, and a pixel shuffle.
+
+    All outputs of a square of ``block`` pixels are outputs of one place, whose kernel is larger by ``block -
+    1`` and holds the same weights once for each pixel, moved. Runtimes calculate eight or sixteen outputs at
+    once and gather the inputs for every place: three outputs cost them as much as sixteen, at ``block *
+    block`` times as many places. Sizes are fixed by it.
+    """
+
+    def __init__(self, layer: nn.Conv2d, block: int) -> None:
+        super().__init__()
+        self.block = block
+        outputs, inputs, height, width = layer.weight.shape
+        bias = layer.bias is not None
+        size = (height + block - 1, width + block - 1)
+        self.convolution = nn.Conv2d(inputs, outputs * block**2, size, stride=block, bias=bias).to(
+            layer.weight
+        )
+        self.convolution.padding = layer.padding
+        self.longer = [2 * p - k + 1 for p, k in zip(_paddings(layer), (height, width))]
+        weight = layer.weight.new_zeros(outputs, block, block, inputs, *size)
+        for i, j in itertools.product(range(block), repeat=2):
+            weight[:, i, j, :, i : i + height, j : j + width] = layer.weight.detach()
+        self.convolution.weight.data = weight.reshape(outputs * block**2, inputs, *size)
+        if layer.bias is not None and self.convolution.bias is not None:
+            self.convolution.bias.data = layer.bias.detach().repeat_interleave(block**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (int(side) + more for side, more in zip(x.shape[2:], self.longer))
+        below, right = -height % self.block, -width % self.block
+        if not below and not right:
+            return nn.functional.pixel_shuffle(self.convolution(x), self.block)
+        x = nn.functional.pad(x, [0, right, 0, below])
+        return nn.functional.pixel_shuffle(self.convolution(x), self.block)[:, :, :height, :width]
 
 
 class ElementaryInstanceNorm2d(nn.Module):
@@ -172,11 +214,22 @@ def _subpixel_convolution(layer: nn.ConvTranspose2d) -> nn.Module:
     return layer if best is None else SubpixelConvTranspose2d(layer, best)
 
 
+def _blocked_convolution(layer: nn.Conv2d) -> nn.Module:
+    plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.stride == (1, 1)
+    plain = plain and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    large = min(layer.kernel_size) >= BLOCKED_KERNEL and layer.out_channels <= FEW_OUTPUTS
+    return BlockedConv2d(layer, BLOCK) if plain and large else layer
+
+
 def _instance_norm(layer: _InstanceNorm) -> nn.Module:
     return layer if layer.running_mean is not None else ElementaryInstanceNorm2d(layer)
 
 
+BLOCK, FEW_OUTPUTS, BLOCKED_KERNEL = 4, 4, 7
+"""Pixels a side, the most outputs and the smallest kernel for which :class:`BlockedConv2d` pays: there the
+multiply-adds get twice as many and the places a sixteenth; 3x3 kernels would take four times as many."""
 PIECES: dict[str, tuple[type, Callable[..., nn.Module]]] = {
+    "blocked_convolution": (nn.Conv2d, _blocked_convolution),
     "subpixel_convolution": (nn.ConvTranspose2d, _subpixel_convolution),
     "transposed_convolution": (nn.ConvTranspose2d, _transposed_convolution),
     "instance_norm": (_InstanceNorm, _instance_norm),

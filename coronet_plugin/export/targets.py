@@ -85,7 +85,8 @@ class Target:
     ``dtypes``: what it offers. ``fp16``: ``compute`` if the generator itself is made to calculate in fp16,
     ``storage`` if the runtime's own tool stores fp16 weights. ``dynamic``: whether batch, height and width
     can stay free. ``bytes``: whether it can take and give pictures as bytes. ``rewrite``: pieces of
-    :mod:`~coronet_plugin.export.rewrite` it needs. ``int8_with``: what int8 needs besides, installed by
+    :mod:`~coronet_plugin.export.rewrite` it needs; ``faster`` and ``int8_faster``: those with which files of
+    fixed size, and such in int8, take less time. ``int8_with``: what int8 needs besides, installed by
     ``int8_extra``, or by ``extra``.
     """
 
@@ -101,6 +102,8 @@ class Target:
     dynamic: bool = False
     bytes: bool = False
     rewrite: tuple[str, ...] = ()
+    faster: tuple[str, ...] = ()
+    int8_faster: tuple[str, ...] = ()
     int8_with: Mapping[str, str] = field(default_factory=dict)
     int8_extra: str = ""
 
@@ -203,6 +206,11 @@ class Target:
                 raise OptionError(f"rewrite {piece!r} is not known; choose from {', '.join(PIECES)}")
         return replace(self, rewrite=(*pieces, *(p for p in self.rewrite if p not in pieces)))
 
+    def pieces(self, dtype: str, dynamic: bool) -> tuple[str, ...]:
+        """All rewrites of a file."""
+        faster = self.int8_faster * (dtype == "int8") + self.faster * (not dynamic)
+        return tuple(dict.fromkeys((*self.rewrite, *faster)))
+
     def _module(self) -> Any:
         return importlib.import_module(f"coronet_plugin.export.{self.module}")
 
@@ -236,6 +244,8 @@ TARGETS: dict[str, Target] = {
             dtypes=ALL_DTYPES,
             dynamic=True,
             bytes=True,
+            faster=("blocked_convolution",),
+            int8_faster=("subpixel_convolution",),
         ),
         Target(
             "litert",

@@ -22,7 +22,7 @@ from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.find import cost_of
 from coronet_plugin.cli import main
 from coronet_plugin.errors import BudgetError, CheckpointError, OptionError
-from coronet_plugin.export.rewrite import SubpixelConvTranspose2d, rewritten
+from coronet_plugin.export.rewrite import BlockedConv2d, SubpixelConvTranspose2d, rewritten
 from coronet_plugin.export.targets import ArrayModel, Target
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.measure import machine
@@ -257,6 +257,35 @@ def test_subpixel_convolutions_of_the_stock_generators_have_two_by_two_kernels()
     assert isinstance(
         rewritten(uneven, ["subpixel_convolution"], torch.rand(1, 4, 8, 6)), SubpixelConvTranspose2d
     )
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("side", [16, 17, 19])
+def test_blocked_convolutions_are_the_plain_ones(padding, side):
+    layer = nn.Conv2d(5, 3, 7, padding=padding)
+    x = torch.rand(2, 5, side, side + 2)
+    new = rewritten(layer, ["blocked_convolution"], x)  # which proves it in float64
+    assert isinstance(new, BlockedConv2d) and new.convolution.out_channels == 48
+    assert torch.allclose(new(x), layer(x), atol=1e-5)
+
+
+def test_convolutions_that_would_not_gain_are_not_blocked():
+    for layer in (
+        nn.Conv2d(4, 3, 3, padding=1),  # four times the multiply-adds
+        nn.Conv2d(4, 8, 7),
+        nn.Conv2d(4, 4, 7, groups=2),
+        nn.Conv2d(4, 3, 7, stride=2),
+        nn.Conv2d(4, 3, 7, padding=3, padding_mode="reflect"),
+    ):
+        assert type(rewritten(layer, ["blocked_convolution"], torch.rand(1, 4, 16, 16))) is nn.Conv2d
+
+
+def test_onnx_files_are_rewritten_to_be_faster_unless_their_size_is_free():
+    onnx = target_of("onnx")
+    assert onnx.pieces("fp32", dynamic=False) == ("blocked_convolution",)
+    assert onnx.pieces("fp32", dynamic=True) == ()
+    assert onnx.pieces("int8", dynamic=False) == ("subpixel_convolution", "blocked_convolution")
+    assert target_of("litert").pieces("int8", dynamic=False) == target_of("litert").rewrite
 
 
 def test_other_transposed_convolutions_stay_as_they_are():
