@@ -164,9 +164,9 @@ def _line(rows: list[dict[str, Any]], own: Any, budget: str, method: str) -> lis
 
 
 def _floor(record: dict[str, Any]) -> str:
-    near, count = record["overlap_floor"], record["distance"]["count"]
+    near, count, kid = record["overlap_floor"], record["distance"]["count"], 1000 * record["floor"]["kid"]
     return (
-        f"Floor, real pictures against other real ones: KID {1000 * record['floor']['kid']:.1f}, precision {near['precision']:.2f}, "
+        f"Floor, real pictures against other real ones: KID {kid:.1f}, precision {near['precision']:.2f}, "
         f"recall {near['recall']:.2f}; {count} pictures a side everywhere."
     )
 

@@ -13,7 +13,7 @@ from example_helpers import example, killed_after
 from PIL import Image
 from run_helpers import assert_same_weights
 
-from coronet_plugin import CheckpointError, DataError, load_generator
+from coronet_plugin import CheckpointError, DataError, OptionError, load_generator
 from coronet_plugin.cli import main as coronet
 from coronet_plugin.generators.registry import FAMILIES, family_named
 from coronet_plugin.runs.opener import read_generator
@@ -181,3 +181,12 @@ def test_a_folder_without_a_model_is_refused_in_a_line(tmp_path):
     pytest.importorskip("diffusers")
     with example("diffusion") as module, pytest.raises(DataError, match="holds no UNet2DModel of diffusers"):
         module.read_pretrained(tmp_path, 32)
+
+
+@pytest.mark.parametrize(
+    "entries", [{"unet": "["}, {"unet": "[]"}, {"schedule": "[]"}, {"unet": '{"layers_per_block": 99}'}, {"size": 1}]
+)
+def test_a_config_of_a_stranger_is_checked(entries):
+    pytest.importorskip("diffusers")
+    with example("diffusion") as module, pytest.raises(OptionError, match="no diffusion model has this config"):
+        module.Config(**entries)
