@@ -190,3 +190,31 @@ def test_a_config_of_a_stranger_is_checked(entries):
     pytest.importorskip("diffusers")
     with example("diffusion") as module, pytest.raises(OptionError, match="no diffusion model has this config"):
         module.Config(**entries)
+
+
+def test_the_ddim_loop_finds_the_picture_that_a_perfect_denoiser_knows():
+    diffusers = pytest.importorskip("diffusers")
+    with example("diffusion") as module:
+        known = torch.rand(3, 8, 8) * 1.8 - 0.9
+        levels = diffusers.DDPMScheduler().alphas_cumprod
+
+        class Perfect(torch.nn.Module):
+            def forward(self, x, steps):
+                level = levels[steps].view(-1, 1, 1, 1)
+                return (x - level.sqrt() * known) / (1 - level).sqrt()
+
+        noise = torch.Generator().manual_seed(0)
+        made = family_named("unet2d").sample(Perfect(), module.Config(size=8), 2, noise, 20)
+        assert torch.allclose(made, known.expand(2, -1, -1, -1), atol=1e-3)
+
+
+def test_diff_pruning_gets_the_noisy_pictures_that_the_scheduler_makes():
+    diffusers = pytest.importorskip("diffusers")
+    with example("diffusion") as module:
+        pictures, scheduler = torch.rand(2, 3, 8, 8), diffusers.DDPMScheduler(num_train_timesteps=50)
+        steps = module.TimeSteps(pictures, scheduler)
+        (first, when), truth = steps[40]
+        level = scheduler.alphas_cumprod[40]
+        assert len(steps) == 50 and when.tolist() == [40, 40]
+        assert torch.allclose(first, level.sqrt() * pictures + (1 - level).sqrt() * truth, atol=1e-6)
+        assert torch.equal(truth, steps[3].truth) and 0.8 < truth.std() < 1.2
