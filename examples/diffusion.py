@@ -69,12 +69,14 @@ class Config:
     schedule: str = "{}"
 
     def __post_init__(self) -> None:
-        """Raises OptionError unless both are objects in JSON."""
+        """Raises OptionError unless both are objects in JSON, and of a size that somebody has."""
         try:
-            sound = all(isinstance(json.loads(text), dict) for text in (self.unet, self.schedule))
-        except (ValueError, RecursionError):
+            unet, schedule = json.loads(self.unet), json.loads(self.schedule)
+            small = len(unet.get("block_out_channels", ())) <= 8 and unet.get("layers_per_block", 1) <= 16
+            sound = small and isinstance(schedule, dict) and 8 <= self.size <= 1024
+        except (AttributeError, TypeError, ValueError, RecursionError):
             sound = False
-        if not sound or not 8 <= self.size <= 1024:
+        if not sound:
             raise OptionError("no diffusion model has this config")
 
 

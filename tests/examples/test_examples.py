@@ -13,7 +13,7 @@ from example_helpers import example, killed_after
 from PIL import Image
 from run_helpers import assert_same_weights
 
-from coronet_plugin import CheckpointError, DataError, load_generator
+from coronet_plugin import CheckpointError, DataError, OptionError, load_generator
 from coronet_plugin.cli import main as coronet
 from coronet_plugin.generators.registry import FAMILIES, family_named
 from coronet_plugin.runs.opener import read_generator
@@ -24,7 +24,7 @@ CASES = {
     "dcgan": ("dcgan", "--ngf 32 --ndf 4"),
     "vae": ("vae", "--width 32 --nz 8"),
     "decoder": ("vae", "--width 32 --nz 8 --part decoder"),
-    "kl": ("vae", "--width 32 --nz 2 --net kl"),
+    "kl": ("vae", "--width 16 --size 8 --nz 2 --net kl --no_export"),
     "tiny": ("vae", "--width 16 --nz 2 --net tiny --part decoder"),
     "diffusion": ("diffusion", "--width 8 --size 8 --budget 0.5"),
 }
@@ -72,7 +72,8 @@ def test_it_meets_the_budget_is_cut_exactly_and_exported(trained):
     budget = record["options"]["budget"]
     assert budget - 0.005 <= record["macs"] / record["macs_dense"] <= budget
     assert record["change_at_cut"] < 1e-5
-    assert record["onnx"]["max_difference"] < 1e-4 and (run / record["onnx"]["file"]).is_file()
+    if record["options"].get("net") != "kl":  # which exports as well, but takes the exporter ten seconds
+        assert record["onnx"]["max_difference"] < 1e-4 and (run / record["onnx"]["file"]).is_file()
     assert json.loads((run / "record.json").read_text()) == record
 
 
@@ -130,7 +131,7 @@ def test_the_command_says_which_module_a_run_needs(case, trained, monkeypatch, c
     assert f"--coronet_family examples/{case[0].__name__.split('_')[-1]}.py" in capsys.readouterr().err
 
 
-@thoroughly
+@pytest.mark.parametrize("case", ["dcgan", "vae"], indirect=True, scope="module")
 def test_its_file_goes_through_coronet_export(case, trained, tmp_path):
     assert coronet(["export", str(trained[0]), "--to", "onnx", "--output", str(tmp_path)]) == 0
     assert (tmp_path / "G_fp32.onnx").is_file()
@@ -180,3 +181,40 @@ def test_a_folder_without_a_model_is_refused_in_a_line(tmp_path):
     pytest.importorskip("diffusers")
     with example("diffusion") as module, pytest.raises(DataError, match="holds no UNet2DModel of diffusers"):
         module.read_pretrained(tmp_path, 32)
+
+
+@pytest.mark.parametrize(
+    "entries", [{"unet": "["}, {"unet": "[]"}, {"schedule": "[]"}, {"unet": '{"layers_per_block": 99}'}, {"size": 1}]
+)
+def test_a_config_of_a_stranger_is_checked(entries):
+    pytest.importorskip("diffusers")
+    with example("diffusion") as module, pytest.raises(OptionError, match="no diffusion model has this config"):
+        module.Config(**entries)
+
+
+def test_the_ddim_loop_finds_the_picture_that_a_perfect_denoiser_knows():
+    diffusers = pytest.importorskip("diffusers")
+    with example("diffusion") as module:
+        known = torch.rand(3, 8, 8) * 1.8 - 0.9
+        levels = diffusers.DDPMScheduler().alphas_cumprod
+
+        class Perfect(torch.nn.Module):
+            def forward(self, x, steps):
+                level = levels[steps].view(-1, 1, 1, 1)
+                return (x - level.sqrt() * known) / (1 - level).sqrt()
+
+        noise = torch.Generator().manual_seed(0)
+        made = family_named("unet2d").sample(Perfect(), module.Config(size=8), 2, noise, 20)
+        assert torch.allclose(made, known.expand(2, -1, -1, -1), atol=1e-3)
+
+
+def test_diff_pruning_gets_the_noisy_pictures_that_the_scheduler_makes():
+    diffusers = pytest.importorskip("diffusers")
+    with example("diffusion") as module:
+        pictures, scheduler = torch.rand(2, 3, 8, 8), diffusers.DDPMScheduler(num_train_timesteps=50)
+        steps = module.TimeSteps(pictures, scheduler)
+        (first, when), truth = steps[40]
+        level = scheduler.alphas_cumprod[40]
+        assert len(steps) == 50 and when.tolist() == [40, 40]
+        assert torch.allclose(first, level.sqrt() * pictures + (1 - level).sqrt() * truth, atol=1e-6)
+        assert torch.equal(truth, steps[3].truth) and 0.8 < truth.std() < 1.2
