@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import paired_folder, run_test, run_train, unpaired_folder
 
+from coronet_plugin.budget.latency_meter import Clock
 from coronet_plugin.checkpoint.spec import Spec
 
 CORONET = ["--coronet_base", "pix2pix", "--coronet_search_epochs", "1"]
@@ -75,9 +76,11 @@ def test_a_shared_budget_and_rounded_widths(run, tmp_path):
     assert all(len(s["kept"]) % 4 == 0 for spec in specs for s in spec.sets if not s["pinned"])
 
 
-def test_a_budget_in_milliseconds(trained):
+def test_a_budget_in_milliseconds(trained, monkeypatch):
+    """By a clock that is never disturbed; real ones: tests/budget/test_latency_table.py."""
+    monkeypatch.setattr(Clock, "ms", lambda self, alive: self.plan.cost(alive).macs / 1e6)
     spec = trained("ms", "--coronet_budget", 0.5, "--coronet_budget_kind", "latency", "--crop_size", 32)
-    assert spec.budget["kind"] == "latency" and spec.slim["macs"] < spec.dense["macs"]
+    assert spec.budget["kind"] == "latency" and spec.slim["macs"] <= 0.52 * spec.dense["macs"]
 
 
 def test_a_checkpoint_of_the_search_is_tested_as_small_as_it_is(trained, run, tmp_path):
