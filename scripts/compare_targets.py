@@ -135,7 +135,8 @@ ABOUT = """\
 256x256 at a tenth of the multiply-adds, channels in multiples of 8. CPU ms of one picture on one thread,
 medians, all of one environment in turn, on a machine that others used as well; int8 calculates every
 convolution in 8 bits. MB: of the emoji model's file. An x86 server's CPU is no phone's: between runtimes for
-phones, believe your phone (`coronet bench --table_kit`).
+phones, believe your phone (`coronet bench --table_kit`). Where nothing stands the runtime was not there;
+[exports.md](exports.md) has LiteRT, ExecuTorch and OpenVINO's int8, of like generators on a quiet core.
 
 """
 
