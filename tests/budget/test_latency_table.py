@@ -181,11 +181,7 @@ def test_what_slows_everything_down_does_not_count(plan, monkeypatch):
     monkeypatch.setattr(latency_meter, "time_in_turn", timings)
     quiet = clock.ms(whole)
     slow.append(True)
-<<<<<<< HEAD
     assert quiet > 0 and clock.ms(half) == pytest.approx(quiet)
-=======
-    assert clock.ms(half) == pytest.approx(quiet)
->>>>>>> lat
 
 
 def taking(ms: float) -> Times:
