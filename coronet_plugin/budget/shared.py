@@ -11,6 +11,7 @@ from coronet_plugin.budget.budget import LATENCY, Budget, CountMeter, Meter
 from coronet_plugin.budget.goal import Goal, check_removable
 from coronet_plugin.budget.latency_table import Clock, LatencyMeter, LatencyTable
 from coronet_plugin.channels.find import APPROXIMATE, EXACT, find_channels, keep_frozen
+from coronet_plugin.channels.joint import beside
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call
 from coronet_plugin.distributed import agreed
@@ -28,6 +29,7 @@ def shared_goal(
     prune_frozen: bool = False,
     runs: Sequence[Runner] | None = None,
     sets: str = EXACT,
+    readers: Sequence[Sequence[nn.Module]] | None = None,
 ) -> Goal:
     """One budget for what ``generators`` cost together, for which their channels compete.
 
@@ -41,17 +43,19 @@ def shared_goal(
     """
     asked = Budget.parse(budget, kind)
     runs = runs or [call] * len(generators)
+    readers = readers or [()] * len(generators)
 
     def found(sets: str) -> list[ChannelPlan]:
-        plans = [find_channels(*each, sets) for each in zip(generators, examples, runs)]
-        return plans if prune_frozen else [keep_frozen(*each) for each in zip(plans, generators)]
+        each = zip(generators, examples, runs, readers)
+        plans = [find_channels(g, example, run, sets, read) for g, example, run, read in each]
+        return plans if prune_frozen else [keep_frozen(*each) for each in zip(plans, generators, readers)]
 
     plans = found(sets)
     try:
         check_removable(plans, asked)
         meters = [
-            _meter(generator, plan, example, asked.kind, runtime, run)
-            for generator, plan, example, run in zip(generators, plans, examples, runs)
+            _meter(generator, plan, example, asked.kind, runtime, beside(read, run))
+            for generator, plan, example, run, read in zip(generators, plans, examples, runs, readers)
         ]
         return Goal(plans, meters, asked, schedule, round_to)
     except (BudgetError, PlanError) as error:
