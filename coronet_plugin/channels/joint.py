@@ -66,7 +66,7 @@ def parted(plan: ChannelPlan) -> ChannelPlan:
 
 
 def _part(plan: ChannelPlan, whose: str) -> ChannelPlan:
-    """What is said of the tensors and modules whose names begin with ``whose``, without that."""
+    """The tensors and modules whose names begin with ``whose``, under the rest of their names."""
 
     def inside(named: Mapping[str, T]) -> dict[str, T]:
         return {n[len(whose) :]: value for n, value in named.items() if f"{n}.".startswith(whose)}
