@@ -44,6 +44,7 @@ from coronet_plugin.channels.cut import (
     update_optimizer_,
 )
 from coronet_plugin.channels.find import EXACT, find_channels
+from coronet_plugin.channels.joint import beside
 from coronet_plugin.channels.proof import relative_difference
 from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec
@@ -54,6 +55,7 @@ from coronet_plugin.files import together
 from coronet_plugin.methods import Events, Method, Task
 from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.listening import Listening
+from coronet_plugin.methods.readers import Readers
 from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of, names
 from coronet_plugin.versions import versions
 from coronet_plugin.wrappers import unwrap
@@ -100,6 +102,10 @@ class Compression:
         keep_weights: begin with the weights the generator has, to the last bit; methods without generated
             weights always do.
         run: how the generator is run, as for :func:`~coronet_plugin.channels.find.find_channels`.
+        readers: modules that read the generator's features, such as the projector of a contrastive loss.
+            Their first layers lose the inputs that the generator loses, and the optimizers that
+            :meth:`attach` is told of follow; they are run by ``run(generator, *readers, *inputs)``.
+            Save and load them and their optimizers as the generator's.
         architecture: what the spec says of the generator; see :class:`~coronet_plugin.checkpoint.spec.Spec`.
 
     Raises:
@@ -129,6 +135,7 @@ class Compression:
         sets: str = EXACT,
         keep_weights: bool = False,
         run: Runner = call,
+        readers: Sequence[nn.Module] = (),
         architecture: Mapping[str, Any] | None = None,
     ) -> None:
         if search_steps < 1:
@@ -152,6 +159,7 @@ class Compression:
                 runs=[run],
                 sets=sets,
                 table=table,
+                readers=[readers],
             )
             goal = own.shares[0]
         self.goal = goal
@@ -163,7 +171,7 @@ class Compression:
         self.gradual = world_size() == 1 if gradual is None else gradual
         if any(s.approximate for s in self.plan.prunable):
             self.gradual = False  # one cut, whose change is measured
-        self.run = run
+        self.run = beside(readers, run)
         self.change: float | None = None
         """By how much the cut of approximate sets changed the output on the example, of its largest value."""
         self.resized = False
@@ -181,7 +189,8 @@ class Compression:
         self._listening: Listening | None = None
         self.method = self._new_method()
         self.companions = {each.name: each for each in self.method.companions()}
-        for companion in companions:
+        self._readers = Readers(readers, self.plan) if readers else None
+        for companion in (*companions, *([self._readers] if self._readers else [])):
             if companion.name in self.companions:
                 raise OptionError(
                     f"the method {self.method.name} brings its own {companion.name}; leave out what asks for "
@@ -221,12 +230,18 @@ class Compression:
             self.method.synchronise_()
 
     # -- training --------------------------------------------------------
-    def attach(self, optimizer: torch.optim.Optimizer, scaler: Any = None) -> Compression:
+    def attach(
+        self,
+        optimizer: torch.optim.Optimizer,
+        scaler: Any = None,
+        readers: Sequence[torch.optim.Optimizer] = (),
+    ) -> Compression:
         """Search in step with ``optimizer``, which holds the generator.
 
         Its learning rate, with any schedule, is followed at every step. Parameters that are not
         generated (biases, norms) stay with ``optimizer``. ``scaler``: the gradient scaler that multiplies
-        the losses, if there is one (``torch.amp.GradScaler``). A method that cuts before the training
+        the losses, if there is one (``torch.amp.GradScaler``). ``readers``: the optimizers that train the
+        generator's readers, if others do; a list may grow later. A method that cuts before the training
         begins does it now. Returns this object.
 
         In a distributed training (:mod:`torch.distributed`) every process begins with the search of the
@@ -245,6 +260,8 @@ class Compression:
                 "does, or freeze, before the compression is made, what is not trained: requires_grad_(False)"
             )
         self.optimizer, self._scaler = optimizer, scaler
+        if self._readers is not None:
+            self._readers.optimizers = [optimizer] if readers == () else readers
         self._group = min((held[id(weight)] for weight in weights.values()), default=0)
         for part in self._parts():
             part.begin(optimizer, self._group)

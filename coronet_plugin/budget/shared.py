@@ -12,6 +12,7 @@ from coronet_plugin.budget.goal import Goal, check_removable
 from coronet_plugin.budget.latency_meter import Clock, LatencyMeter
 from coronet_plugin.budget.latency_table import LatencyTable
 from coronet_plugin.channels.find import APPROXIMATE, EXACT, find_channels, keep_frozen
+from coronet_plugin.channels.joint import beside
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import Runner, call
 from coronet_plugin.distributed import agreed
@@ -30,6 +31,7 @@ def shared_goal(
     runs: Sequence[Runner] | None = None,
     sets: str = EXACT,
     table: str = "",
+    readers: Sequence[Sequence[nn.Module]] | None = None,
 ) -> Goal:
     """One budget for what ``generators`` cost together, for which their channels compete.
 
@@ -43,17 +45,19 @@ def shared_goal(
     """
     asked = Budget.parse(budget, kind)
     runs = runs or [call] * len(generators)
+    readers = readers or [()] * len(generators)
 
     def found(sets: str) -> list[ChannelPlan]:
-        plans = [find_channels(*each, sets) for each in zip(generators, examples, runs)]
-        return plans if prune_frozen else [keep_frozen(*each) for each in zip(plans, generators)]
+        each = zip(generators, examples, runs, readers)
+        plans = [find_channels(g, example, run, sets, read) for g, example, run, read in each]
+        return plans if prune_frozen else [keep_frozen(*each) for each in zip(plans, generators, readers)]
 
     plans = found(sets)
     try:
         check_removable(plans, asked)
         meters = [
-            _meter(generator, plan, example, asked.kind, runtime, run, table)
-            for generator, plan, example, run in zip(generators, plans, examples, runs)
+            _meter(generator, plan, example, asked.kind, runtime, beside(read, run), table)
+            for generator, plan, example, run, read in zip(generators, plans, examples, runs, readers)
         ]
         multiple = 1 if round_to is None and asked.kind != LATENCY else round_to
         return Goal(plans, meters, asked, schedule, multiple)

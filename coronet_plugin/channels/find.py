@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import copy_with
+from coronet_plugin.channels.joint import Joint, joined, parted
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
 from coronet_plugin.channels.proof import prove
 from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
@@ -35,7 +36,13 @@ SETS = (EXACT, APPROXIMATE)
 """Which channel sets are used: those whose cut changes nothing, or also others."""
 
 
-def find_channels(generator: nn.Module, example: Any, run: Runner = call, sets: str = EXACT) -> ChannelPlan:
+def find_channels(
+    generator: nn.Module,
+    example: Any,
+    run: Runner = call,
+    sets: str = EXACT,
+    readers: Sequence[nn.Module] = (),
+) -> ChannelPlan:
     """Find the channel sets of ``generator`` by running copies of it on ``example``.
 
     ``example``: input ``(N, C, H, W)`` on the generator's device, or a tuple of
@@ -45,6 +52,10 @@ def find_channels(generator: nn.Module, example: Any, run: Runner = call, sets: 
     ``sets``: ``"approximate"`` lets channels go, too, that the code mixes in ways that cannot be made exact,
     such as a mean over channels in the middle of a forward: such a set says so, the proof is only that the
     smaller generator runs, and how much its cut changes is measured when it is made.
+
+    ``readers``: modules that read the generator's features, such as the projector of a contrastive loss. They
+    lose the inputs that the generator loses, and nothing else; their part of the plan is its ``readers``.
+    ``run(generator, *readers, *inputs)`` then returns what they make of the features, too.
 
     The plan is proven (:func:`~coronet_plugin.channels.proof.verify`); a set that fails the
     proof is pinned and says so. The generator, its buffers and the random state are left
@@ -59,6 +70,9 @@ def find_channels(generator: nn.Module, example: Any, run: Runner = call, sets: 
     generator = unwrap(generator)
     inputs = example if isinstance(example, tuple) else (example,)
     approximate = sets == APPROXIMATE
+    if readers:
+        joint, run = Joint(generator, [unwrap(each) for each in readers]), joined(run)
+        return parted(prove(joint, trace(joint, inputs, run, approximate), inputs, run, approximate))
     return prove(generator, trace(generator, inputs, run, approximate), inputs, run, approximate)
 
 
@@ -68,13 +82,16 @@ FROZEN = (
 )
 
 
-def keep_frozen(plan: ChannelPlan, generator: nn.Module) -> ChannelPlan:
+def keep_frozen(plan: ChannelPlan, generator: nn.Module, readers: Sequence[nn.Module] = ()) -> ChannelPlan:
     """``plan`` with every set pinned that has entries in a parameter whose ``requires_grad`` is off.
 
     Whoever froze it wants it as it is, and without its gradient nobody knows which of its channels matter.
     """
     for name, parameter in generator.named_parameters():
         for channel_set in () if parameter.requires_grad else plan.sets_in(name):
+            plan = plan.pin(channel_set.name, FROZEN)
+    for name, parameter in nn.ModuleList(readers).named_parameters():
+        for channel_set in () if parameter.requires_grad or not plan.readers else plan.readers.sets_in(name):
             plan = plan.pin(channel_set.name, FROZEN)
     return plan
 

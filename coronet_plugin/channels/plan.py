@@ -65,7 +65,8 @@ class ChannelPlan:
     products of activations (ids are units here), for counting. ``shapes``: dense
     shape of every parameter. ``corrections``: what is multiplied at the cut. ``padded[module]``: modules
     that mix channels and stay as they are (:mod:`coronet_plugin.channels.padding`); ``gated``: their
-    parameters, like ``slices``.
+    parameters, like ``slices``. ``readers``: the plan of the modules that read the generator's features
+    (:mod:`coronet_plugin.channels.joint`), of the same units.
     """
 
     sets: tuple[ChannelSet, ...]
@@ -77,6 +78,7 @@ class ChannelPlan:
     corrections: tuple[Correction, ...] = ()
     padded: Mapping[str, Padded] = field(default_factory=dict)
     gated: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
+    readers: ChannelPlan | None = None
 
     @property
     def prunable(self) -> tuple[ChannelSet, ...]:
@@ -315,4 +317,5 @@ class ChannelPlan:
             corrections=tuple(replace(c, ids=moved[c.ids]) for c in self.corrections),
             padded={n: replace(p, ids=moved[p.ids]) for n, p in self.padded.items()},
             gated={n: {axis: moved[u] for axis, u in axes.items()} for n, axes in self.gated.items()},
+            readers=None if self.readers is None else self.readers.pin(name, reason),
         )

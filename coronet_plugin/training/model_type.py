@@ -114,6 +114,8 @@ class CompressedModel(_Base):
         optimizers = {name: host.optimizer_of(self, network) for name, network in networks.items()}
         host.scale_learning_rates_(optimizers.values(), options.lr_factor)
         examples = {name: self._example(name, network) for name, network in networks.items()}
+        for name, example in examples.items():
+            host.make_readers_(self, name, example)
         shares = self._shares(networks, examples) if options.shared_budget else {}
         held_out = self._hold_out(self._compressed)
         for name, network in networks.items():
@@ -135,6 +137,7 @@ class CompressedModel(_Base):
                 prune_frozen=options.prune_frozen,
                 sets=options.sets,
                 run=host.runner(self, name),
+                readers=host.readers(self, name),
                 architecture=host.architecture(network, self.opt),
             )
             compression.method.held_out = held_out.get(name, ())
@@ -144,7 +147,7 @@ class CompressedModel(_Base):
         for name in self._compressed:
             self._give_others(name, self.compressions[name].method)
         for name, compression in self.compressions.items():
-            compression.attach(optimizers[name])
+            compression.attach(optimizers[name], readers=self.optimizers)
         self.guard.watch({name: networks[name] for name in self._compressed})
         curves = [f"{kind}_{name}" for name in networks for kind in ("macs", "width")]
         self.loss_names: list[str] = [*self.loss_names, *curves]
@@ -186,6 +189,7 @@ class CompressedModel(_Base):
             [host.runner(self, name) for name in networks],
             options.sets,
             options.latency_table,
+            [host.readers(self, name) for name in networks],
         )
         return dict(zip(networks, goal.shares))
 

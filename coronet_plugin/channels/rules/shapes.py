@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from coronet_plugin.channels.propagation import IMAGE, Call, Layout, NotUnderstood, Propagation
@@ -124,15 +125,23 @@ def pick(state: Propagation, call: Call) -> list[Layout]:
     return [Layout(layout.ids, layout.axis - (call.name == "select" and dim < layout.axis))]
 
 
+def _are_positions(key: Any) -> bool:
+    """Whether ``key`` picks some of an axis, in its place."""
+    return isinstance(key, Tensor) and key.ndim == 1 and key.dtype == torch.long
+
+
 @rule("__getitem__", moves=True)
 def index(state: Propagation, call: Call) -> list[Layout]:
     x, key = call.args
     layout = tracked(state, x)
     keys = key if isinstance(key, tuple) else (key,)
-    if not all(isinstance(k, (int, slice)) or k is None or k is Ellipsis for k in keys):
+    positions = [k for k in keys if _are_positions(k)]
+    if len(positions) > 1 or positions and any(isinstance(k, int) for k in keys):
+        raise NotUnderstood("advanced indexing")  # axes move
+    if not all(isinstance(k, (int, slice)) or k is None or k is Ellipsis or _are_positions(k) for k in keys):
         raise NotUnderstood("advanced indexing")
-    if Ellipsis in keys:
-        at = keys.index(Ellipsis)
+    at = next((i for i, k in enumerate(keys) if k is Ellipsis), None)
+    if at is not None:
         missing = x.ndim - sum(k is not None and k is not Ellipsis for k in keys)
         keys = (*keys[:at], *[slice(None)] * missing, *keys[at + 1 :])
     axis_in = axis_out = 0
