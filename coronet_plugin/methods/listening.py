@@ -118,7 +118,7 @@ class Listening:
 
 
 def _leaf(x: Tensor) -> Tensor:
-    """What ``x`` holds, in single precision at least: an extra loss is computed without autocast."""
+    """The values of ``x`` in single precision at least: an extra loss is computed without autocast."""
     return x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
 
 
