@@ -19,6 +19,7 @@ from coronet_plugin.files import appearing_in
 from coronet_plugin.pictures.padding import pad_inputs_
 from coronet_plugin.runs import tested
 from coronet_plugin.training.host import one_line_of_norms, unwrap
+from coronet_plugin.training.speed import speed_of
 from data import create_dataset
 from models import create_model
 from options.test_options import TestOptions
@@ -36,6 +37,8 @@ def test(opt: argparse.Namespace) -> None:
     model = create_model(opt)
     model.check_sizes(dataset.sizes())
     model.setup(opt)
+    if opt.model != "coronet":  # which does so itself, in every host
+        speed_of(model, opt)
     for name in model.model_names:
         if name.startswith("G"):
             pad_inputs_(unwrap(getattr(model, f"net{name}")), opt.pad_to_multiple)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from coronet_plugin.files import sweep, together
 from coronet_plugin.interruption import Interrupted, Interruption
 from coronet_plugin.training import numerics, provenance
 from coronet_plugin.training.host import one_line_of_norms
+from coronet_plugin.training.speed import speed_of
 from data import Loader, create_dataset, loading_error
 from models import create_model
 from models.base_model import BaseModel
@@ -71,6 +73,7 @@ class Training:
         self.seen = 0
         """Images in all, and in this epoch."""
         self.visualizer = Visualizer(opt, model.progress.get("shown"))
+        self.speed = contextlib.nullcontext if opt.model == "coronet" else speed_of(model, opt).step
 
     def run(self) -> None:
         """All epochs that are left; ``model.setup`` may have moved the first."""
@@ -117,7 +120,8 @@ class Training:
         """Train on a batch."""
         with one_line_of_norms(training=True):
             self.model.set_input(batch)
-            self.model.optimize_parameters()
+            with self.speed():
+                self.model.optimize_parameters()
         if self.opt.model != "coronet" and numerics.due(self.model, self.visualizer.step):
             self.model.check_losses()
         optimizers = self.model.optimizers

@@ -58,10 +58,12 @@ from coronet_plugin.methods.listening import Listening
 from coronet_plugin.methods.readers import Readers
 from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of, names
 from coronet_plugin.versions import versions
-from coronet_plugin.wrappers import unwrap
+from coronet_plugin.wrappers import is_compiled, unwrap
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
+COMPILED = 0.35
+"""The same of a generator that each removal has compiled anew: some five times on the way to 0.1."""
 OLD_TORCH = torch.__version__ < "2.6"
 """Seen with 2.1, whose torch.compile knows neither hooks of optimizers nor parameters that are replaced."""
 
@@ -91,7 +93,7 @@ class Compression:
             such as suit the runtimes (:data:`~coronet_plugin.budget.widths.SUITS_RUNTIMES`).
         widths: end with exactly these widths, in channels by the names of the sets, instead of a budget.
         gradual: remove dead channels for good already during the search, whenever that saves enough
-            (:data:`WORTHWHILE`), so that steps get cheaper as it goes; lossless methods alone can. Parameters
+            (:attr:`worthwhile`), so that steps get cheaper as it goes; lossless methods alone can. Parameters
             are then replaced during the search: after a step that did, ``resized`` is true, and
             DistributedDataParallel has to be wrapped again. By default, unless training is distributed.
         prune_frozen: remove channels of frozen layers (``requires_grad`` off), too. By default every set that
@@ -140,6 +142,8 @@ class Compression:
     ) -> None:
         if search_steps < 1:
             raise OptionError(f"the search must last at least one step, not {search_steps}")
+        self.worthwhile = COMPILED if is_compiled(generator) else WORTHWHILE
+        """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
         self.generator = generator = unwrap(generator)
         self.inputs = example if isinstance(example, tuple) else (example,)
         self.architecture = dict(architecture or {"class": type(generator).__name__})
@@ -286,17 +290,18 @@ class Compression:
         for part in self._parts():
             part.gradients()
 
-    def step(self) -> bool:
+    def step(self, skipped: bool = False) -> bool:
         """After the optimizer's step: the method's own, with its proximal step.
 
         Returns True when the search is over and the generator waits for :meth:`slim`.
-        Does nothing if the optimizer did not step.
+        Does nothing if the optimizer did not step, unless that is to be counted as a step ``skipped`` by a
+        gradient scaler, because the search has to end with a number of batches.
         """
         self.resized = False
         if self.optimizer is None or self._listening is None:
             raise OptionError("attach(optimizer) comes before step()")
         self._listening.next_step()
-        if self._stepped:
+        if self._stepped or skipped:
             self._stepped = False
             self.steps += 1
             if self.phase == SEARCH:
@@ -325,7 +330,7 @@ class Compression:
         if count == self._looked_at or count == int(self._kept.sum()):
             return
         self._looked_at = count
-        if self.plan.cost(alive).macs <= (1 - WORTHWHILE) * self.plan.cost(self._kept).macs:
+        if self.plan.cost(alive).macs <= (1 - self.worthwhile) * self.plan.cost(self._kept).macs:
             self.remove_(alive)
 
     # -- how much is left ------------------------------------------------

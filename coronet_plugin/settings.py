@@ -67,13 +67,18 @@ def settings_of(kind: Any) -> tuple[Setting, ...]:
 def add_options(group: Any, settings: Iterable[Setting]) -> None:
     """Give a parser, or a group of its options, an option for each of ``settings``."""
     for each in settings:
-        if each.type is bool:
-            group.add_argument(each.option, action="store_true", help=each.help)
-        else:
-            # what has no default is not set unless it is given; the help says what that means
-            default = argparse.SUPPRESS if each.default is None else each.default
-            known: dict[str, Any] = {"default": default, "help": each.help, "choices": each.choices}
-            group.add_argument(each.option, type=each.type, metavar=each.metavar, **known)
+        add_option(group, each, each.option)
+
+
+def add_option(group: Any, each: Setting, name: str) -> None:
+    """Give a parser, or a group of its options, one for ``each`` setting that is called ``name``."""
+    if each.type is bool:
+        group.add_argument(name, action="store_true", help=each.help)
+    else:
+        # what has no default is not set unless it is given; the help says what that means
+        default = argparse.SUPPRESS if each.default is None else each.default
+        known: dict[str, Any] = {"default": default, "help": each.help, "choices": each.choices}
+        group.add_argument(name, type=each.type, metavar=each.metavar, **known)
 
 
 def values_of(options: argparse.Namespace, settings: Iterable[Setting]) -> dict[str, Any]:

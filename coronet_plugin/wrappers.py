@@ -6,6 +6,13 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
+def is_compiled(network: nn.Module) -> bool:
+    """True if ``network``, or what it wraps, is in the hands of torch.compile."""
+    while isinstance(network, (DataParallel, DistributedDataParallel)):
+        network = network.module
+    return hasattr(network, "_orig_mod") or getattr(network, "_compiled_call_impl", None) is not None
+
+
 def unwrap(network: nn.Module) -> nn.Module:
     """The network inside DataParallel, DistributedDataParallel and torch.compile wrappers.
 

@@ -18,6 +18,8 @@ import data
 import models
 from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.files import write_text
+from coronet_plugin.settings import add_option, settings_of
+from coronet_plugin.training.speed import SpeedOptions
 from options.parser import Parser
 
 DIRECTIONS = ("AtoB", "BtoA")
@@ -95,6 +97,10 @@ class BaseOptions:
         )
         add("--no_flip", action="store_true", help="do not mirror images at random")
         add("--display_winsize", type=int, default=256, help="width of images on pages, in pixels")
+        # speed
+        for each in settings_of(SpeedOptions):
+            if self.isTrain or each.name not in ("fused", "accumulate"):
+                add_option(parser, each, f"--{each.name}")
         # what to load and how to say it
         add("--epoch", type=str, default="latest", help="epoch whose networks are loaded")
         add(

@@ -196,6 +196,14 @@ def companion_optimizer(
     return kind(groups, **settings)
 
 
+def can_fuse(optimizer: torch.optim.Optimizer) -> bool:
+    """True if ``optimizer`` could make its steps fused, where its parameters are."""
+    kind, group = type(optimizer), optimizer.param_groups[0]
+    accepted = inspect.signature(kind.__init__).parameters
+    settings = {name: group[name] for name in accepted if name in group and name != "params"}
+    return "fused" in accepted and _runs(kind, [group], {**settings, "fused": True, "foreach": False})
+
+
 def _runs(kind: type, groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> bool:
     """True if a step works with these settings: torch before 2.4 takes ``fused`` and fails in the step."""
     trial = torch.zeros_like(next(iter(groups[0]["params"])), requires_grad=True)

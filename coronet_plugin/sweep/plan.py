@@ -18,12 +18,15 @@ from coronet_plugin.methods.implicit import PUBLISHED_MEAN
 from coronet_plugin.runs.options import read_options
 from coronet_plugin.settings import settings_of
 from coronet_plugin.training.options import TrainingOptions
+from coronet_plugin.training.speed import SpeedOptions
 from coronet_plugin.training.teaching import Teaching
 
 DENSE = "dense"
 CHOICES = (DENSE, *registry.all_names())
 MULTIPLIED = "implicit"
 """The method whose steps' multipliers others can have, too."""
+KINDS = (TrainingOptions, Teaching, SpeedOptions)
+"""Where settings that can be varied are said, besides those of methods."""
 OWNED = (
     *("name", "seed", "checkpoints_dir", "results_dir", "continue_train"),
     *("coronet_budget", "coronet_method", "coronet_hypernetwork", "coronet_widths_from"),
@@ -85,7 +88,7 @@ def method_named(text: str) -> str:
 def axis(text: str) -> tuple[str, tuple[str, ...]]:
     """Read ``NAME=VALUE,VALUE``, of a setting of a method or of the training. Raises ValueError."""
     name, _, values = text.partition("=")
-    known = {each.name: each for kind in (TrainingOptions, Teaching) for each in settings_of(kind)}
+    known = {each.name: each for kind in KINDS for each in settings_of(kind)}
     known |= {name: each for name, (each, _) in registry.settings().items()}
     if name not in known:
         raise ValueError(f"there is no setting {name}")

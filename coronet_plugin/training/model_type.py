@@ -26,7 +26,7 @@ from coronet_plugin.channels.find import FROZEN
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, widths_of
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
 from coronet_plugin.checkpoint.tensors import weight_file
-from coronet_plugin.compression import Compression
+from coronet_plugin.compression import COMPILED, Compression
 from coronet_plugin.distributed import is_main, say
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.files import settle, together
@@ -48,6 +48,7 @@ from coronet_plugin.training.options import (
 )
 from coronet_plugin.training.place import Place
 from coronet_plugin.training.qat import Rounding
+from coronet_plugin.training.speed import Speed
 from coronet_plugin.training.start import others_from, start_from
 from coronet_plugin.training.teaching import folder_of, teacher_of
 from coronet_plugin.training.watch import Watch
@@ -85,10 +86,12 @@ class CompressedModel(_Base):
         self._compressed = tuple(name for name in networks if not host.discriminators([name]))
         for network in networks.values():
             host.forget_statistics_(network)
+        self.speed = Speed(self, self._options.speed)
         for remark in host.remarks(opt):
             say(f"coronet: note: {remark}")
         if self.isTrain:
             self._compress(networks)
+            self.speed.prepare_()  # before hosts wrap networks
 
     def _check_networks(self, names: Sequence[str]) -> None:
         """Raises OptionError if discriminators are to be pruned by a method for generators alone."""
@@ -141,6 +144,8 @@ class CompressedModel(_Base):
                 architecture=host.architecture(network, self.opt),
             )
             compression.method.held_out = held_out.get(name, ())
+            if options.speed.compile:
+                compression.worthwhile = COMPILED
             self.compressions[name] = compression
             if not self.opt.continue_train:
                 self._announce(name)
@@ -150,6 +155,7 @@ class CompressedModel(_Base):
             compression.attach(optimizers[name], readers=self.optimizers)
         self.guard.watch({name: networks[name] for name in self._compressed})
         curves = [f"{kind}_{name}" for name in networks for kind in ("macs", "width")]
+        curves += ["graphs"] if options.speed.compile else []
         self.loss_names: list[str] = [*self.loss_names, *curves]
         self._slim_if_finished()
 
@@ -172,7 +178,7 @@ class CompressedModel(_Base):
         )
 
     def _steps(self, epochs: float) -> int:
-        return max(1, round(epochs * self.place.steps_per_epoch))
+        return max(1, round(epochs * self.place.steps_per_epoch) // self._options.speed.accumulate)
 
     def _shares(self, networks: dict[str, nn.Module], examples: dict[str, Any]) -> dict[str, Share]:
         """Each generator's part of one budget."""
@@ -250,13 +256,14 @@ class CompressedModel(_Base):
     def optimize_parameters(self, *args: Any, **kwargs: Any) -> Any:
         """Make one training step of the base model, then that of the methods."""
         one_way = any(c.method.one_way(c.steps + 1) for c in self.compressions.values())
-        with host.one_line_of_norms(training=True), host.one_way(self.opt, one_way):
+        with host.one_line_of_norms(training=True), host.one_way(self.opt, one_way), self.speed.step():
             result = super().optimize_parameters(*args, **kwargs)  # type: ignore[safe-super]
         self.place.next_step()
         for name, compression in self.compressions.items():
-            compression.step()
+            compression.step(skipped=self.speed.skipped(compression.optimizer))
             if compression.resized:
                 host.rewrap_(self, name, compression.generator)
+                self.speed.prepare_()
         self._slim_if_finished()
         self.guard.after_step()
         return result
@@ -279,6 +286,7 @@ class CompressedModel(_Base):
                 "training goes on with the small generator"
             )
         self._is_slim = True
+        self.speed.prepare_()
         self.guard.searched()
 
     def _report(self) -> None:
@@ -286,6 +294,7 @@ class CompressedModel(_Base):
         for name, compression in self.compressions.items():
             setattr(self, f"loss_macs_{name}", compression.cost().macs / compression.dense.macs)
             setattr(self, f"loss_width_{name}", compression.width)
+        self.loss_graphs = float(self.speed.graphs)
 
     def update_learning_rate(self, *args: Any, **kwargs: Any) -> Any:
         """Note the end of an epoch; hosts call this between epochs, some also before the first step."""
@@ -318,9 +327,11 @@ class CompressedModel(_Base):
         if state is not None:
             with training_state.explain_misfit(path):
                 training_state.restore_(self, self.place, state)
+                self.speed.load_state_dict(state.get("speed", {}))
             self.guard.saved()
         for compression in self.compressions.values():
             compression.refresh_()
+        self.speed.prepare_()
         self._report()
         if self.isTrain:
             self._began = time.monotonic()
@@ -392,6 +403,7 @@ class CompressedModel(_Base):
             self.load_networks("latest")
             training_state.restore_optimizers_(self, state)
             training_state.restore_pools_(self, state)
+            self.speed.load_state_dict(state.get("speed", {}))
         for optimizer, before in zip(self.optimizers, rates):
             for group, rate in zip(optimizer.param_groups, before):
                 group["lr"] = rate
@@ -417,7 +429,7 @@ class CompressedModel(_Base):
                     save_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, path)
             if str(epoch) == "latest":
                 state = training_state.collect(self, self.place, self.compressions)
-                save_tensors(state, self._state_path("latest"))
+                save_tensors({**state, "speed": self.speed.state_dict()}, self._state_path("latest"))
         if str(epoch) == "latest":
             provenance.note(self.opt, time.monotonic() - self._began)
             self.guard.saved()

@@ -25,6 +25,7 @@ from coronet_plugin.methods.gan_compression import CYCLE_GAN, PIX2PIX
 from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
 from coronet_plugin.training import host
 from coronet_plugin.training.numerics import ON_NAN, STOP
+from coronet_plugin.training.speed import SpeedOptions
 from coronet_plugin.training.teaching import Teaching
 
 REMEMBERED = (
@@ -171,6 +172,7 @@ class TrainingOptions:
     )
     config: Any = field(default=None)
     teaching: Teaching = field(default_factory=Teaching)
+    speed: SpeedOptions = field(default_factory=SpeedOptions)
 
     @property
     def goal(self) -> str:
@@ -206,7 +208,7 @@ class TrainingOptions:
         if values["shared_budget"] and values["widths_from"]:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
         teaching = Teaching(**values_of(opt, settings_of(Teaching)))
-        return cls(**values, config=config, teaching=teaching)
+        return cls(**values, config=config, teaching=teaching, speed=SpeedOptions.of(opt))
 
 
 def _check_lengths(epochs: int, search: float, qat: float) -> None:
@@ -244,6 +246,7 @@ def add_coronet_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("coronet: compress the generators while they train")
     add_options(group, settings_of(TrainingOptions))
     add_options(group, settings_of(Teaching))
+    add_options(group, settings_of(SpeedOptions))
     add_family_option(group)
     methods = "; ".join(f"'{name}': {registry.summary(name)}" for name in registry.names())
     group.add_argument(

@@ -17,8 +17,8 @@ from options.test_options import TestOptions
 from options.train_options import TrainOptions
 
 KNOWN = json.loads((FACTS / "options-2024-wandb.json").read_text())
-NEW = {"--seed", "--debug", "--bit_depth"}
-NEW_IN_TRAINING = {"--overwrite"}
+NEW = {"--seed", "--debug", "--bit_depth", "--amp", "--channels_last", "--compile"}
+NEW_IN_TRAINING = {"--overwrite", "--fused", "--accumulate"}
 NEW_IN_TEST = {"--pad_to_multiple"}
 
 
