@@ -209,6 +209,8 @@ class Speed:
         self._governed.append(optimizer)
         if self._scaler is None and self.options.accumulate == 1:
             return
+        # fused ones could free gradients of the scale themselves; methods have to see them free of it before
+        optimizer._step_supports_amp_scaling = False
         plain_step, plain_zero = optimizer.step, optimizer.zero_grad
 
         @functools.wraps(plain_step)  # schedulers leave a mark on it
@@ -282,7 +284,6 @@ def _fuse_(optimizer: Any) -> None:
         raise OptionError(
             f"--fused: {name} of torch {torch.__version__} has no fused steps here; leave it out"
         )
-    optimizer._step_supports_amp_scaling = True  # as its constructor says of itself
     for group in optimizer.param_groups:
         group.update(fused=True, foreach=False)
         for parameter in group["params"]:

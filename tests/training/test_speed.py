@@ -180,6 +180,24 @@ def test_batches_added_up_are_the_large_batch(tmp_path):
             assert torch.allclose(mine, theirs, atol=5e-4), name  # Adam makes much of small gradients' rounding
 
 
+def test_methods_see_gradients_free_of_the_scale():
+    """Those of fused optimizers too, which could free them only in their step."""
+    found = []
+    for options in ({}, dict(amp="fp16", fused=True)):
+        generator = small()
+        compression, optimizer = started(generator)
+        model = Namespace(isTrain=True, device="cpu", model_names=["G"], netG=generator, optimizers=[optimizer])
+        fast = Speed(model, SpeedOptions(**options))
+        fast.prepare_()
+        if fast._scaler is not None:
+            fast._scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        with fast.step():
+            learn(generator, optimizer, next(pictures(compression)))
+        found.append(compression.method.importance[:-1])
+    plain, scaled = found
+    assert torch.allclose(plain.sum(), scaled.sum(), rtol=0.05)
+
+
 def test_a_plain_host_model_trains_with_all_of_it(tmp_path):
     folder = unpaired_folder(tmp_path)
     words = ["--dataroot", folder, "--name", "a", "--checkpoints_dir", tmp_path, "--model", "cycle_gan", *TINY]
