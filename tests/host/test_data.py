@@ -35,6 +35,7 @@ def options(root, mode="aligned", **changed) -> argparse.Namespace:
         "serial_batches": True,
         "batch_size": 1,
         "num_threads": 0,
+        "gpu_ids": [],
         "max_dataset_size": float("inf"),
     }
     return argparse.Namespace(**{**values, **changed})
