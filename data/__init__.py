@@ -158,6 +158,8 @@ class Loader:
 def _next(iterator: Iterator[Any]) -> Any:
     try:
         return next(iterator)
+    except ConnectionError as error:  # it died while it handed a batch over
+        raise _death() from error
     except RuntimeError as error:
         raise loading_error(error) from error
 
@@ -172,6 +174,10 @@ def loading_error(error: RuntimeError) -> Exception:
         said = said.__cause__ or said.__context__
     if said is None:
         return error
+    return _death()
+
+
+def _death() -> DataError:
     return DataError(
         "a process that loads images died; often the memory was full, so try a smaller --num_threads, or 0 "
         "to see its own error"

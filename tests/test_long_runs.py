@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, paired_folder, run_train
 
+import data
+from coronet_plugin.errors import DataError
 from data import loading_error
 from data.aligned_dataset import AlignedDataset
 
@@ -66,6 +68,15 @@ def test_the_death_of_a_loading_process_is_told_from_what_fails_by_it():
         assert "a process that loads images died" in str(loading_error(error))
     other = RuntimeError("size mismatch")
     assert loading_error(other) is other
+
+
+def test_a_loading_process_may_die_while_it_hands_a_batch_over():
+    def batches():
+        raise ConnectionResetError("Connection reset by peer")
+        yield
+
+    with pytest.raises(DataError, match="a process that loads images died"):
+        data._next(batches())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

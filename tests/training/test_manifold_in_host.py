@@ -105,7 +105,7 @@ def test_what_cannot_be_is_one_line(trained, tmp_path, capsys):
             ),
             ([*AGENTS, "--coronet_networks", "D"], "pruned together with its generator; name that too"),
             (
-                [*AGENTS, "--coronet_budget_kind", "latency", "--coronet_budget", "0.5"],
+                [*AGENTS, "--coronet_budget_kind", "latency", "--coronet_budget", "0.95"],
                 "go by macs or params",
             ),
             ([*AGENTS, "--coronet_teacher", "nobody"], "--coronet_teacher nobody: "),
