@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from coronet_plugin.channels.joint import Joint, joined
 from coronet_plugin.channels.proof import verify
 from coronet_plugin.compression import Compression
 from coronet_plugin.errors import OptionError
+from coronet_plugin.training import host
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 WIDTHS = (8, 16, 32)
@@ -99,7 +101,9 @@ def test_features_that_are_read_lose_channels() -> None:
         (s.name, s.producers, s.units) for s in alone.prunable
     ]
     assert plan.cost() == alone.cost()  # readers are not the generator's to pay
-    assert plan.readers is not None and set(plan.readers.slices) >= {f"0.parts.{i}.0.weight" for i in range(3)}
+    assert plan.readers is not None and set(plan.readers.slices) >= {
+        f"0.parts.{i}.0.weight" for i in range(3)
+    }
     kept = find_channels(generator, EXAMPLE, lambda generator, x: generator(x, (3, 6, 12)))
     assert kept.units < plan.units  # returned without a reader, they are output
 
@@ -200,3 +204,43 @@ def test_a_goal_made_without_the_readers_is_refused() -> None:
     with pytest.raises(OptionError, match="made without the readers"):
         Compression(generator, EXAMPLE, goal=goal, readers=[projector], run=run, search_steps=4)
     assert np.isfinite(goal.meter(None))
+
+
+class Lazy(nn.Module):
+    """A projector that makes its layers from the features it is shown, with the interface of CUT's."""
+
+    use_mlp, mlp_init = True, False
+
+    def create_mlp(self, features: list[Tensor]) -> None:
+        self.parts = nn.ModuleList(nn.Linear(x.shape[1], 6) for x in features)
+        self.mlp_init = True
+
+    def forward(self, features: list[Tensor], count: int, positions: list[list[int]]) -> Any:
+        rows = [x.flatten(2).transpose(1, 2)[:, torch.tensor(p), :] for x, p in zip(features, positions)]
+        return [part(x) for part, x in zip(self.parts, rows)], positions
+
+
+class Encoding(Tapped):
+    def forward(self, x: Tensor, layers: Any = (), encode_only: bool = False) -> Any:
+        out = super().forward(x, tuple(layers))
+        return out[1] if encode_only else out
+
+
+def test_a_host_that_makes_its_projector_late_gets_it_cut() -> None:
+    model = SimpleNamespace(netG=Encoding(), netF=Lazy(), nce_layers=[3, 6, 12])
+    host.make_readers_(model, "G", EXAMPLE)
+    assert host.readers(model, "G") == (model.netF,)
+    compression = Compression(
+        model.netG,
+        EXAMPLE,
+        readers=host.readers(model, "G"),
+        run=host.runner(model, "G"),
+        search_steps=4,
+        budget=0.2,
+    )
+    trained: list[torch.optim.Optimizer] = [torch.optim.Adam(model.netG.parameters())]
+    compression.attach(trained[0], readers=trained)
+    trained.append(torch.optim.Adam(model.netF.parameters()))  # hosts make it with the first batch
+    compression.slim()
+    assert all(part.in_features < width for part, width in zip(model.netF.parts, WIDTHS))
+    assert {id(p) for p in trained[1].param_groups[0]["params"]} == {id(p) for p in model.netF.parameters()}
