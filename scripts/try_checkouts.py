@@ -211,9 +211,6 @@ def try_base(checkout: Path, label: str, base: str, way: str, data: tuple[Path, 
         trial.steps["resume"] = run([*training, "--continue_train", *era["longer"]], checkout, log)
         trial.steps["test"] = run([*python, "test.py", *model, *era["common"]], checkout, log)
         check_results(checkout, base, trial)
-    if base == "cut" and trial.steps.get("test", "failed").endswith(" s"):
-        onnx = [sys.executable, "-m", "coronet_plugin", "export", base, "--output", f"exported_{base}.onnx"]
-        trial.steps["export"] = run(onnx, checkout, log)
     if base not in ("own", "cut") and not any(said.startswith("failed") for said in trial.steps.values()):
         export = [
             sys.executable,
