@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shutil
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from coronet_plugin.errors import OptionError
 from coronet_plugin.generators.extension import add_family_option
 
 
@@ -22,6 +24,23 @@ class Command:
     help: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """Where weights are found, and whose; the same for every subcommand that takes any generator."""
+    add_family_option(parser)
+    parser.add_argument(
+        "--epoch", default="latest", help="which saved weights of a run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
+    )
+
+
+def needs_pillow() -> None:
+    """Raises OptionError without Pillow."""
+    if importlib.util.find_spec("PIL") is None:
+        raise OptionError('this needs Pillow, not installed here: pip install "coronet-plugin[translate]"')
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

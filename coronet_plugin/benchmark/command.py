@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
+from coronet_plugin.command import Command, add_norm_mode_option, add_weights_options, height_width, positive
 from coronet_plugin.errors import OptionError
-from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.generators.registry import FAMILIES
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         f"({', '.join(FAMILIES)}), FAMILY@0.1 (uniform width at that budget) or FAMILY@0.1/8 (channels in "
         "multiples of 8). The first is what the others are set against: name the dense one",
     )
-    add_family_option(parser)
+    add_weights_options(parser)
     parser.add_argument(
         "--runtimes",
         type=_words,
@@ -80,10 +79,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no_profile", action="store_true", help="leave out the times of single layers")
     parser.add_argument(
         "--network", default="", help="generator of the runs, such as G_A (default: the first)"
-    )
-    parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
-    parser.add_argument(
-        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
     )
     parser.add_argument(
         "--output",

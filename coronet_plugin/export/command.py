@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive, say
+from coronet_plugin.command import (
+    Command,
+    add_norm_mode_option,
+    add_weights_options,
+    height_width,
+    positive,
+    say,
+)
 from coronet_plugin.errors import OptionError
-from coronet_plugin.generators.extension import add_family_option
 
 if TYPE_CHECKING:
     from coronet_plugin.export.pictures import Samples
@@ -28,7 +34,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="RUN_OR_WEIGHTS",
         help="name or folder of a run, slim or dense, a packed folder, or a weight file",
     )
-    add_family_option(parser)
+    add_weights_options(parser)
     parser.add_argument("--list", action="store_true", help="show all targets and what is installed here")
     parser.add_argument("--to", metavar="TARGET", help="runtime to export for; see --list")
     parser.add_argument("--dtype", default="fp32", help="fp32, fp16 or int8 (default: %(default)s)")
@@ -53,7 +59,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "transposed convolutions into ordinary ones (default: none)",
     )
     parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: all)")
-    parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where files go (default: exports/RUN)")
     _picture_options(parser)
     _int8_options(parser)
@@ -68,9 +73,6 @@ def _picture_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pictures", type=positive, default=8, help="how many to compare on at most (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
     )
     parser.add_argument(
         "--results_dir", default="./results", help="folder of the test results (default: %(default)s)"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 
-from coronet_plugin.command import Command, positive
-from coronet_plugin.errors import OptionError
-from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.command import Command, add_weights_options, needs_pillow, positive
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +18,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, metavar="FOLDER", help="where pictures go (default: samples/RUN)")
     add("--batch_size", type=positive, default=16, help="pictures at a time (default: %(default)s)")
     add("--network", default="", metavar="NAME", help="the generator of the run (default: its only one)")
-    add("--epoch", default="latest", help="which saved weights of a run (default: %(default)s)")
-    add(
-        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
-    )
-    add_family_option(parser)
+    add_weights_options(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
-    if importlib.util.find_spec("PIL") is None:
-        raise OptionError('this needs Pillow, not installed here: pip install "coronet-plugin[translate]"')
+    needs_pillow()
     from coronet_plugin.sampling.sample import open_generator, sample
 
     target = options.run_or_file

@@ -5,20 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coronet_plugin.command import Command, say
-from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.command import Command, add_weights_options, say
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "weights", metavar="RUN_OR_WEIGHTS", help="name or folder of a run, a packed folder, or a weight file"
     )
-    add_family_option(parser)
+    add_weights_options(parser)
     parser.add_argument("--network", default="", help="generator of the run, such as G_A (default: all)")
-    parser.add_argument("--epoch", default="latest", help="which saved weights (default: %(default)s)")
-    parser.add_argument(
-        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
-    )
     parser.add_argument(
         "--output",
         type=Path,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coronet_plugin.command import Command, add_norm_mode_option, height_width, positive
-from coronet_plugin.errors import OptionError
-from coronet_plugin.generators.extension import add_family_option
+from coronet_plugin.command import (
+    Command,
+    add_norm_mode_option,
+    add_weights_options,
+    height_width,
+    needs_pillow,
+    positive,
+)
 
 if TYPE_CHECKING:
     from coronet_plugin.translation.translate import Report
@@ -81,16 +85,11 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", default="cpu", help="cpu, cuda, or one of several such as cuda:1 (default: %(default)s)")
     add_norm_mode_option(parser)
-    add("--epoch", default="latest", help="which saved weights of a run (default: %(default)s)")
-    add(
-        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
-    )
-    add_family_option(parser)
+    add_weights_options(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
-    if importlib.util.find_spec("PIL") is None:
-        raise OptionError('this needs Pillow, not installed here: pip install "coronet-plugin[translate]"')
+    needs_pillow()
     from coronet_plugin.translation.translate import translate
 
     report = translate(
