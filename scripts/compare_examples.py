@@ -30,16 +30,36 @@ from coronet_plugin.sampling.sample import draw, open_generator, sample  # noqa:
 from coronet_plugin.user_code import import_module  # noqa: E402
 from scripts import records  # noqa: E402
 
+
+@dataclass(frozen=True)
+class Task:
+    """An example with its options; ``size`` in pixels, ``data`` as examples take it."""
+
+    example: str
+    options: str
+    size: int = 32
+    data: str = "emoji"
+
+
+DCGAN = "--ngf 32 --ndf 16 --lr 0.0005 --steps 800"
+VAE = "--width 32 --nz 64 --steps 800"
+OF_DIFFUSERS = "--width 16 --nz 4 --steps 800 --batch_size 8"
 FAMILIES = {
-    "dcgan": "--ngf 32 --ndf 16 --lr 0.0005 --steps 800",
-    "vae": "--width 32 --nz 64 --steps 800",
-    "diffusion": "--width 16 --batch_size 8 --steps 300 --save_every 50",
+    "dcgan": Task("dcgan", DCGAN),
+    "dcgan_64": Task("dcgan", DCGAN, size=64),
+    "dcgan_digits": Task("dcgan", DCGAN, data="digits"),
+    "vae": Task("vae", VAE),
+    "vae_decoder": Task("vae", f"{VAE} --part decoder"),
+    "vae_kl": Task("vae", f"{OF_DIFFUSERS} --net kl"),
+    "vae_tiny": Task("vae", f"{OF_DIFFUSERS} --net tiny"),
+    "diffusion": Task("diffusion", "--width 16 --batch_size 8 --steps 300 --save_every 50"),
+    "diffusion_long": Task("diffusion", "--width 16 --batch_size 8 --steps 4000 --save_every 400"),
 }
-"""Options of each example, for a quarter of an hour on one core."""
-RIVALS = {"diffusion": ["diff_pruning"]}
+"""For some minutes on one core each."""
+RIVALS = {"diffusion": ["diff_pruning"], "diffusion_long": ["diff_pruning"]}
 DENSE, METHODS = ("dense", "1.0"), ["gates", "uniform"]
-SIZE, STEPS, TIMED = "32", 50, 4
-"""Pixels; steps of DDIM; pictures that are timed together."""
+STEPS, TIMED = 50, 4
+"""Of DDIM; pictures that are timed together."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +91,10 @@ def train(job: Job, output: Path) -> dict[str, Any]:
     """The run's own record; trained now, or before."""
     record = output / "runs" / job.name / "record.json"
     if not record.is_file():
-        command = [sys.executable, str(ROOT / "examples" / f"{job.family}.py"), *FAMILIES[job.family].split()]
-        command += ["--size", SIZE, "--method", job.method, "--budget", job.budget, "--seed", str(job.seed)]
+        task = FAMILIES[job.family]
+        command = [sys.executable, str(ROOT / "examples" / f"{task.example}.py"), *task.options.split()]
+        command += ["--size", str(task.size), "--data", task.data, "--seed", str(job.seed)]
+        command += ["--method", job.method, "--budget", job.budget]
         command += ["--checkpoints_dir", str(output / "runs"), "--name", job.name]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     return dict(json.loads(record.read_text(encoding="utf-8")))
@@ -80,7 +102,7 @@ def train(job: Job, output: Path) -> dict[str, Any]:
 
 def judge(job: Job, output: Path, real: Path, count: int) -> dict[str, Any]:
     """Figures of ``count`` samples, which stay in ``OUTPUT/samples``, and CPU time for one."""
-    import_module(str(ROOT / "examples" / f"{job.family}.py"))
+    import_module(str(ROOT / "examples" / f"{FAMILIES[job.family].example}.py"))
     stored = open_generator(str(output / "runs" / job.name))
     folder = output / "samples" / job.name
     sample(stored, folder, count=count, seed=0, grid=True, steps=STEPS)
@@ -101,18 +123,12 @@ def judge(job: Job, output: Path, real: Path, count: int) -> dict[str, Any]:
     }
 
 
-def write_real(output: Path) -> Path:
-    """The pictures that all learn from, as files."""
-    folder = output / "real"
+def write_real(output: Path, task: Task) -> Path:
+    """The pictures that a task learns from, as files."""
+    folder = output / f"real_{task.data}_{task.size}"
     if not folder.is_dir():
-        command = [
-            sys.executable,
-            str(ROOT / "examples" / "common.py"),
-            "--size",
-            SIZE,
-            "--output",
-            str(folder),
-        ]
+        command = [sys.executable, str(ROOT / "examples" / "common.py"), "--data", task.data]
+        command += ["--size", str(task.size), "--output", str(folder)]
         subprocess.run(command, check=True)
     return folder
 
@@ -127,7 +143,7 @@ def markdown(found: list[dict[str, Any]]) -> str:
     parts = []
     for family in records.distinct(found, "family"):
         rows = [record for record in found if record["family"] == family]
-        own = OWN.get(family, ())
+        own = OWN.get(FAMILIES[family].example, ())
         header = ["budget", "method", "seeds", "MACs, M", "MACs, %", "KID x 1000", "precision", "recall"]
         header += [*(title for _, title in own), "training, s", "ms a picture", "change at the cut"]
         lines = [_line(rows, own, budget, method) for budget, method in _kinds(rows)]
@@ -204,14 +220,13 @@ def main() -> int:
         write(output, options.table)
         return 0
     output.mkdir(parents=True, exist_ok=True)
-    real = write_real(output)
     for job in jobs(options):
         path = output / "records" / f"{job.name}.json"
         if not path.is_file():
             trained = train(job, output)
             known = {key: trained[key] for key in trained if key not in ("family", "options", "onnx")}
             onnx = {"onnx_difference": trained["onnx"].get("max_difference")}
-            judged = judge(job, output, real, options.count)
+            judged = judge(job, output, write_real(output, FAMILIES[job.family]), options.count)
             records.keep(path, {**asdict(job), "options": trained["options"], **known, **onnx, **judged})
     write(output, output)
     return 0
