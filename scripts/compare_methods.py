@@ -37,7 +37,7 @@ from scripts.method_tasks import (  # noqa: E402
     FACTORS,
     HELD_OUT,
     LAST,
-    QUARTER,
+    PARTS,
     ROWS,
     TASKS,
     TEACHER,
@@ -74,7 +74,8 @@ class Comparison:
         label = [each.strip("{}") for each in own[1:]]
         folder = self.output / "sweeps" / "_".join([job.task, f"f{job.factor}", *label])
         taught = [self._teacher(job)] if TEACHER in own else []
-        values = {QUARTER: str(task.epochs / 4), TEACHER: str(taught[0][0]) if taught else ""}
+        values = {name: str(task.epochs * part) for name, part in PARTS.items()}
+        values[TEACHER] = str(taught[0][0]) if taught else ""
         own = [values.get(each, each) for each in own]
         words = [
             sys.executable,

@@ -21,6 +21,7 @@ ROWS = {
     "gates": "gates",
     "gates, linear": "gates --coronet_schedule linear",
     "gates, short": "gates --coronet_search_epochs {quarter}",
+    "gates, shorter": "gates --coronet_search_epochs {eighth}",
     "published": "published",
     "implicit": "implicit",
     "gated": "gated",
@@ -36,9 +37,10 @@ ROWS = {
 """Rows of the tables: methods as ``coronet sweep`` calls them, with options of ``train.py`` of their own.
 
 ``{dense}`` is the averaged weights of the row ``dense`` of the same rate and seed, whose training is done
-first; its time counts. ``{quarter}`` is a quarter of the training, in epochs; the others search for half of
-it."""
-DENSE_BUDGET, TEACHER, QUARTER = "1.0", "{dense}", "{quarter}"
+first; its time counts. ``{quarter}`` is a quarter of the training, in epochs, ``{eighth}`` an eighth; the
+others search for half of it."""
+DENSE_BUDGET, TEACHER = "1.0", "{dense}"
+PARTS = {"{quarter}": 1 / 4, "{eighth}": 1 / 8}
 FACTORS = ("1", "2.5", "5")
 HELD_OUT = "val_latest_average"
 AVERAGED, RAW = "test_latest_average", "test_latest"

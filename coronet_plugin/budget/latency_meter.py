@@ -167,7 +167,7 @@ class LatencyMeter:
         first, then = self.measure_(alive), self.measure_(alive, anew=True)
         said = f"it takes {then:.4g} ms in {self.table.runtime}, CPU time of one thread"
         if abs(first - then) > CLOSE * min(first, then) or self.clock.waited > 1 + CLOSE:
-            apart, waited = abs(first / then - 1), 1 - 1 / self.clock.waited
+            apart, waited = abs(first / then - 1), max(0.0, 1 - 1 / self.clock.waited)
             said += (
                 f"; this machine is too busy to promise it within {CLOSE:.0%}: two timings are {apart:.0%} "
                 f"apart, and {waited:.0%} of the time went to other programs"

@@ -13,7 +13,7 @@ import numpy as np
 
 from coronet_plugin.errors import ExportError
 from coronet_plugin.export import onnx as onnx_files
-from coronet_plugin.export.silence import last_of
+from coronet_plugin.export.silence import last_of, silenced
 from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
 
 PROGRAM = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
@@ -41,7 +41,8 @@ def load(path: Path, threads: int = 1) -> ArrayModel:
     import MNN.nn
 
     interpreter = MNN.Interpreter(str(path))
-    session = interpreter.createSession({"numThread": threads, "precision": "high", "backend": "CPU"})
+    with silenced():  # it tells its precision, of every candidate of a latency budget
+        session = interpreter.createSession({"numThread": threads, "precision": "high", "backend": "CPU"})
     names = MNN.nn.load_module_from_file(str(path), [], []).get_info()  # a session forgets their order
     layout = MNN.Tensor_DimensionType_Caffe
 
