@@ -17,16 +17,16 @@ ROWS = {
     "uniform": "uniform",
     "uniform, multipliers": "uniform+implicit",
     "magnitude": "magnitude",
-    "random": "random",
-    "gates": "gates",
-    "gates, linear": "gates --coronet_schedule linear",
-    "gates, short": "gates --coronet_search_epochs {quarter}",
-    "gates, shorter": "gates --coronet_search_epochs {eighth}",
+    "random": "random --coronet_search_epochs {quarter}",
+    "gates": "gates --coronet_search_epochs {quarter}",
+    "gates, eighth": "gates --coronet_search_epochs {eighth}",
+    "gates, half": "gates",
+    "gates, half, linear": "gates --coronet_schedule linear",
     "published": "published",
     "implicit": "implicit",
     "gated": "gated",
-    "gates, self-distilled": "gates --coronet_distill SELF",
-    "gates, distilled": "gates --coronet_distill {dense}",
+    "gates, half, self-distilled": "gates --coronet_distill SELF",
+    "gates, half, distilled": "gates --coronet_distill {dense}",
     "distill": "distill",
     "slimming": "slimming",
     "taylor": "taylor",
@@ -38,7 +38,7 @@ ROWS = {
 
 ``{dense}`` is the averaged weights of the row ``dense`` of the same rate and seed, whose training is done
 first; its time counts. ``{quarter}`` is a quarter of the training, in epochs, ``{eighth}`` an eighth; the
-others search for half of it."""
+others search for half of it, which was the default once."""
 DENSE_BUDGET, TEACHER = "1.0", "{dense}"
 PARTS = {"{quarter}": 1 / 4, "{eighth}": 1 / 8}
 FACTORS = ("1", "2.5", "5")

@@ -28,7 +28,7 @@ from coronet_plugin.channels.plan import PINNED, ChannelPlan
 from coronet_plugin.channels.propagation import LayerCall
 from coronet_plugin.distributed import agreed
 from coronet_plugin.errors import CheckpointError, OptionError
-from coronet_plugin.methods.base import Task
+from coronet_plugin.methods.base import Method, Task
 from coronet_plugin.methods.events import Events, Remaining
 from coronet_plugin.methods.gates import Gates
 from coronet_plugin.methods.generated import Embedded
@@ -319,6 +319,8 @@ class StepMultipliers(Events):
 @method("implicit", "every connection's steps multiplied as the published form's are, no loss at the cut")
 class Implicit(Gates):
     """The search by gates, with a hypernetwork folded into the optimizer's steps."""
+
+    share = Method.share
 
     @dataclass(frozen=True)
     class Config(Rates):

@@ -22,7 +22,7 @@ from torch import nn
 from coronet_plugin.budget.goal import STEADY
 from coronet_plugin.channels.cut import scale_
 from coronet_plugin.errors import OptionError
-from coronet_plugin.methods.base import Task
+from coronet_plugin.methods.base import Method, Task
 from coronet_plugin.methods.gates import ROUNDING, Gates
 from coronet_plugin.methods.generated import companion_optimizer
 from coronet_plugin.methods.proximal import amount, soft_threshold
@@ -36,6 +36,7 @@ class Slimming(Gates):
 
     schedule = STEADY
     steady = True
+    share = Method.share
 
     @dataclass(frozen=True)
     class Config:

@@ -120,12 +120,12 @@ class CompressedModel(_Base):
         for name, example in examples.items():
             host.make_readers_(self, name, example)
         shares = self._shares(networks, examples) if options.shared_budget else {}
-        held_out = self._hold_out(self._compressed)
+        held_out, search_steps = self._hold_out(self._compressed), self._search_steps()
         for name, network in networks.items():
             compression = Compression(
                 network,
                 examples[name],
-                search_steps=self._steps(options.search_epochs or 0.0),
+                search_steps=search_steps,
                 budget=options.budget,
                 kind=options.budget_kind,
                 runtime=options.latency_runtime,
@@ -177,6 +177,14 @@ class CompressedModel(_Base):
             f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {goal}"
         )
 
+    def _search_steps(self) -> int:
+        """Optimizer steps of the search; a run that is continued keeps its own if nothing else is asked."""
+        if self.opt.continue_train and host.option(self.opt, "coronet_search_epochs") is None:
+            beside = spec_path(Path(self.save_dir) / f"latest_net_{self._compressed[0]}.pth")
+            if beside.exists():
+                return int(Spec.read(beside).search["of"])
+        return self._steps(self._options.search_epochs or 0.0)
+
     def _steps(self, epochs: float) -> int:
         return max(1, round(epochs * self.place.steps_per_epoch) // self._options.speed.accumulate)
 
@@ -206,8 +214,7 @@ class CompressedModel(_Base):
         if options.teaching.distill:
             found.append(options.teaching.companion(name, network, self.opt))
         if options.multipliers:
-            steps = self._steps(options.search_epochs or 0.0)
-            found.append(StepMultipliers(steps, Rates(rate=options.multipliers)))
+            found.append(StepMultipliers(self._search_steps(), Rates(rate=options.multipliers)))
         if options.average:
             found.append(Average(options.average))
         if options.qat:

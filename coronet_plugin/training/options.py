@@ -96,7 +96,7 @@ class TrainingOptions:
     search_epochs: float | None = setting(
         None,
         "epochs until the budget is met, may be fractional; methods without loss remove channels on the way, "
-        "the others at the end (default: half of all epochs, or what the method says)",
+        "the others at the end (default: a quarter of all epochs with gates, half with most others)",
         type=float,
     )
     schedule: str | None = setting(

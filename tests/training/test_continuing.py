@@ -52,6 +52,23 @@ def test_more_epochs_than_planned_equal_a_run_that_was_planned_so(train, tmp_pat
     assert [row["step"] for row in log(tmp_path, "short")] == [row["step"] for row in log(tmp_path, "long")]
 
 
+def test_a_search_whose_length_nobody_gave_stays_as_long_when_epochs_are_added(tmp_path):
+    root = paired_folder(tmp_path, 4, 36)
+    where = ["--dataroot", root, "--name", "a", "--checkpoints_dir", tmp_path / "c", *TINY[:-2]]
+    spec = tmp_path / "c" / "a" / "latest_net_G.json"
+
+    def length() -> tuple[int, str]:
+        found = json.loads(spec.read_text(encoding="utf-8"))
+        return found["search"]["of"], found["phase"]
+
+    assert run_train(*where, *schedule(8), "--epoch_count", 8) == 0
+    assert length() == (8, "search")
+    assert run_train(*where, *schedule(16), "--epoch_count", 15, "--continue_train") == 0
+    assert length() == (8, "compact")
+    assert run_train(*where, *schedule(16), "--epoch_count", 16, "--name", "b") == 0
+    assert json.loads((tmp_path / "c" / "b" / "latest_net_G.json").read_text())["search"]["of"] == 16
+
+
 def test_another_learning_rate_is_the_one_that_is_used(train, tmp_path):
     assert train("a", *schedule(1), "--lr", 0.0002) == 0
     assert train("a", *schedule(2), "--lr", 0.0005, "--continue_train") == 0
