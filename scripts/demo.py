@@ -75,9 +75,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--ngf", type=int, default=24, help="width of the dense generator (default: %(default)s)"
     )
     parser.add_argument("--budget", default="0.1", help="--coronet_budget (default: %(default)s)")
-    parser.add_argument(
-        "--search_epochs", type=float, help="--coronet_search_epochs (default: half of the epochs)"
-    )
+    parser.add_argument("--search_epochs", type=float, help="--coronet_search_epochs (default: the method's)")
     parser.add_argument("--method", default="coronet", help="--coronet_method (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: %(default)s)")
     parser.add_argument(
@@ -143,12 +141,11 @@ def flags(values: dict[str, object]) -> tuple[str, ...]:
 def parts(options: argparse.Namespace) -> list[Part]:
     """Steps of the demo, in order."""
     shared = training(options)
-    search = options.epochs / 2 if options.search_epochs is None else options.search_epochs
     coronet = {
         "coronet_base": "pix2pix",
         "coronet_budget": options.budget,
-        "coronet_search_epochs": f"{search:g}",
         "coronet_method": options.method,
+        **({} if options.search_epochs is None else {"coronet_search_epochs": f"{options.search_epochs:g}"}),
     }
     dense_test = {"model": "pix2pix", "netG": "resnet_6blocks", "ngf": options.ngf, "norm": "instance"}
     sizes = {"load_size": options.size, "crop_size": options.size}

@@ -63,7 +63,7 @@ class Method(Events):
     narrows: Callable[[], None] = staticmethod(lambda: None)
     """To be called before anything is taken from the dense generator, but for a removal; set when made."""
 
-    share: ClassVar[float] = 0.5
+    search_part: ClassVar[float] = 0.5
     """Part of a training that the search takes, unless the method's settings say it."""
 
     @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Method(Events):
     @classmethod
     def search_share(cls, config: Any) -> float:
         """Part of a training that the search takes if nothing else is asked."""
-        return cls.share
+        return cls.search_part
 
     def judged_by(self, discriminator: nn.Module, pruned_by: Method | None = None) -> None:
         """Take up the network that judges the generator's outputs, and its method if it is pruned, too."""

@@ -52,7 +52,9 @@ class Gates(Method):
     """Search without loss at the cut; see the module's text."""
 
     lossless = True
-    share = 0.25  # the small generator trains longer, and came out ahead on two of four sets (docs/results.md)
+    search_part = (
+        0.25  # the small generator trains longer, and came out ahead on two of four sets (docs/results.md)
+    )
 
     def __init__(self, task: Task, config: Any) -> None:
         super().__init__(task, config)

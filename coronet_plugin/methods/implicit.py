@@ -320,7 +320,7 @@ class StepMultipliers(Events):
 class Implicit(Gates):
     """The search by gates, with a hypernetwork folded into the optimizer's steps."""
 
-    share = Method.share
+    search_part = Method.search_part
 
     @dataclass(frozen=True)
     class Config(Rates):

@@ -36,7 +36,7 @@ class Slimming(Gates):
 
     schedule = STEADY
     steady = True
-    share = Method.share
+    search_part = Method.search_part
 
     @dataclass(frozen=True)
     class Config:
