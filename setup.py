@@ -57,6 +57,8 @@ setup(
         "browser": ["playwright>=1.40"],  # tests of coronet page, with a Chromium such as Debian's
         "examples": ["pillow>=9.1", "scikit-learn>=1.0"],  # examples/, with its digits
         "diffusion": ["diffusers>=0.30", "pillow>=9.1"],  # examples/diffusion.py, and vae.py --net kl
+        "slurm": ["submitit>=1.4"],  # coronet sweep --executor slurm
+        "ray": ["ray>=2.9"],  # coronet sweep --executor ray
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },

@@ -11,6 +11,7 @@ from coronet_plugin.generators.extension import import_families
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
+    from coronet_plugin.sweep.executors import LOCAL, NAMES, Setting
     from coronet_plugin.sweep.plan import CHOICES, axis, method_named
 
     parser.usage = "coronet sweep [OPTIONS] --output FOLDER -- OPTIONS OF TRAIN.PY"
@@ -39,7 +40,34 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("sweep"), help="folder for everything (default: %(default)s)"
     )
-    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: %(default)s)")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        help="runs at a time (default: 1, with --gpus_per_run what the GPUs take, on a cluster up to 64)",
+    )
+    parser.add_argument(
+        "--executor",
+        default=LOCAL,
+        choices=NAMES,
+        help="who trains and tests: this machine, a Slurm cluster (by submitit) or a Ray cluster; all machines "
+        "share the folders (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--executor_options",
+        nargs="+",
+        default=[],
+        type=Setting.parse,
+        metavar="NAME=VALUE",
+        help="parameters of submitit's executor, such as slurm_partition=gpu timeout_min=600, or of ray.init, "
+        "such as address=auto",
+    )
+    parser.add_argument(
+        "--gpus_per_run",
+        type=float,
+        metavar="GPUS",
+        help="GPUs that every run has for itself, the first of which it knows as 0; 0.5 for two runs on each "
+        "(default: all see all)",
+    )
     parser.add_argument(
         "--script", type=Path, default=Path("train.py"), help="the host's script; test.py lies beside it"
     )
@@ -60,6 +88,7 @@ def _run(options: argparse.Namespace) -> int:
     from coronet_plugin.drawing import new_figure
     from coronet_plugin.evaluation.perceptual import load_lpips
     from coronet_plugin.sweep import table
+    from coronet_plugin.sweep.executors import executor_named
     from coronet_plugin.sweep.figures import figures
     from coronet_plugin.sweep.plan import Plan, given, trials
     from coronet_plugin.sweep.work import Work, begin, is_done, read_record
@@ -84,9 +113,11 @@ def _run(options: argparse.Namespace) -> int:
         say(line)
     if not plan.takes_seed and len(options.seeds) > 1:
         say("this host has no --seed: the seeds are repetitions")
+    settings = {each.name: each.value for each in options.executor_options}
+    executor = executor_named(options.executor, plan.folder, options.gpus_per_run, settings)
     begin(plan)
-    work = Work(plan, lambda trial: figures(plan, trial, measuring), say)
-    failures = work.all(wanted, options.jobs)
+    work = Work(plan, lambda trial: figures(plan, trial, measuring), say, executor)
+    failures = work.all(wanted, options.jobs or executor.jobs)
     done = {
         trial: {"figures": read_record(plan, trial)["figures"][plan.look]}
         for trial in wanted

@@ -1,38 +1,31 @@
 """Do what a sweep still lacks: train, test, measure, several runs at a time; stop and go on at any point.
 
 What is done is on disk: ``runs/NAME.json`` says that a run is trained, and holds its figures, by phase and
-epoch, once it is tested and measured. Whoever works on a run holds a lock that its children inherit, so
-that a training which outlived a killed sweep is not begun a second time beside itself.
+epoch, once it is tested and measured. Whoever works on a run holds a lock, and so do the programs it starts
+(:mod:`coronet_plugin.sweep.programs`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import Any
 
 from coronet_plugin.errors import DataError, UserError
 from coronet_plugin.files import write_text
 from coronet_plugin.interruption import Interruption
+from coronet_plugin.sweep.executors import Executor, Local
 from coronet_plugin.sweep.plan import Plan, Trial
+from coronet_plugin.sweep.programs import POLL_SECONDS, Failed, Program, last_line, owned
 
-POLL_SECONDS = 0.2
 Figures = dict[str, Any]
 Measure = Callable[[Trial], Figures]
-
-
-class Failed(UserError):
-    """A run's program ended with an error."""
 
 
 class Stopped(Exception):
@@ -41,11 +34,15 @@ class Stopped(Exception):
 
 @dataclass
 class Work:
-    """A sweep that is being done. ``measure``: figures of a tested run; ``say``: is told what happens."""
+    """A sweep that is being done. ``measure``: figures of a tested run; ``say``: is told what happens.
+
+    ``executor``: who trains and tests; figures are measured here.
+    """
 
     plan: Plan
     measure: Measure
     say: Callable[[str], Any]
+    executor: Executor = field(default_factory=Local)
     stop: Interruption = field(default_factory=Interruption)
     _measuring: Lock = field(default_factory=Lock)
 
@@ -85,71 +82,34 @@ class Work:
         if is_done(self.plan, trial):
             self.say(f"{trial.name}: done before")
             return
-        with self.owned(trial) as lock:
+        with owned(self.plan.folder / "runs" / f"{trial.name}.lock"):
             if "trained" not in record:
                 began = time.monotonic()
                 words = self.plan.train(trial, sys.executable)
                 self.say(f"{trial.name}: training{' goes on' if '--continue_train' in words else ''}")
-                self._call(words, trial, lock)
+                self._call(words, trial)
                 if not self.plan.state(trial).is_file():
                     raise Failed("its training saved nothing: give --save_epoch_freq 1 after --")
                 record = {"trained": ["python", *words[1:]], "seconds": time.monotonic() - began}
                 write_record(self.plan, trial, record)
             self.say(f"{trial.name}: testing")
-            self._call(self.plan.test(trial, sys.executable), trial, lock)
+            self._call(self.plan.test(trial, sys.executable), trial)
             with self._measuring:
                 self.say(f"{trial.name}: measuring")
                 figures = self.measure(trial)
             known = {**record.get("figures", {}), self.plan.look: figures}
             write_record(self.plan, trial, {**record, "figures": known})
 
-    def _call(self, words: list[str], trial: Trial, lock: IO[str]) -> None:
+    def _call(self, words: Sequence[str], trial: Trial) -> None:
         """Run a program in the host's folder; its words go to ``logs/NAME.log``."""
-        path = self.plan.folder / "logs" / f"{trial.name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as log:
-            log.write(f"$ {' '.join(words)}\n")
-            log.flush()
-            child = subprocess.Popen(
-                words,
-                cwd=self.plan.script.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is for us to hand on, once
-                pass_fds=(lock.fileno(),) if os.name == "posix" else (),
-            )
-            code = self._wait(child)
+        log = self.plan.folder / "logs" / f"{trial.name}.log"
+        stop = self.plan.folder / "runs" / f"{trial.name}.stop"
+        program = Program(tuple(words), self.plan.script.parent, log, stop)
+        code = self.executor.run(program, lambda: bool(self.stop.requested))
         if self.stop.requested:
             raise Stopped
         if code:
-            raise Failed(f"{last_line(path)} (exit code {code}; {path})")
-
-    def _wait(self, child: subprocess.Popen[bytes]) -> int:
-        """The exit code; a stop is handed on once, and the child may take its time to save."""
-        told = False
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return child.wait(POLL_SECONDS)
-            if self.stop.requested and not told:
-                told = True
-                child.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-
-    @contextlib.contextmanager
-    def owned(self, trial: Trial) -> Iterator[IO[str]]:
-        """The lock of a run, held by this process and its children. Raises Failed if others have it."""
-        path = self.plan.folder / "runs" / f"{trial.name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
-            try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # Windows
-                pass
-            except OSError as error:
-                raise Failed(f"another process is working on {trial.name}; wait for it or end it") from error
-            yield file
+            raise Failed(f"{last_line(log)} (exit code {code}; {log})")
 
 
 # -- what is on disk -----------------------------------------------------------
@@ -188,9 +148,3 @@ def is_done(plan: Plan, trial: Trial) -> bool:
     return plan.look in read_record(plan, trial).get("figures", {}) and any(
         plan.pictures(trial).glob("*.png")
     )
-
-
-def last_line(path: Path) -> str:
-    """The last line of a log that says something."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -20,7 +20,8 @@ from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.runs.run import find_run
 from coronet_plugin.sweep import table
 from coronet_plugin.sweep.plan import Plan, Trial, axis, given, method_named, trials
-from coronet_plugin.sweep.work import Work, begin, is_done, last_line, read_record
+from coronet_plugin.sweep.programs import last_line, owned
+from coronet_plugin.sweep.work import Work, begin, is_done, read_record
 
 HOST = """
 import argparse, pathlib, sys, time
@@ -192,7 +193,7 @@ def test_a_folder_keeps_to_its_options(host: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="locks and signals of POSIX")
 def test_two_sweeps_do_not_work_on_one_run(host: Path, tmp_path: Path) -> None:
     plan, setting = Plan.of(tmp_path / "out", host, [], 7), Trial("coronet", "0.1", 0)
-    with work(plan).owned(setting):
+    with owned(plan.folder / "runs" / f"{setting.name}.lock"):
         failures = work(plan).all([setting])
     assert "another process" in failures[setting] and not (plan.checkpoints / setting.name).exists()
     assert work(plan).all([setting]) == {}

@@ -1,0 +1,232 @@
+"""Who runs the programs of a sweep: this machine, a Slurm cluster (submitit), or a Ray cluster.
+
+An executor is called from several threads, one a run, and gives a program's exit code. Machines share the
+folders of the sweep, of the host's script and of the data, and have the same Python at the same place. A
+program whose worker dies fails; the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+from typing import Any
+
+from coronet_plugin.errors import OptionError
+from coronet_plugin.sweep.programs import POLL_SECONDS, Failed, Program
+
+LOCAL, SLURM, RAY = "local", "slurm", "ray"
+NAMES = (LOCAL, SLURM, RAY)
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+Stopped = Callable[[], bool]
+"""Whether the sweep was asked to stop."""
+
+
+class Executor(ABC):
+    """Runs programs somewhere. ``jobs``: how many at a time, if nobody says."""
+
+    jobs = 1
+
+    @abstractmethod
+    def run(self, program: Program, stopped: Stopped) -> int:
+        """The exit code of ``program``, which saves and ends when ``stopped``. Raises Failed if it was lost."""
+
+
+def executor_named(
+    name: str, folder: Path, gpus_per_run: float | None, settings: Mapping[str, Any]
+) -> Executor:
+    """The executor ``name``, one of :data:`NAMES`, which keeps what it needs in ``folder``.
+
+    ``gpus_per_run``: GPUs that a run has for itself, such as 1, or 0.5 for two runs on each; None leaves
+    them alone. ``settings``: of the library: parameters of submitit's executor, arguments of ``ray.init``.
+
+    Raises:
+        OptionError: the library is missing or refuses its settings, or there are no such parts of a GPU.
+    """
+    if gpus_per_run is not None and not 0 < gpus_per_run < float("inf"):
+        raise OptionError(f"--gpus_per_run must be above 0, not {gpus_per_run:g}")
+    if gpus_per_run is not None and gpus_per_run > 1 and gpus_per_run != int(gpus_per_run):
+        raise OptionError(f"--gpus_per_run {gpus_per_run:g}: above one GPU only whole ones can be had")
+    if name == LOCAL and settings:
+        raise OptionError("--executor_options are for --executor slurm or ray; leave them out")
+    if name == SLURM:
+        return Slurm(folder, gpus_per_run, settings)
+    return Ray(gpus_per_run, settings) if name == RAY else Local(gpus_per_run)
+
+
+# -- this machine --------------------------------------------------------------
+class Local(Executor):
+    """Child processes; with ``gpus_per_run`` each sees its own GPUs, as numbers from 0."""
+
+    def __init__(self, gpus_per_run: float | None = None) -> None:
+        self._slots: queue.Queue[str] | None = None
+        if gpus_per_run is not None:
+            slots = slots_of(visible_gpus(), gpus_per_run)
+            self.jobs, self._slots = len(slots), queue.Queue()
+            for slot in slots:
+                self._slots.put(slot)
+
+    def run(self, program: Program, stopped: Stopped) -> int:
+        if self._slots is None:
+            return program(stopped)
+        slot = self._slots.get()  # more threads than slots wait here
+        try:
+            return replace(program, environment={**program.environment, VISIBLE: slot})(stopped)
+        finally:
+            self._slots.put(slot)
+
+
+def visible_gpus() -> list[str]:
+    """GPUs of this machine, as :data:`VISIBLE` names them."""
+    said = os.environ.get(VISIBLE)
+    if said is not None:
+        return [each.strip() for each in said.split(",") if each.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def slots_of(gpus: list[str], per_run: float) -> list[str]:
+    """What each of the runs at a time sees, on ``gpus``. Raises OptionError if there are too few for one."""
+    if per_run < 1:
+        found = gpus * int(1 / per_run + 1e-9)  # one on each GPU before the second
+    else:
+        size = int(per_run)
+        found = [",".join(gpus[at : at + size]) for at in range(0, len(gpus) - size + 1, size)]
+    if not found:
+        raise OptionError(f"--gpus_per_run {per_run:g}: this machine shows {len(gpus)} GPUs to PyTorch")
+    return found
+
+
+# -- clusters ------------------------------------------------------------------
+class Slurm(Executor):
+    """Jobs of submitit. The setting ``cluster`` chooses where: ``slurm``, or ``local`` to try without one.
+
+    ``jobs``: as many as there are; Slurm has a queue of its own.
+    """
+
+    jobs = 64
+
+    def __init__(self, folder: Path, gpus_per_run: float | None, settings: Mapping[str, Any]) -> None:
+        submitit = _library("submitit", SLURM)
+        if gpus_per_run is not None and gpus_per_run < 1:
+            raise OptionError(f"--gpus_per_run {gpus_per_run:g}: Slurm gives whole GPUs; ask for 1")
+        known = dict(settings)
+        gpus = {} if gpus_per_run is None else {"gpus_per_node": int(gpus_per_run)}
+        with _refused(SLURM):
+            self._submitit = submitit.AutoExecutor(folder / "slurm", cluster=known.pop("cluster", SLURM))
+            self._submitit.update_parameters(**{"name": "coronet", "timeout_min": 24 * 60, **gpus, **known})
+        self._lock = Lock()  # one thread at a time may ask it
+
+    def run(self, program: Program, stopped: Stopped) -> int:
+        with _heard(program, stopped) as hear:
+            with self._lock:
+                job = self._submitit.submit(program)
+            while not self._ended(job):
+                hear()
+            return int(_result(job.result, f"job {job.job_id}"))
+
+    def _ended(self, job: Any) -> bool:
+        with self._lock:
+            return bool(job.done())
+
+
+class Ray(Executor):
+    """Tasks of Ray, in the cluster that RAY_ADDRESS or the setting ``address`` names, else in one of its own.
+
+    ``jobs``: as many as there are; Ray starts what fits.
+    """
+
+    jobs = 64
+
+    def __init__(self, gpus_per_run: float | None, settings: Mapping[str, Any]) -> None:
+        self._ray = _library("ray", RAY)
+        with _refused(RAY):
+            if not self._ray.is_initialized():
+                self._ray.init(**{"log_to_driver": False, "include_dashboard": False, **settings})
+        # Ray would try a killed task again, beside a training that may have outlived it
+        self._remote = self._ray.remote(num_gpus=gpus_per_run or 0, max_retries=0)(_run)
+
+    def run(self, program: Program, stopped: Stopped) -> int:
+        with _heard(program, stopped) as hear:
+            task = self._remote.remote(program)
+            while not self._ray.wait([task], timeout=POLL_SECONDS)[0]:
+                hear()
+            return int(_result(lambda: self._ray.get(task), "Ray's task"))
+
+
+def _run(program: Program) -> int:
+    return program()
+
+
+@contextlib.contextmanager
+def _heard(program: Program, stopped: Stopped) -> Iterator[Callable[[], None]]:
+    """Gives a function that waits a little and hands a stop on, by the program's file for it."""
+    program.stop.unlink(missing_ok=True)
+
+    def hear() -> None:
+        if stopped():
+            program.stop.touch()
+        time.sleep(POLL_SECONDS)
+
+    yield hear
+    program.stop.unlink(missing_ok=True)
+
+
+def _result(read: Callable[[], Any], who: str) -> Any:
+    try:
+        return read()
+    except Failed:
+        raise
+    except Exception as error:  # whatever the libraries raise for a worker that died
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise Failed(f"{who} was lost: {told[0]}") from error
+
+
+def _library(name: str, extra: str) -> ModuleType:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise OptionError(
+            f'--executor {extra} needs {name}, not installed here: pip install "coronet-plugin[{extra}]"'
+        ) from error
+
+
+@contextlib.contextmanager
+def _refused(name: str) -> Iterator[None]:
+    """What a library raises for settings it does not take, as one line."""
+    try:
+        yield
+    except Exception as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise OptionError(f"--executor {name} cannot begin: {told[0]}") from error
+
+
+# -- options -------------------------------------------------------------------
+@dataclass(frozen=True)
+class Setting:
+    """``name=value`` for the library of an executor; the value as JSON has it, or else text."""
+
+    name: str
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str) -> Setting:
+        """Raises ValueError without an equals sign."""
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ValueError(text)
+        try:
+            return cls(name, json.loads(value))
+        except ValueError:
+            return cls(name, value)
