@@ -49,8 +49,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--executor",
         default=LOCAL,
         choices=NAMES,
-        help="who trains and tests: this machine, a Slurm cluster (by submitit) or a Ray cluster; all machines "
-        "share the folders (default: %(default)s)",
+        help="who trains and tests: this machine, a Slurm cluster (by submitit) or a Ray cluster; its "
+        "machines share the folders (default: %(default)s)",
     )
     parser.add_argument(
         "--executor_options",
@@ -58,8 +58,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Setting.parse,
         metavar="NAME=VALUE",
-        help="parameters of submitit's executor, such as slurm_partition=gpu timeout_min=600, or of ray.init, "
-        "such as address=auto",
+        help="parameters of submitit's executor, such as slurm_partition=gpu timeout_min=600, or of "
+        "ray.init, such as address=auto",
     )
     parser.add_argument(
         "--gpus_per_run",

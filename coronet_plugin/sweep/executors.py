@@ -37,7 +37,7 @@ class Executor(ABC):
 
     @abstractmethod
     def run(self, program: Program, stopped: Stopped) -> int:
-        """The exit code of ``program``, which saves and ends when ``stopped``. Raises Failed if it was lost."""
+        """The exit code of ``program``, which saves and ends when ``stopped``. Raises Failed if lost."""
 
 
 def executor_named(

@@ -26,10 +26,10 @@ class Failed(UserError):
 
 @dataclass(frozen=True)
 class Program:
-    """``words``, run in ``folder``; what it says is added to ``log``; ``environment`` is added to the machine's.
+    """``words``, run in ``folder``; what it says is added to ``log``.
 
-    ``stop``: a file that asks it, once it is there, to save and end. Everything lies in folders that all
-    machines of the sweep share.
+    ``stop``: a file that asks it, once it is there, to save and end. ``environment``: variables that it has
+    besides the machine's. Everything lies in folders that all machines of the sweep share.
     """
 
     words: tuple[str, ...]
@@ -45,7 +45,7 @@ class Program:
             Failed: one that was started earlier is still at work on the run.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with owned(self.log.with_suffix(".lock")) as lock, self.log.open("a", encoding="utf-8") as log:
+        with _interruptible(), owned(self.log.with_suffix(".lock")) as lock, self.log.open("a") as log:
             log.write(f"$ {' '.join(self.words)}\n")
             log.flush()
             child = subprocess.Popen(
@@ -59,6 +59,19 @@ class Program:
                 pass_fds=(lock.fileno(),) if os.name == "posix" else (),
             )
             return _wait(child, lambda: stopped() or self.stop.exists())
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a Ctrl-C come through: Ray's workers block it, and children inherit what their parent blocks."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(child: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> int:
