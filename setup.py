@@ -19,8 +19,8 @@ NOTEBOOK = ["nbclient>=0.8", "ipykernel>=6.20"]
 CHECKS = ["pytest>=7", "pytest-xdist>=3.2", "pytest-timeout>=2.2", "hypothesis>=6.80", "setuptools>=70.1"]
 CHECKS += ["ruff>=0.4", "mypy>=1.10", "grimp>=3.0", "pyyaml>=6"]
 VIDEO = ["av>=14", "pillow>=9.1"]
-SLURM = ["submitit>=1.4"]
-TEST = [*HOST, *ONNX, *VIDEO, *SAFETENSORS, *NOTEBOOK, *SLURM, "torch-pruning>=1.5", *CHECKS]
+SLURM, RAY = ["submitit>=1.4"], ["ray>=2.9"]
+TEST = [*HOST, *ONNX, *VIDEO, *SAFETENSORS, *NOTEBOOK, *SLURM, *RAY, "torch-pruning>=1.5", *CHECKS]
 
 setup(
     name="coronet-plugin",
@@ -59,7 +59,7 @@ setup(
         "examples": ["pillow>=9.1", "scikit-learn>=1.0"],  # examples/, with its digits
         "diffusion": ["diffusers>=0.30", "pillow>=9.1"],  # examples/diffusion.py, and vae.py --net kl
         "slurm": SLURM,  # coronet sweep --executor slurm
-        "ray": ["ray>=2.9"],  # coronet sweep --executor ray
+        "ray": RAY,  # coronet sweep --executor ray
         "visdom": ["visdom>=0.2.4", "tornado<6.6"],  # live images; newer tornado refuses visdom's pages
         "test": TEST,
     },

@@ -66,7 +66,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="GPUS",
         help="GPUs that every run has for itself, the first of which it knows as 0; 0.5 for two runs on each "
-        "(default: all see all)",
+        "(default: all see all; clusters are asked for none)",
     )
     parser.add_argument(
         "--script", type=Path, default=Path("train.py"), help="the host's script; test.py lies beside it"

@@ -11,6 +11,8 @@ import contextlib
 import json
 import os
 import queue
+import re
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -107,13 +109,46 @@ def slots_of(gpus: list[str], per_run: float) -> list[str]:
 
 
 # -- clusters ------------------------------------------------------------------
-class Slurm(Executor):
-    """Jobs of submitit. The setting ``cluster`` chooses where: ``slurm``, or ``local`` to try without one.
+class Cluster(Executor):
+    """Programs wait in a queue until there is a place for them.
 
-    ``jobs``: as many as there are; Slurm has a queue of its own.
+    ``jobs``: as many as there are, and the cluster begins what fits.
     """
 
     jobs = 64
+
+    def run(self, program: Program, stopped: Stopped) -> int:
+        job = self._submit(program)
+        while not self._ended(job):
+            if stopped():
+                program.give_up()
+                if not program.is_at_work():  # it cannot begin now
+                    self._cancel(job)
+                    return 128 + signal.SIGINT
+        found = self._result(job)
+        if isinstance(found, str):
+            raise Failed(found)
+        return found
+
+    @abstractmethod
+    def _submit(self, program: Program) -> Any:
+        """A job that calls :func:`_outcome`."""
+
+    @abstractmethod
+    def _ended(self, job: Any) -> bool:
+        """Whether it has, after waiting a little."""
+
+    @abstractmethod
+    def _result(self, job: Any) -> int | str:
+        """Of an ended one. Raises Failed if nobody will ever know."""
+
+    @abstractmethod
+    def _cancel(self, job: Any) -> None:
+        """Take it out of the queue."""
+
+
+class Slurm(Cluster):
+    """Jobs of submitit. The setting ``cluster`` chooses where: ``slurm``, or ``local`` to try without one."""
 
     def __init__(self, folder: Path, gpus_per_run: float | None, settings: Mapping[str, Any]) -> None:
         submitit = _library("submitit", SLURM)
@@ -126,26 +161,27 @@ class Slurm(Executor):
             self._submitit.update_parameters(**{"name": "coronet", "timeout_min": 24 * 60, **gpus, **known})
         self._lock = Lock()  # one thread at a time may ask it
 
-    def run(self, program: Program, stopped: Stopped) -> int:
-        with _heard(program, stopped) as hear:
-            with self._lock:
-                job = self._submitit.submit(program)
-            while not self._ended(job):
-                hear()
-            return int(_result(job.result, f"job {job.job_id}"))
+    def _submit(self, program: Program) -> Any:
+        with self._lock, _lost("Slurm's job"):
+            return self._submitit.submit(_outcome, program)
 
     def _ended(self, job: Any) -> bool:
+        time.sleep(POLL_SECONDS)
         with self._lock:
             return bool(job.done())
 
+    def _result(self, job: Any) -> int | str:
+        with _lost(f"Slurm's job {job.job_id}"):
+            found: int | str = job.result()
+        return found
 
-class Ray(Executor):
-    """Tasks of Ray, in the cluster that RAY_ADDRESS or the setting ``address`` names, else in one of its own.
+    def _cancel(self, job: Any) -> None:
+        with self._lock:
+            job.cancel(check=False)
 
-    ``jobs``: as many as there are; Ray starts what fits.
-    """
 
-    jobs = 64
+class Ray(Cluster):
+    """Tasks of Ray, in the cluster of RAY_ADDRESS or of the setting ``address``, else in one of its own."""
 
     def __init__(self, gpus_per_run: float | None, settings: Mapping[str, Any]) -> None:
         self._ray = _library("ray", RAY)
@@ -153,42 +189,45 @@ class Ray(Executor):
             if not self._ray.is_initialized():
                 self._ray.init(**{"log_to_driver": False, "include_dashboard": False, **settings})
         # Ray would try a killed task again, beside a training that may have outlived it
-        self._remote = self._ray.remote(num_gpus=gpus_per_run or 0, max_retries=0)(_run)
+        self._remote = self._ray.remote(num_gpus=gpus_per_run or 0, max_retries=0)(_outcome)
 
-    def run(self, program: Program, stopped: Stopped) -> int:
-        with _heard(program, stopped) as hear:
-            task = self._remote.remote(program)
-            while not self._ray.wait([task], timeout=POLL_SECONDS)[0]:
-                hear()
-            return int(_result(lambda: self._ray.get(task), "Ray's task"))
+    def _submit(self, program: Program) -> Any:
+        return self._remote.remote(program)
+
+    def _ended(self, job: Any) -> bool:
+        return bool(self._ray.wait([job], timeout=POLL_SECONDS)[0])
+
+    def _result(self, job: Any) -> int | str:
+        with _lost("Ray's task"):
+            found: int | str = self._ray.get(job)
+        return found
+
+    def _cancel(self, job: Any) -> None:
+        self._ray.cancel(job)
 
 
-def _run(program: Program) -> int:
-    return program()
+def _outcome(program: Program) -> int | str:
+    """The exit code, or why there is none: libraries would make pages of an error."""
+    try:
+        return program()
+    except (Failed, OSError) as error:
+        return str(error)
 
 
 @contextlib.contextmanager
-def _heard(program: Program, stopped: Stopped) -> Iterator[Callable[[], None]]:
-    """Gives a function that waits a little and hands a stop on, by the program's file for it."""
-    program.stop.unlink(missing_ok=True)
-
-    def hear() -> None:
-        if stopped():
-            program.stop.touch()
-        time.sleep(POLL_SECONDS)
-
-    yield hear
-    program.stop.unlink(missing_ok=True)
-
-
-def _result(read: Callable[[], Any], who: str) -> Any:
+def _lost(who: str) -> Iterator[None]:
+    """Whatever a library raises for a worker that died, as one line."""
     try:
-        return read()
-    except Failed:
-        raise
-    except Exception as error:  # whatever the libraries raise for a worker that died
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise Failed(f"{who} was lost: {told[0]}") from error
+        yield
+    except Exception as error:
+        raise Failed(f"{who} was lost: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says, or the one at the end of a traceback that it quotes."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
+    return raised[-1] if raised else lines[0]
 
 
 def _library(name: str, extra: str) -> ModuleType:
@@ -208,8 +247,7 @@ def _refused(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise OptionError(f"--executor {name} cannot begin: {told[0]}") from error
+        raise OptionError(f"--executor {name} cannot begin: {_line(error)}") from error
 
 
 # -- options -------------------------------------------------------------------

@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -103,9 +104,10 @@ class Work:
     def _call(self, words: Sequence[str], trial: Trial) -> None:
         """Run a program in the host's folder; its words go to ``logs/NAME.log``."""
         log = self.plan.folder / "logs" / f"{trial.name}.log"
-        stop = self.plan.folder / "runs" / f"{trial.name}.stop"
-        program = Program(tuple(words), self.plan.script.parent, log, stop)
-        code = self.executor.run(program, lambda: bool(self.stop.requested))
+        wanted = self.plan.folder / "runs" / f"{trial.name}.{uuid.uuid4().hex}.wanted"
+        program = Program(tuple(words), self.plan.script.parent, log, wanted)
+        with program.offered():
+            code = self.executor.run(program, lambda: bool(self.stop.requested))
         if self.stop.requested:
             raise Stopped
         if code:

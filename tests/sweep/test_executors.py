@@ -13,7 +13,7 @@ import pytest
 
 from coronet_plugin import cli
 from coronet_plugin.errors import OptionError
-from coronet_plugin.sweep.executors import Executor, Local, Setting, executor_named, slots_of
+from coronet_plugin.sweep.executors import Executor, Local, Ray, Setting, executor_named, slots_of
 from coronet_plugin.sweep.plan import Plan, Trial
 from coronet_plugin.sweep.programs import Failed, Program, owned
 from coronet_plugin.sweep.work import Work, is_done
@@ -43,6 +43,8 @@ images.mkdir(parents=True, exist_ok=True)
 """
 WAITS, ENDS = Trial("uniform", "0.1", 0), Trial("gates", "0.1", 0)
 """A training that waits to be stopped the first time, and one that ends."""
+OTHERS = [Trial("uniform", "0.1", seed) for seed in (1, 2)]
+"""That wait, too."""
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 
@@ -61,8 +63,10 @@ def plan(tmp_path: Path) -> Plan:
 def ray_cluster():
     """Two processors and two GPUs that are said to be there."""
     ray = pytest.importorskip("ray")
-    yield executor_named("ray", Path(), None, {"num_cpus": 2, "num_gpus": 2})
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield executor_named("ray", Path(), None, {"num_cpus": 2, "num_gpus": 2})
+        ray.shutdown()
 
 
 @pytest.fixture
@@ -93,9 +97,19 @@ def began(plan: Plan, trial: Trial) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def program_of(plan: Plan, run: str, offer: str = "1") -> Program:
+    return Program(
+        ("true",), plan.folder, plan.folder / "logs" / f"{run}.log", plan.folder / "runs" / f"{run}.{offer}.wanted"
+    )
+
+
+def saved(plan: Plan, trial: Trial) -> bool:
+    return (plan.checkpoints / trial.name / "saved").exists()
+
+
 def in_background(work: Work, *trials: Trial) -> tuple[threading.Thread, dict[Trial, str]]:
     failures: dict[Trial, str] = {}
-    thread = threading.Thread(target=lambda: failures.update(work.all(trials, jobs=2)))
+    thread = threading.Thread(target=lambda: failures.update(work.all(trials, jobs=3)))
     thread.start()
     return thread, failures
 
@@ -124,24 +138,34 @@ def _state(process: str) -> str:
         return "Z"
 
 
-def test_a_stop_lets_trainings_elsewhere_save(cluster, plan: Plan) -> None:
+def test_a_stop_lets_trainings_elsewhere_save_and_takes_the_others_out_of_the_queue(cluster, plan) -> None:
+    trials = [WAITS, *OTHERS] if isinstance(cluster, Ray) else [WAITS]  # it has two processors
     work = working(plan, cluster)
-    thread, failures = in_background(work, WAITS)
-    until(lambda: len(began(plan, WAITS)) == 1)
+    thread, failures = in_background(work, *trials)
+    at_work = min(2, len(trials))
+    until(lambda: sum(len(began(plan, trial)) for trial in trials) == at_work)
     work.stop.requested = signal.SIGINT
     thread.join(60)
     assert not thread.is_alive() and failures == {}
-    assert (plan.checkpoints / WAITS.name / "saved").exists() and not is_done(plan, WAITS)
-    assert not list((plan.folder / "runs").glob("*.stop"))
-    assert working(plan, Local()).all([WAITS]) == {} and is_done(plan, WAITS)  # another executor goes on
+    assert sum(saved(plan, trial) for trial in trials) == at_work and not is_done(plan, WAITS)
+    assert sum(len(began(plan, trial)) for trial in trials) == at_work
+    assert not list((plan.folder / "runs").glob("*.wanted"))
+    first = next(trial for trial in trials if saved(plan, trial))
+    assert working(plan, Local()).all([first]) == {} and is_done(plan, first)  # another executor goes on
+    if isinstance(cluster, Ray):
+        with pytest.raises(Failed, match=r"\Aits sweep does not want it any more.*\Z"):
+            cluster.run(program_of(plan, "late"), lambda: False)
 
 
-def test_a_killed_training_elsewhere_is_told_by_its_log(cluster, plan: Plan) -> None:
-    thread, failures = in_background(working(plan, cluster), WAITS)
-    until(lambda: len(began(plan, WAITS)) == 1)
+def test_ends_elsewhere_are_told_by_the_log_and_save_if_there_was_a_notice(cluster, plan: Plan) -> None:
+    noticed = OTHERS[0]
+    thread, failures = in_background(working(plan, cluster), WAITS, noticed)
+    until(lambda: len(began(plan, WAITS)) == len(began(plan, noticed)) == 1)
     os.kill(int(began(plan, WAITS)[0][0]), signal.SIGKILL)
+    os.kill(int(began(plan, noticed)[0][1]), signal.SIGUSR2)  # the job's time is over
     thread.join(60)
     assert "exit code -9" in failures[WAITS] and f"{WAITS.name}.log" in failures[WAITS]
+    assert "exit code 130" in failures[noticed] and saved(plan, noticed)
 
 
 def test_ray_gives_a_run_its_part_of_a_gpu(ray_cluster, plan: Plan) -> None:
@@ -215,8 +239,20 @@ def test_a_missing_library_is_one_line_that_names_its_extra(plan: Plan, monkeypa
     assert not (plan.folder / "runs").exists()
 
 
-def test_two_programs_of_one_run_exclude_each_other(plan: Plan, tmp_path: Path) -> None:
-    program = Program(("true",), tmp_path, tmp_path / "logs" / "a.log", tmp_path / "a.stop")
-    with owned(tmp_path / "logs" / "a.lock"), pytest.raises(Failed, match="another process is working on a;"):
-        program()
-    assert program() == 0
+def test_two_programs_of_one_run_exclude_each_other(plan: Plan) -> None:
+    program = program_of(plan, "a")
+    told = rf"is working on a \(process {os.getpid()} on .+\);"
+    with program.offered():
+        with owned(plan.folder / "logs" / "a.lock"), pytest.raises(Failed, match=told):
+            program()
+        assert program() == 0
+
+
+def test_only_the_program_that_was_offered_last_begins(plan: Plan) -> None:
+    first, second, other = (program_of(plan, name, token) for name, token in ("a1", "a2", "b1"))
+    with other.offered(), first.offered(), second.offered():
+        with pytest.raises(Failed, match="its sweep does not want it any more"):
+            first()
+        assert second() == other() == 0
+    with pytest.raises(Failed, match="its sweep does not want it any more"):
+        second()
