@@ -97,7 +97,7 @@ def visible_gpus() -> list[str]:
 
 
 def slots_of(gpus: list[str], per_run: float) -> list[str]:
-    """What each of the runs at a time sees, on ``gpus``. Raises OptionError if there are too few for one."""
+    """GPUs that each of the runs at a time sees, of ``gpus``. Raises OptionError if there are too few for one."""
     if per_run < 1:
         found = gpus * int(1 / per_run + 1e-9)  # one on each GPU before the second
     else:
@@ -216,7 +216,7 @@ def _outcome(program: Program) -> int | str:
 
 @contextlib.contextmanager
 def _lost(who: str) -> Iterator[None]:
-    """Whatever a library raises for a worker that died, as one line."""
+    """One line of all that a library raises for a worker that died."""
     try:
         yield
     except Exception as error:
@@ -224,7 +224,7 @@ def _lost(who: str) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, or the one at the end of a traceback that it quotes."""
+    """The first line of an error, or the error at the end of a traceback that it quotes."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
     return raised[-1] if raised else lines[0]
@@ -243,7 +243,7 @@ def _library(name: str, extra: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _refused(name: str) -> Iterator[None]:
-    """What a library raises for settings it does not take, as one line."""
+    """One line of all that a library raises for settings it does not take."""
     try:
         yield
     except Exception as error:
