@@ -6,13 +6,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from training_helpers import small
 
@@ -34,7 +35,7 @@ RUNS = {
 }
 
 
-def search(form: str) -> dict[str, Any]:
+def search(form: str, wrap: Callable[[nn.Module], nn.Module] | None = None) -> dict[str, Any]:
     """Search, cut and training after it, by the processes there are; each has its part of every batch."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if world_size() > 1 else (0, 1)
     generator = small(7)
@@ -48,7 +49,8 @@ def search(form: str) -> dict[str, Any]:
             netG="resnet_6blocks", input_nc=3, output_nc=3, ngf=8, norm="instance", use_dropout=False
         ),
     ).attach(optimizer)  # fmt: skip
-    network = DistributedDataParallel(generator) if world > 1 else generator
+    wrap = wrap or (DistributedDataParallel if world > 1 else lambda bare: bare)
+    network = wrap(generator)
     data = torch.Generator().manual_seed(1)
     slimmed_at, cut = [], {}
     for step in range(9):
@@ -62,7 +64,7 @@ def search(form: str) -> dict[str, Any]:
             slimmed_at.append(step)
             compression.slim()
             cut = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-            network = DistributedDataParallel(generator) if world > 1 else generator
+            network = wrap(generator)
     return {
         "slimmed_at": slimmed_at,
         "cut": cut,

@@ -6,23 +6,29 @@ They are started once and make all trainings; see ``tests/distributed_worker.py`
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+from argparse import Namespace
+from unittest import mock
 
 import pytest
 import torch
-from conftest import ROOT, paired_folder, unpaired_folder
-from distributed_worker import FORMS, RUNS, at_step, doubles, host, search
-from run_helpers import assert_same_weights
+from conftest import ROOT, paired_folder, run_train, unpaired_folder
+from distributed_worker import FORMS, HOST, RUNS, SEARCH, at_step, doubles, host, search
+from run_helpers import assert_same_weights, difference
 from torch import distributed as dist
 from torch import nn
+from training_helpers import small, started, train
 
 from coronet_plugin import Spec, load_generator
+from coronet_plugin.training.host import architecture as architecture_of
 from data.share import Share
 from models import networks
+from models.base_model import BaseModel
 from options.train_options import TrainOptions
 
 pytestmark = pytest.mark.skipif(
@@ -60,12 +66,17 @@ def trained(tmp_path_factory):
     return folder, *said, codes[0]
 
 
+@functools.cache
+def by_one_process(form):
+    with doubles():
+        return search(form)
+
+
 # -- the package -------------------------------------------------------------
 @pytest.mark.parametrize("form", FORMS)
 def test_two_processes_equal_one_with_the_doubled_batch(trained, form):
     first, second = (torch.load(trained[0] / f"{form}.{rank}") for rank in (0, 1))
-    with doubles():
-        alone = search(form)
+    alone = by_one_process(form)
     assert first["slimmed_at"] == second["slimmed_at"] == alone["slimmed_at"] == [5]
     assert torch.equal(first["kept"], second["kept"])
     assert all(torch.equal(first["weights"][k], second["weights"][k]) for k in first["weights"])
@@ -169,10 +180,78 @@ def test_under_torchrun_gpus_are_not_chosen_by_number(monkeypatch, tmp_path, cap
     assert f"{options}: torchrun gives every process one GPU" in capsys.readouterr().err
 
 
+class OnTwoDevices(nn.DataParallel):
+    """Runs replicas that torch makes, of which each gets half of the batch, on this one device."""
+
+    def forward(self, x):
+        def copies(tensors, devices, detach=False):
+            return [
+                [tensor.detach() if detach else tensor.view_as(tensor) for tensor in tensors] for _ in devices
+            ]
+
+        with mock.patch("torch.nn.parallel.replicate._broadcast_coalesced_reshape", copies):
+            replicas = torch.nn.parallel.replicate(self.module, [0, 1])
+        assert all(type(replica) is type(self.module) is not self.module for replica in replicas)
+        return torch.cat([replica(part) for replica, part in zip(replicas, x.chunk(2))])
+
+
+@pytest.mark.parametrize("form", ["gates", "published", "gated", "implicit"])
+def test_replicas_of_data_parallel_search_like_the_bare_generator(form):
+    with doubles():
+        ours = search(form, OnTwoDevices)
+    alone = by_one_process(form)
+    assert ours["slimmed_at"] == alone["slimmed_at"] and torch.equal(ours["kept"], alone["kept"])
+    for key, weight in alone["weights"].items():  # sums over a batch are taken in another order
+        assert torch.allclose(ours["weights"][key], weight, atol=1e-6), key
+
+
+def test_what_takes_part_in_runs_is_refused_on_several_gpus(monkeypatch, tmp_path, capsys):
+    """They would be copies of the generator that run at once, and share the hooks."""
+    init, init_net = BaseModel.__init__, networks.init_net
+
+    def on_two_gpus(self, opt):
+        init(self, opt)
+        self.gpu_ids = [0, 1]
+
+    monkeypatch.setattr(BaseModel, "__init__", on_two_gpus)
+    monkeypatch.setattr(
+        networks, "init_net", lambda net, kind, gain, _: nn.DataParallel(init_net(net, kind, gain))
+    )
+    options = ["--dataroot", data(tmp_path) / "paired", "--checkpoints_dir", tmp_path, *HOST.split()]
+    options += [*SEARCH.split(), "--coronet_base", "pix2pix", "--name", "a"]
+    assert run_train(*options, "--coronet_method", "gan_compression") == 2
+    assert "in which gan_compression and distillation take part; give one" in capsys.readouterr().err
+    assert run_train(*options, "--overwrite", "--max_dataset_size", 1, "--n_epochs", 1) == 0
+
+
+def test_synchronised_batch_norm_is_searched_cut_and_read_as_batch_norm(tmp_path):
+    """In a single process it computes as batch norm does."""
+    plain, synchronised = (small(norm="batch") for _ in range(2))
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(synchronised)
+    options = Namespace(
+        netG="resnet_6blocks", input_nc=3, output_nc=3, ngf=8, norm="syncbatch", no_dropout=True
+    )
+    architecture = architecture_of(synchronised, options)
+    found = []
+    for generator in (plain, synchronised):
+        compression, optimizer = started(generator, search_steps=6, architecture=architecture)
+        train(compression, optimizer, 8)
+        found.append(compression)
+    ours, theirs = (compression.generator.state_dict() for compression in found)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert found[0].cost() == found[1].cost() and found[1].remaining <= 0.3
+    norms = [m for m in synchronised.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert norms and all(norm.num_features == len(norm.weight) for norm in norms)
+    found[1].save(tmp_path / "latest_net_G.pth")
+    loaded = load_generator(tmp_path / "latest_net_G.pth")
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in loaded.modules())
+    assert difference(loaded, plain, (torch.rand(1, 3, 32, 32),)) == 0
+
+
 def test_data_parallel_models_equal_bare_ones_bit_for_bit(monkeypatch, tmp_path):
     """On a CPU the wrapper calls the network itself; names, files, counters and the cut are the same code."""
     data(tmp_path)
-    options = RUNS["small"] + " --norm batch"
+    options = SEARCH + " --coronet_base pix2pix --norm batch --max_dataset_size 3"
     assert host(tmp_path, "bare", options)[0] == 0
     plain, wrapped = networks.init_net, []
 
@@ -181,10 +260,10 @@ def test_data_parallel_models_equal_bare_ones_bit_for_bit(monkeypatch, tmp_path)
         return wrapped[-1]
 
     monkeypatch.setattr(networks, "init_net", init_net)
-    with at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM)):  # once in the search's wake, and cut
+    with at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
         assert host(tmp_path, "wrapped", options)[0] == 143
     assert host(tmp_path, "wrapped", options, "--continue_train")[0] == 0
-    assert len(wrapped) == 8
+    assert len(wrapped) == 4
     assert steps(tmp_path, "bare") == steps(tmp_path, "wrapped")
     names = [path.name for path in (tmp_path / "runs" / "bare").glob("latest_net_*.pth")]
     assert_same_weights(tmp_path / "runs" / "bare", tmp_path / "runs" / "wrapped", names)
