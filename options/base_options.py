@@ -24,6 +24,7 @@ from options.parser import Parser
 from util.distributed import launched, own_gpu
 
 DIRECTIONS = ("AtoB", "BtoA")
+GPUS = "GPUs, such as 0 or 0,1; -1 or no GPU here: the CPU; under torchrun each process takes its own"
 NORMS = (
     "norm layers of all networks: instance, batch, none, or syncbatch, batch norm whose statistics all "
     "processes of torchrun share"
@@ -58,7 +59,7 @@ class BaseOptions:
         add = parser.add_argument
         add("--dataroot", required=True, help="folder of the images; it has subfolders such as train, trainA")
         add("--name", type=str, default="experiment_name", help="name of the run; its folder has this name")
-        add("--gpu_ids", type=str, default="0", help="GPUs, such as 0 or 0,1; -1 or no GPU here: the CPU")
+        add("--gpu_ids", type=str, default="0", help=GPUS)
         add("--checkpoints_dir", type=str, default="./checkpoints", help="where the folders of runs are")
         # networks
         add("--model", type=str, default="cycle_gan", help="model type: the file models/NAME_model.py")

@@ -31,6 +31,8 @@ DENSE = "--model pix2pix --norm instance --serial_batches --max_dataset_size 4 -
 RUNS = {
     "dense": DENSE,
     "accumulated": DENSE + " --accumulate 2 --norm batch --gan_mode wgangp --lr_policy plateau",
+    "judged": SEARCH
+    + " --coronet_base pix2pix --coronet_method manifold --coronet_networks G,D --coronet_budget 0.6",
     "small": SEARCH + " --pool_size 0 --coronet_base cycle_gan",
 }
 

@@ -29,6 +29,7 @@ from coronet_plugin.training.host import architecture as architecture_of
 from data.share import Share
 from models import networks
 from models.base_model import BaseModel
+from options.test_options import TestOptions
 from options.train_options import TrainOptions
 
 pytestmark = pytest.mark.skipif(
@@ -178,6 +179,9 @@ def test_under_torchrun_gpus_are_not_chosen_by_number(monkeypatch, tmp_path, cap
         TrainOptions().parse(["--dataroot", str(tmp_path), *options.split()])
     assert left.value.code == 2
     assert f"{options}: torchrun gives every process one GPU" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        TestOptions().parse(["--dataroot", str(tmp_path)])
+    assert "test.py tests in one process" in capsys.readouterr().err
 
 
 class OnTwoDevices(nn.DataParallel):
