@@ -285,6 +285,11 @@ class Compression:
         scaled = (lambda loss: loss) if self._scaler is None else self._scaler.scale
         self._listening = Listening(self.generator, self._parts(), lambda: self.steps, scaled)
 
+    @property
+    def in_runs(self) -> list[str]:
+        """Names of those who take part in every run of the generator, by hooks."""
+        return [] if self._listening is None else self._listening.names
+
     def _before_the_optimizer(self, *_: Any) -> None:
         self._stepped = True
         for part in self._parts():

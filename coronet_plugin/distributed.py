@@ -7,12 +7,14 @@ group everything here does nothing.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 
 def active() -> bool:
@@ -63,3 +65,19 @@ def agreed(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def data_parallel(network: nn.Module, sync_buffers: bool, **settings: Any) -> DistributedDataParallel:
+    """Wrap ``network`` for several processes; ``sync_buffers``: all begin a run with the first one's buffers.
+
+    A network that is switched off as a whole, as discriminators are while generators step, counts as on.
+    """
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers"  # from torch 2.13 on
+    settings[name if name in known else "broadcast_buffers"] = sync_buffers
+    off = not any(parameter.requires_grad for parameter in network.parameters())
+    try:
+        return DistributedDataParallel(network.requires_grad_() if off else network, **settings)
+    finally:
+        if off:
+            network.requires_grad_(False)

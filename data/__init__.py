@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch.utils.data import default_collate
 
+from coronet_plugin.distributed import agreed, world_size
 from coronet_plugin.errors import DataError, UserError
 from coronet_plugin.interruption import SIGNALS
 from coronet_plugin.training.host import same_random_numbers
 from data.base_dataset import BaseDataset
+from data.share import Share
 from util.find import find_class
 
 Setter = Callable[[argparse.ArgumentParser, bool], argparse.ArgumentParser]
@@ -48,9 +50,9 @@ def create_dataset(opt: argparse.Namespace) -> Loader:
 
 
 class Loader:
-    """Batches of a data set, shuffled unless ``--serial_batches``.
+    """Batches of a data set, shuffled unless ``--serial_batches``; of several processes each gets a share.
 
-    ``len()`` is a number of images, at most ``--max_dataset_size``.
+    ``len()`` is a number of images, at most ``--max_dataset_size``, of all processes.
     """
 
     def __init__(self, opt: argparse.Namespace) -> None:
@@ -60,10 +62,13 @@ class Loader:
         for remark in self.dataset.remarks():
             print(f"note: {remark}")
         self._guarded = _Guarded(self.dataset)
+        self._share = Share(len(self), shuffled=not opt.serial_batches) if world_size() > 1 else None
         self.dataloader = torch.utils.data.DataLoader(
             self._guarded,
             batch_size=opt.batch_size,
-            shuffle=not opt.serial_batches,
+            shuffle=not opt.serial_batches and self._share is None,
+            sampler=self._share,
+            generator=self._share and self._share.of_loaders,
             num_workers=min(int(opt.num_threads), _processors()),
             collate_fn=_collate,
             pin_memory=bool(opt.gpu_ids),  # so that copies to a GPU go on while the step before it runs
@@ -93,7 +98,7 @@ class Loader:
         Raises:
             DataError: an image cannot be used, or a process that loads images died.
         """
-        batches = -(-len(self) // self.opt.batch_size)
+        batches = -(-len(self) // (self.opt.batch_size * world_size()))
         iterator = self._rest_of_epoch() if self._resumed else self._new_epoch()
         try:
             while self._taken < batches:
@@ -107,6 +112,8 @@ class Loader:
 
     def _new_epoch(self) -> Iterator[Any]:
         self._begun, self._taken = torch.get_rng_state(), 0
+        if self._share is not None:
+            self._share.seed_(agreed(int(torch.randint(2**62, ()))))
         return iter(self.dataloader)
 
     def _rest_of_epoch(self) -> Iterator[Any]:
@@ -137,6 +144,7 @@ class Loader:
 
         Where another number of images or other options make that impossible, it says so and returns False.
         """
+        state = {"processes": 1, **state}
         changed = [name for name, value in self._order().items() if state[name] != value]
         if changed:
             names = ", ".join(f"--{name}" if hasattr(self.opt, name) else name for name in changed)
@@ -152,6 +160,7 @@ class Loader:
             "batch_size": self.opt.batch_size,
             "serial_batches": self.opt.serial_batches,
             "num_threads": self.dataloader.num_workers,
+            "processes": world_size(),
         }
 
 

@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from coronet_plugin.checkpoint.spec import spec_path
 from coronet_plugin.checkpoint.storage import save_tensors
 from coronet_plugin.checkpoint.upstream import adapt_state_dict, read_state_dict
+from coronet_plugin.distributed import average_, is_main
 from coronet_plugin.errors import CheckpointError, NumericsError
 from coronet_plugin.files import together
 from coronet_plugin.generators.resnet import has_dropout_slot
 from coronet_plugin.training.host import unwrap
 from coronet_plugin.training.numerics import bad_loss, bad_weights, numbers_in
 from models import networks
+from util.distributed import wrap_
 
 
 class BaseModel(ABC):
@@ -80,6 +82,8 @@ class BaseModel(ABC):
     def setup(self, opt: argparse.Namespace) -> None:
         """Make schedules, load networks if testing or continuing, and print them.
 
+        Networks to be trained by several processes are wrapped.
+
         Raises:
             CheckpointError: the networks to load are missing or do not fit.
         """
@@ -88,6 +92,8 @@ class BaseModel(ABC):
         if not self.isTrain or opt.continue_train:
             self.load_networks(f"iter_{opt.load_iter}" if opt.load_iter > 0 else opt.epoch)
         self.print_networks(opt.verbose)
+        if self.isTrain:
+            wrap_(self)
 
     def on_device(self, images: Tensor) -> Tensor:
         """``images`` on ``device``; a copy from pinned memory, which loaders give, is not waited for."""
@@ -135,7 +141,9 @@ class BaseModel(ABC):
     def update_learning_rate(self) -> None:
         """Step all schedules; called at the end of every epoch."""
         if self.observed:
-            self.metric = float(torch.stack(self.observed).mean())
+            mean = torch.stack(self.observed).mean()
+            average_([mean])
+            self.metric = float(mean)
             self.observed.clear()
         before = self.optimizers[0].param_groups[0]["lr"]
         for scheduler in self.schedulers:
@@ -166,11 +174,13 @@ class BaseModel(ABC):
     def save_networks(self, epoch: int | str) -> None:
         """Write every network to ``<epoch>_net_<name>.pth``, a plain state_dict on the CPU.
 
-        All files appear together or not at all.
+        All files appear together or not at all; of several processes the first one writes them.
 
         Raises:
             NumericsError: weights are not finite; what was saved before is kept.
         """
+        if not is_main():
+            return
         problem = bad_weights({name: unwrap(net) for name, net in self._networks()})
         if problem:
             raise NumericsError(f"{problem}; what was saved before is kept; lower --lr")

@@ -21,8 +21,14 @@ from coronet_plugin.files import write_text
 from coronet_plugin.settings import add_option, settings_of
 from coronet_plugin.training.speed import SpeedOptions
 from options.parser import Parser
+from util.distributed import launched, own_gpu
 
 DIRECTIONS = ("AtoB", "BtoA")
+GPUS = "GPUs, such as 0 or 0,1; -1 or no GPU here: the CPU; under torchrun each process takes its own"
+NORMS = (
+    "norm layers of all networks: instance, batch, none, or syncbatch, batch norm whose statistics all "
+    "processes of torchrun share"
+)
 
 
 LIMITS = {
@@ -53,7 +59,7 @@ class BaseOptions:
         add = parser.add_argument
         add("--dataroot", required=True, help="folder of the images; it has subfolders such as train, trainA")
         add("--name", type=str, default="experiment_name", help="name of the run; its folder has this name")
-        add("--gpu_ids", type=str, default="0", help="GPUs, such as 0 or 0,1; -1 or no GPU here: the CPU")
+        add("--gpu_ids", type=str, default="0", help=GPUS)
         add("--checkpoints_dir", type=str, default="./checkpoints", help="where the folders of runs are")
         # networks
         add("--model", type=str, default="cycle_gan", help="model type: the file models/NAME_model.py")
@@ -70,7 +76,7 @@ class BaseOptions:
             "mobile_resnet_9blocks, mobile_resnet_6blocks",
         )
         add("--n_layers_D", type=int, default=3, help="layers of the discriminator with --netD n_layers")
-        add("--norm", type=str, default="instance", help="norm layers of all networks: instance, batch, none")
+        add("--norm", type=str, default="instance", help=NORMS)
         add("--init_type", type=str, default="normal", help="normal, xavier, kaiming or orthogonal")
         add("--init_gain", type=float, default=0.02, help="scale of normal, xavier and orthogonal weights")
         add("--no_dropout", action="store_true", help="build the generator without dropout")
@@ -79,7 +85,7 @@ class BaseOptions:
         add("--direction", type=str, default="AtoB", help="translate AtoB or BtoA")
         add("--serial_batches", action="store_true", help="take images in order instead of shuffled")
         add("--num_threads", default=4, type=int, help="processes that load images; 0: load in this one")
-        add("--batch_size", type=int, default=1, help="images a step")
+        add("--batch_size", type=int, default=1, help="images a step; under torchrun, of each process")
         add("--load_size", type=int, default=286, help="side to which images are scaled, in pixels")
         add("--crop_size", type=int, default=256, help="side of the square cut from it, in pixels")
         add("--max_dataset_size", type=int, default=float("inf"), help="use at most so many images")
@@ -189,6 +195,8 @@ class BaseOptions:
 def choose_device(gpu_ids: str) -> tuple[list[int], torch.device]:
     """GPUs of ``"0,1"`` that exist and the first of them; the CPU for ``"-1"`` or without any GPU.
 
+    A process that torchrun started has one.
+
     Raises:
         OptionError: not a list of numbers, or there are GPUs but none of these.
     """
@@ -196,6 +204,8 @@ def choose_device(gpu_ids: str) -> tuple[list[int], torch.device]:
         wanted = [number for number in map(int, gpu_ids.split(",")) if number >= 0]
     except ValueError as error:
         raise OptionError(f"--gpu_ids {gpu_ids} is not a list of numbers such as 0,1 or -1") from error
+    if launched():
+        wanted = own_gpu(gpu_ids, wanted)
     if not wanted or not torch.cuda.is_available():
         return [], torch.device("cpu")
     existing = [number for number in wanted if number < torch.cuda.device_count()]

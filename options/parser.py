@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from coronet_plugin.errors import printable
+from util.distributed import first_to_fail
 
 HELP = ("-h", "--help")
 
@@ -52,8 +53,9 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """One line instead of a usage text of a hundred options."""
-        self.exit(2, f"{self.prog}: error: {printable(message)} (--help lists all options)\n")
+        """One line instead of a usage text of a hundred options; of several processes one says it."""
+        line = f"{self.prog}: error: {printable(message)} (--help lists all options)\n"
+        self.exit(2, line if first_to_fail() else None)
 
     def _about_unknown(self, words: Sequence[str]) -> str:
         known = sorted(name for action in self._actions for name in action.option_strings if name not in HELP)

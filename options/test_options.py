@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 
+from coronet_plugin.errors import OptionError
 from coronet_plugin.generators.registry import find_family
 from options import base_options
 from options.base_options import BaseOptions
+from util.distributed import launched
 
 
 class TestOptions(BaseOptions):
@@ -40,6 +43,8 @@ class TestOptions(BaseOptions):
 
     def _check(self, opt: argparse.Namespace) -> None:
         super()._check(opt)
+        if launched() and int(os.environ["WORLD_SIZE"]) > 1:
+            raise OptionError("test.py tests in one process; start it without torchrun")
         if opt.pad_to_multiple is None:
             family = find_family(opt.netG)
             opt.pad_to_multiple = family.side_multiple(family.default_config()) if family else 1

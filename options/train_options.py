@@ -6,10 +6,12 @@ import argparse
 import math
 from pathlib import Path
 
+from coronet_plugin.distributed import is_main
 from coronet_plugin.errors import OptionError
 from coronet_plugin.runs.options import parse_options, read_options
 from options import base_options
 from options.base_options import BaseOptions
+from util.distributed import restarted
 
 INDIFFERENT = frozenset(
     "checkpoints_dir continue_train debug display_env display_freq display_id display_ncols display_port "
@@ -73,6 +75,8 @@ class TrainOptions(BaseOptions):
     def _write(self, opt: argparse.Namespace, text: str) -> None:
         """Raises OptionError if the name is that of a run that was trained with other options."""
         folder = Path(opt.checkpoints_dir, opt.name)
+        if not is_main() or (restarted() and (folder / f"{opt.phase}_opt.txt").exists()):
+            return
         if not opt.continue_train and not opt.overwrite and list(folder.glob("*_net_*.pth")):
             before, now = read_options(folder).values, parse_options(text).values
             changed = [key for key in before.keys() & now.keys() - INDIFFERENT if before[key] != now[key]]

@@ -7,15 +7,17 @@ import re
 import sys
 from collections.abc import Callable
 
+from coronet_plugin.distributed import is_main
 from coronet_plugin.errors import UserError, debugging, describe
 from coronet_plugin.interruption import Interrupted
+from util import distributed
 
 
 def run(program: str, work: Callable[[argparse.Namespace], None], opt: argparse.Namespace) -> int:
     """Do ``work(opt)`` and return an exit code: 0, or 2 after one line about what the user can mend.
 
     130 after Ctrl-C and 143 after SIGTERM, as shells do. With ``--debug`` or ``CORONET_DEBUG=1`` the error
-    is raised; errors of the program itself always are.
+    is raised; errors of the program itself always are. Of several processes one says it.
     """
     try:
         work(opt)
@@ -23,7 +25,8 @@ def run(program: str, work: Callable[[argparse.Namespace], None], opt: argparse.
         line, code = _told(error)
         if opt.debug or debugging() or not line:
             raise
-        print(f"{program}: {line}", file=sys.stderr)
+        if is_main() if isinstance(error, Interrupted) else distributed.first_to_fail():
+            print(f"{program}: {line}", file=sys.stderr)
         return code
     return 0
 
@@ -38,4 +41,6 @@ def _told(error: BaseException) -> tuple[str, int]:
         return f"error: {describe(error)}", 2
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
         return "error: out of memory; lower --batch_size, --crop_size or --ngf", 2
+    if distributed.another_died(error):
+        return "error: another process of this training ended before its time", 2
     return "", 1

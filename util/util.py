@@ -59,8 +59,13 @@ def seed_everything(seed: int) -> None:
     Worker processes of a DataLoader take their seeds from torch's. On a GPU some
     operations have no repeatable form; torch warns of them.
     """
+    seed_random_numbers(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def seed_random_numbers(seed: int) -> None:
+    """Seed Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,6 +141,20 @@ class Visualizer:
                 "losses": {name: float(value) for name, value in losses.items()},
             }
         )
+
+
+class Silent:
+    """In place of the visualizer of a process that is not the first: shows nothing, and counts steps."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def advance(self, images: int, lr: float | None = None) -> None:
+        """One optimizer step was made."""
+        self.step += 1
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args: None
 
 
 class TrainingPage:

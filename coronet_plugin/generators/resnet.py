@@ -231,7 +231,8 @@ class SubConfig:
                 f"not {shorten(self.config_str)}"
             )
         widest = max(map(int, self.config_str.split("_")))
-        StockConfig(self.input_nc, self.output_nc, widest, self.norm, self.use_dropout)
+        stock = StockConfig(self.input_nc, self.output_nc, widest, self.norm, self.use_dropout)
+        object.__setattr__(self, "norm", stock.norm)
 
 
 @family("sub_mobile_resnet_9blocks")

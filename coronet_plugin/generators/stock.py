@@ -23,6 +23,8 @@ IMAGE_CHANNELS = 4096
 """Channels of an image at most."""
 NUMBERS = 2**31
 """Weights of a layer at most: 8 GB."""
+SYNCBATCH = "syncbatch"
+"""A host's word for batch norm whose statistics the processes of a training share: the same generator."""
 NORM_CLASSES = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
 """The norm layers of :func:`get_norm_layer`, as classes."""
 NORM_TEXTS = {name: f"nn.{kind.__name__}" for name, kind in NORM_CLASSES.items()}
@@ -32,7 +34,8 @@ NORM_TEXTS = {name: f"nn.{kind.__name__}" for name, kind in NORM_CLASSES.items()
 def get_norm_layer(norm_type: str = "instance") -> NormLayer:
     """A function from a number of channels to a norm layer: ``batch``, ``instance`` or ``none``.
 
-    Batch norm has scale, shift and running statistics; instance norm has none of them.
+    Batch norm has scale, shift and running statistics; instance norm has none of them. ``syncbatch`` is
+    ``batch`` here: whoever trains on several processes converts it there.
 
     Raises:
         OptionError: there is no such norm.
@@ -42,6 +45,7 @@ def get_norm_layer(norm_type: str = "instance") -> NormLayer:
         "instance": functools.partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
         "none": nn.Identity,
     }
+    layers[SYNCBATCH] = layers["batch"]
     if norm_type not in layers:
         raise OptionError(f"--norm {norm_type} is not known; choose one of {', '.join(layers)}")
     return layers[norm_type]
@@ -76,6 +80,8 @@ class StockConfig:
         if 8 * 8 * 16 * self.ngf**2 > NUMBERS:  # 8 ngf x 8 ngf x 4 x 4, as the middle of a U-Net has several
             raise OptionError(f"architecture.ngf: {self.ngf} would need more than {NUMBERS} weights")
         get_norm_layer(self.norm)
+        if self.norm == SYNCBATCH:
+            object.__setattr__(self, "norm", "batch")
 
 
 class StockFamily(Family):

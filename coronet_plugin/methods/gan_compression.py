@@ -28,7 +28,7 @@ from coronet_plugin.budget.goal import Goal
 from coronet_plugin.channels.cut import copy_with, narrowed, on_device
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.channels.propagation import tensors_in
-from coronet_plugin.distributed import say
+from coronet_plugin.distributed import agreed, say
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.methods.base import Method, Sample, Task
 from coronet_plugin.methods.distillation import Distillation
@@ -176,7 +176,7 @@ class GanCompression(Method):
         self.space = _space(goal, config)
         self.rank = np.concatenate([np.arange(s.units) for s in self.plan.prunable] or [np.arange(0)])
         """Place of every unit in its set; students have the first ones."""
-        self.seed = torch.initial_seed() % 2**32
+        self.seed = agreed(torch.initial_seed() % 2**32)
         terms = Terms(features=config.lambda_distill, output=config.lambda_recon)
         taps = [name.strip() for name in config.taps.split(",") if name.strip()]
         self.distillation = Distillation(None, terms, taps)

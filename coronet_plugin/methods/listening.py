@@ -37,6 +37,8 @@ class Listening:
         self._early = [part for part in parts if overrides(part, "before_step")]
         self._losing = [part for part in parts if overrides(part, "extra_loss")]
         self._narrowing = [part for part in parts if overrides(part, "runs_with")]
+        self.names = [part.name for part in parts if part in (*self._early, *self._losing, *self._narrowing)]
+        """Of those of ``parts`` that take part in the generator's runs."""
         self._narrow: list[AbstractContextManager[None]] = []
         self._features: dict[str, Tensor] = {}
         self._units: np.ndarray | None = None

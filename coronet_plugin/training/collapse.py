@@ -29,6 +29,8 @@ class CollapseWatch:
         self.found: str | None = None
         self._runs = self._in_a_row = 0
         self._last: tuple[Tensor, Tensor] | None = None
+        self._device: torch.device | None = None
+        """Where the first image was: DataParallel runs the generator on several GPUs at once."""
         self._hook = network.register_forward_hook(self._look)
 
     def stop(self) -> None:
@@ -37,6 +39,9 @@ class CollapseWatch:
 
     @torch.no_grad()
     def _look(self, _: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self._device = self._device or getattr(output, "device", None)
+        if getattr(output, "device", None) != self._device:
+            return
         self._runs += 1
         if self._runs % EVERY or not all(_is_image(x) for x in (*inputs[:1], output)):
             return

@@ -28,7 +28,7 @@ from coronet_plugin.channels.cut import copy_with
 from coronet_plugin.channels.find import example_input
 from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.checkpoint.upstream import recognise_generator
-from coronet_plugin.distributed import world_size
+from coronet_plugin.distributed import data_parallel, world_size
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.generators.registry import Family, check_size
 from coronet_plugin.pictures.files import pictures_below
@@ -402,11 +402,11 @@ def rewrap_(model: Any, name: str, generator: nn.Module) -> None:
     wrapper = getattr(model, "net" + name)
     wrapped = generator
     if isinstance(wrapper, DistributedDataParallel):
-        wrapped = DistributedDataParallel(
+        wrapped = data_parallel(
             generator,
+            wrapper.broadcast_buffers,
             device_ids=wrapper.device_ids,
             output_device=wrapper.output_device,
-            broadcast_buffers=wrapper.broadcast_buffers,
             find_unused_parameters=wrapper.find_unused_parameters,
         )
     elif unwrap(wrapper) is generator:

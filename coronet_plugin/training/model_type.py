@@ -153,11 +153,21 @@ class CompressedModel(_Base):
             self._give_others(name, self.compressions[name].method)
         for name, compression in self.compressions.items():
             compression.attach(optimizers[name], readers=self.optimizers)
+            self._check_gpus(compression)
         self.guard.watch({name: networks[name] for name in self._compressed})
         curves = [f"{kind}_{name}" for name in networks for kind in ("macs", "width")]
         curves += ["graphs"] if options.speed.compile else []
         self.loss_names: list[str] = [*self.loss_names, *curves]
         self._slim_if_finished()
+
+    def _check_gpus(self, compression: Compression) -> None:
+        """Raises OptionError for what DataParallel's copies of the generator, run at once, cannot have."""
+        names = " and ".join(compression.in_runs)
+        if len(getattr(self, "gpu_ids", ())) > 1 and names:
+            raise OptionError(
+                f"--gpu_ids: several divide each run of the generator, in which {names} "
+                "take part; give one, or start a process for each by torchrun"
+            )
 
     def _announce(self, name: str) -> None:
         """Say what a generator costs, and what is ahead of it or behind it."""

@@ -43,7 +43,7 @@ def collect(model: HostModel, place: Place, compressions: Mapping[str, Compressi
         "optimizers": [optimizer.state_dict() for optimizer in model.optimizers],
         "schedulers": [_schedule(scheduler) for scheduler in model.schedulers],
         "pools": {name: list(pool.images) for name, pool in host.image_pools(model).items()},
-        "random": _random_state(),
+        "random": random_state(),
     }
 
 
@@ -91,7 +91,7 @@ def restore_(model: HostModel, place: Place, state: Mapping[str, Any]) -> None:
     host.observed(model)[:] = [value.to(model.device) for value in state.get("observed", [])]
     _place_(model, place, state)
     if is_main():  # other processes must not draw the same numbers
-        _set_random_state(state["random"])
+        set_random_state(state["random"])
 
 
 def restore_optimizers_(model: HostModel, state: Mapping[str, Any]) -> None:
@@ -125,7 +125,8 @@ def _schedule(scheduler: Any) -> dict[str, Any]:
     }
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Where this process is in the random numbers of Python, numpy and torch, in plain values and tensors."""
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
@@ -138,7 +139,8 @@ def _random_state() -> dict[str, Any]:
     return state
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Go on where :func:`random_state` was."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]

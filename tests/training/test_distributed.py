@@ -1,98 +1,83 @@
-"""Two processes (gloo, on the CPU) train one model: the same channels, the same moment, the same result."""
+"""Two processes (gloo, on the CPU) train one model: the same channels, the same moment, the same result.
+
+They are started once and make all trainings; see ``tests/distributed_worker.py``.
+"""
 
 from __future__ import annotations
 
+import ast
+import functools
+import json
 import os
+import signal
 import subprocess
 import sys
-import textwrap
+from argparse import Namespace
+from unittest import mock
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, paired_folder, run_train, unpaired_folder
+from distributed_worker import FORMS, HOST, RUNS, SEARCH, at_step, doubles, host, search
+from run_helpers import assert_same_weights, difference
 from torch import distributed as dist
+from torch import nn
+from training_helpers import small, started, train
 
-WORKER = """
-import os, sys
-import torch
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
+from coronet_plugin import Spec, load_generator
+from coronet_plugin.training.host import architecture as architecture_of
+from data.share import Share
+from models import networks
+from models.base_model import BaseModel
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
 
-from coronet_plugin import Compression
-from coronet_plugin.generators.stock import build_generator
-from coronet_plugin.methods.distillation import Distillation
-from coronet_plugin.methods.similarity import Terms
-
-torch.set_num_threads(1)
-torch.set_default_dtype(torch.float64)  # in single precision rounding soon makes another training of it
-out, form, norm = sys.argv[1:4]
-several = "WORLD_SIZE" in os.environ
-if several:
-    dist.init_process_group("gloo")
-rank, world = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
-
-def dense():
-    return build_generator(3, 3, 8, "resnet_6blocks", norm, False)
-
-torch.manual_seed(7)
-generator = dense()
-optimizer = torch.optim.SGD(generator.parameters(), lr=0.01, momentum=0.9)  # Adam makes much of rounding
-torch.manual_seed(7 + 100 * rank)  # a process of its own has random numbers of its own
-form, _, teacher = form.partition("+")
-companions = [Distillation(teacher, Terms(features=1.0, output=1.0))] if teacher else []
-compression = Compression(
-    generator, torch.rand(1, 3, 32, 32), budget=0.3, search_steps=6, method=form, companions=companions,
-    architecture=dict(netG="resnet_6blocks", input_nc=3, output_nc=3, ngf=8, norm=norm, use_dropout=False),
-).attach(optimizer)
-network = DistributedDataParallel(generator) if several else generator
-data = torch.Generator().manual_seed(1)
-masks = []
-for step in range(12):
-    batch = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4, generator=data) * 2 - 1, size=32)
-    mine = batch[rank::world]
-    loss = (network(mine) + mine).abs().mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    if compression.step():
-        masks.append(step)
-        compression.slim()
-        cut = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-        if several:
-            network = DistributedDataParallel(generator)
-torch.save(
-    {"slimmed_at": masks, "cut": cut, "loss": loss.item(), "kept": torch.from_numpy(compression.alive()), "weights": generator.state_dict()},
-    f"{out}.{rank}of{world}",
-)
-if several:
-    dist.destroy_process_group()
-"""
-
-needs_gloo = pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="torch without gloo"
 )
 
 
-def launch(script, *arguments, processes):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), *map(str, arguments)]
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0"]
-        command[1:1] = [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+def data(folder):
+    paired_folder(folder, 5, 32)
+    unpaired_folder(folder, (5, 4), 32)
+    return folder
+
+
+def launch(folder, task, *settings):
+    """What two processes print that do ``task`` of the worker in ``folder``: (stdout, stderr)."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
+    torchrun += ["--rdzv-endpoint=localhost:0", *settings]
+    script = [str(ROOT / "tests" / "distributed_worker.py"), task, str(folder)]
+    done = subprocess.run(
+        [sys.executable, *torchrun, *script], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return done.stdout, done.stderr
 
 
-@needs_gloo
-@pytest.mark.parametrize("form", ["published", "folded", "implicit", "gated", "gates+SELF", "distill"])
-def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, form):
-    script = tmp_path / "worker.py"
-    script.write_text(textwrap.dedent(WORKER))
-    launch(script, tmp_path / "out", form, "instance", processes=2)
-    launch(script, tmp_path / "out", form, "instance", processes=1)
-    first, second = (torch.load(tmp_path / f"out.{rank}of2") for rank in (0, 1))
-    alone = torch.load(tmp_path / "out.0of1")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of all trainings, and what was printed."""
+    folder = data(tmp_path_factory.mktemp("processes"))
+    said = launch(folder, "everything")
+    codes = [ast.literal_eval((folder / f"codes.{rank}").read_text()) for rank in (0, 1)]
+    assert codes[0] == codes[1]
+    return folder, *said, codes[0]
+
+
+@functools.cache
+def by_one_process(form):
+    with doubles():
+        return search(form)
+
+
+# -- the package -------------------------------------------------------------
+@pytest.mark.parametrize("form", FORMS)
+def test_two_processes_equal_one_with_the_doubled_batch(trained, form):
+    first, second = (torch.load(trained[0] / f"{form}.{rank}") for rank in (0, 1))
+    alone = by_one_process(form)
     assert first["slimmed_at"] == second["slimmed_at"] == alone["slimmed_at"] == [5]
     assert torch.equal(first["kept"], second["kept"])
     assert all(torch.equal(first["weights"][k], second["weights"][k]) for k in first["weights"])
@@ -103,89 +88,186 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, form):
     assert (first["loss"] + second["loss"]) / 2 == pytest.approx(alone["loss"], abs=1e-6)
 
 
-HOST = '''
-import sys
-import torch
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-
-from models import networks
-from models.base_model import BaseModel
-
-dist.init_process_group("gloo")
-plain_setup = BaseModel.setup
-
-def setup(self, opt):
-    """As checkouts of August 2025 do: initialise again, load inline, wrap."""
-    for name in self.model_names:
-        net = networks.init_net(getattr(self, "net" + name), opt.init_type, opt.init_gain)
-        if not self.isTrain or opt.continue_train:
-            raise AssertionError("the plug-in loads, not the host")
-        setattr(self, "net" + name, DistributedDataParallel(net))
-    plain_setup(self, opt)
-
-BaseModel.setup = setup
-import train
-
-class Silent:
-    """The curves and pages of a process that is not the first."""
-
-    def __init__(self, *args):
-        pass
-
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: None
-
-if dist.get_rank():
-    train.Visualizer = Silent
-code = train.main(sys.argv[1:])
-dist.barrier()
-dist.destroy_process_group()
-sys.exit(code)
-'''
+# -- the bundled host --------------------------------------------------------
+def steps(folder, run):
+    lines = (folder / "runs" / run / "loss_log.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
 
 
-@needs_gloo
-@pytest.mark.parametrize("base", ["pix2pix", "cycle_gan"])
-def test_the_model_type_slims_inside_ddp_and_one_process_writes(tmp_path, base):
-    from conftest import paired_folder, unpaired_folder
+def test_a_dense_run_equals_that_of_one_process_with_the_doubled_batch(trained):
+    folder, codes = trained[0], trained[-1]
+    assert codes["dense"][0] == 0 and host(folder, "alone", RUNS["dense"], "--batch_size 2")[0] == 0
+    assert steps(folder, "dense") == steps(folder, "alone") == [1, 2, 3, 4]
+    for file in ("latest_net_G.pth", "latest_net_D.pth"):
+        ours, alone = (torch.load(folder / "runs" / run / file) for run in ("dense", "alone"))
+        assert ours.keys() == alone.keys()
+        # instance norm takes biases away, so that their gradients are rounding alone, of which Adam makes steps
+        kernels = [key for key in alone if key.endswith("weight")]
+        assert max(float((ours[key] - alone[key]).abs().max()) for key in kernels) < 1e-5
 
-    from coronet_plugin import Spec, load_generator
 
-    script = tmp_path / "host.py"
-    script.write_text(HOST)
-    folder = paired_folder(tmp_path, 4, 32) if base == "pix2pix" else unpaired_folder(tmp_path, (4, 4), 32)
-    options = [
-        "--dataroot",
-        folder,
-        "--name",
-        "run",
-        "--checkpoints_dir",
-        tmp_path / "c",
-        "--model",
-        "coronet",
-    ]
-    options += [
-        "--coronet_base",
-        base,
-        "--coronet_budget",
-        0.3,
-        "--netG",
-        "resnet_6blocks",
-        "--ngf",
-        8,
-        "--ndf",
-        4,
-    ]
-    options += ["--load_size", 32, "--crop_size", 32, "--display_id", -1, "--num_threads", 0, "--no_html"]
-    options += ["--coronet_search_epochs", 1, "--norm", "instance"]
-    said = launch(script, *options, "--n_epochs", 2, "--n_epochs_decay", 0, processes=2)
-    generators = ["G"] if base == "pix2pix" else ["G_A", "G_B"]
-    assert all(said.count(f"coronet: net{name} is slim after 2 steps") == 1 for name in generators)
-    for name in generators:
-        weights = tmp_path / "c" / "run" / f"latest_net_{name}.pth"
+def test_all_processes_have_the_same_weights_whatever_is_switched_on(trained):
+    """Otherwise the sums in :func:`trained` differ; here, that there are such runs and that they trained."""
+    folder, codes = trained[0], trained[-1]
+    assert {name: code for name, (code, _) in codes.items()} == {
+        **dict.fromkeys([*RUNS, "2025", "continued"], 0),
+        "stopped": 143,
+        "refused": 2,
+    }
+    assert steps(folder, "accumulated") == [1, 2, 3, 4]
+    assert codes["accumulated"][1] != codes["dense"][1]
+
+
+@pytest.mark.parametrize("run", ["2025", "small"])
+def test_the_model_type_slims_inside_ddp_and_one_process_writes(trained, run):
+    folder, out = trained[0], trained[1]
+    for name in ["G"] if run == "2025" else ["G_A", "G_B"]:
+        weights = folder / "runs" / run / f"latest_net_{name}.pth"
         assert Spec.read(weights.with_suffix(".json")).phase == "compact"
         assert not any(key.startswith("module.") for key in torch.load(weights))
         load_generator(weights)
-    said = launch(script, *options, "--n_epochs", 2, "--n_epochs_decay", 1, "--continue_train", processes=2)
-    assert said.count("coronet: continuing with epoch 3") == 1
+    assert steps(folder, run) == [1, 2, 3, 4, 5, 6]
+    assert out.count("coronet: netG_A is slim after 3 steps") == 2  # small and stopped
+    assert out.count("dataset [") == len(trained[-1])
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step_and_the_run_goes_on_exactly(trained):
+    folder, out, errors, _ = trained
+    assert errors.count("train.py: stopped in epoch 2 after 4 steps, and saved") == 1
+    assert out.count("coronet: continuing with epoch 2") == 1
+    assert steps(folder, "stopped") == steps(folder, "small")
+    names = [path.name for path in (folder / "runs" / "small").glob("latest_net_*.pth")]
+    assert len(names) == 4
+    assert_same_weights(folder / "runs" / "small", folder / "runs" / "stopped", names)
+
+
+def test_what_a_cpu_cannot_do_is_said_once(trained):
+    folder, _, errors, _ = trained
+    assert errors.count("train.py: error: --norm syncbatch") == 1
+    assert not list((folder / "runs" / "refused").glob("*.pth"))
+
+
+def test_after_a_death_all_start_anew_and_the_runs_end_as_if_nothing_had_been(trained, tmp_path):
+    out, _ = launch(data(tmp_path), "restarts", "--max_restarts=1")
+    assert out.count("going on from the last save") == 2
+    for run in ("dense", "small"):
+        uninterrupted, ours = (folder / "runs" / run for folder in (trained[0], tmp_path))
+        assert steps(tmp_path, run) == steps(trained[0], run)
+        names = [path.name for path in uninterrupted.glob("latest_net_*.pth")]
+        assert_same_weights(uninterrupted, ours, names)
+
+
+# -- in this process ---------------------------------------------------------
+@pytest.mark.parametrize(("images", "processes"), [(5, 2), (4, 2), (2, 5)])
+def test_shares_have_one_length_and_all_pictures(monkeypatch, images, processes):
+    monkeypatch.setattr("data.share.world_size", lambda: processes)
+    shares = []
+    for rank in range(processes):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        share = Share(images, shuffled=True)
+        share.seed_(3)
+        shares.append(list(share))
+        assert len(shares[-1]) == len(share) == -(-images // processes)
+    assert {i for share in shares for i in share} == set(range(images))
+
+
+@pytest.mark.parametrize("options", ["--gpu_ids 0,1", "--gpu_ids 1"])
+def test_under_torchrun_gpus_are_not_chosen_by_number(monkeypatch, tmp_path, capsys, options):
+    for name, value in dict(RANK=0, WORLD_SIZE=2, LOCAL_RANK=0, MASTER_ADDR="here", MASTER_PORT=1).items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(SystemExit) as left:
+        TrainOptions().parse(["--dataroot", str(tmp_path), *options.split()])
+    assert left.value.code == 2
+    assert f"{options}: torchrun gives every process one GPU" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        TestOptions().parse(["--dataroot", str(tmp_path)])
+    assert "test.py tests in one process" in capsys.readouterr().err
+
+
+class OnTwoDevices(nn.DataParallel):
+    """Runs replicas that torch makes, of which each gets half of the batch, on this one device."""
+
+    def forward(self, x):
+        def copies(tensors, devices, detach=False):
+            return [
+                [tensor.detach() if detach else tensor.view_as(tensor) for tensor in tensors] for _ in devices
+            ]
+
+        with mock.patch("torch.nn.parallel.replicate._broadcast_coalesced_reshape", copies):
+            replicas = torch.nn.parallel.replicate(self.module, [0, 1])
+        assert all(type(replica) is type(self.module) is not self.module for replica in replicas)
+        return torch.cat([replica(part) for replica, part in zip(replicas, x.chunk(2))])
+
+
+@pytest.mark.parametrize("form", ["gates", "published", "gated", "implicit"])
+def test_replicas_of_data_parallel_search_like_the_bare_generator(form):
+    with doubles():
+        ours = search(form, OnTwoDevices)
+    alone = by_one_process(form)
+    assert ours["slimmed_at"] == alone["slimmed_at"] and torch.equal(ours["kept"], alone["kept"])
+    for key, weight in alone["weights"].items():  # sums over a batch are taken in another order
+        assert torch.allclose(ours["weights"][key], weight, atol=1e-6), key
+
+
+def test_what_takes_part_in_runs_is_refused_on_several_gpus(monkeypatch, tmp_path, capsys):
+    """They would be copies of the generator that run at once, and share the hooks."""
+    init, init_net = BaseModel.__init__, networks.init_net
+
+    def on_two_gpus(self, opt):
+        init(self, opt)
+        self.gpu_ids = [0, 1]
+
+    monkeypatch.setattr(BaseModel, "__init__", on_two_gpus)
+    monkeypatch.setattr(
+        networks, "init_net", lambda net, kind, gain, _: nn.DataParallel(init_net(net, kind, gain))
+    )
+    options = ["--dataroot", data(tmp_path) / "paired", "--checkpoints_dir", tmp_path, *HOST.split()]
+    options += [*SEARCH.split(), "--coronet_base", "pix2pix", "--name", "a"]
+    assert run_train(*options, "--coronet_method", "gan_compression") == 2
+    assert "in which gan_compression and distillation take part; give one" in capsys.readouterr().err
+    assert run_train(*options, "--overwrite", "--max_dataset_size", 1, "--n_epochs", 1) == 0
+
+
+def test_synchronised_batch_norm_is_searched_cut_and_read_as_batch_norm(tmp_path):
+    """In a single process it computes as batch norm does."""
+    plain, synchronised = (small(norm="batch") for _ in range(2))
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(synchronised)
+    options = Namespace(
+        netG="resnet_6blocks", input_nc=3, output_nc=3, ngf=8, norm="syncbatch", no_dropout=True
+    )
+    architecture = architecture_of(synchronised, options)
+    found = []
+    for generator in (plain, synchronised):
+        compression, optimizer = started(generator, search_steps=6, architecture=architecture)
+        train(compression, optimizer, 8)
+        found.append(compression)
+    ours, theirs = (compression.generator.state_dict() for compression in found)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert found[0].cost() == found[1].cost() and found[1].remaining <= 0.3
+    norms = [m for m in synchronised.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert norms and all(norm.num_features == len(norm.weight) for norm in norms)
+    found[1].save(tmp_path / "latest_net_G.pth")
+    loaded = load_generator(tmp_path / "latest_net_G.pth")
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in loaded.modules())
+    assert difference(loaded, plain, (torch.rand(1, 3, 32, 32),)) == 0
+
+
+def test_data_parallel_models_equal_bare_ones_bit_for_bit(monkeypatch, tmp_path):
+    """On a CPU the wrapper calls the network itself; names, files, counters and the cut are the same code."""
+    data(tmp_path)
+    options = SEARCH + " --coronet_base pix2pix --norm batch --max_dataset_size 3"
+    assert host(tmp_path, "bare", options)[0] == 0
+    plain, wrapped = networks.init_net, []
+
+    def init_net(*args, **kwargs):
+        wrapped.append(nn.DataParallel(plain(*args, **kwargs)))
+        return wrapped[-1]
+
+    monkeypatch.setattr(networks, "init_net", init_net)
+    with at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        assert host(tmp_path, "wrapped", options)[0] == 143
+    assert host(tmp_path, "wrapped", options, "--continue_train")[0] == 0
+    assert len(wrapped) == 4
+    assert steps(tmp_path, "bare") == steps(tmp_path, "wrapped")
+    names = [path.name for path in (tmp_path / "runs" / "bare").glob("latest_net_*.pth")]
+    assert_same_weights(tmp_path / "runs" / "bare", tmp_path / "runs" / "wrapped", names)
