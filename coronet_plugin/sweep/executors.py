@@ -97,7 +97,7 @@ def visible_gpus() -> list[str]:
 
 
 def slots_of(gpus: list[str], per_run: float) -> list[str]:
-    """GPUs that each of the runs at a time sees, of ``gpus``. Raises OptionError if there are too few for one."""
+    """GPUs that each run at a time sees, of ``gpus``. Raises OptionError if there are too few for one."""
     if per_run < 1:
         found = gpus * int(1 / per_run + 1e-9)  # one on each GPU before the second
     else:
@@ -224,7 +224,7 @@ def _lost(who: str) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """The first line of an error, or the error at the end of a traceback that it quotes."""
+    """The first line of an error, or the error that ends a traceback in it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
     return raised[-1] if raised else lines[0]
