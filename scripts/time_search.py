@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,8 @@ def measure(model: str, variant: str, options: argparse.Namespace) -> dict[str, 
     return {**medians, "peak_mib": peak}
 
 
-def host_model(model: str, variant: str, options: argparse.Namespace) -> Any:
-    """The bundled host's model, as train.py makes it."""
+def host_model(model: str, variant: str, options: argparse.Namespace, extra: Sequence[str] = ()) -> Any:
+    """The bundled host's model, as train.py makes it; ``extra`` options come last, and so win."""
     import numpy as np
     from PIL import Image
 
@@ -123,8 +124,7 @@ def host_model(model: str, variant: str, options: argparse.Namespace) -> Any:
     arguments += ["--ngf", str(options.ngf), "--ndf", str(options.ngf), "--model"]
     arguments += [model] if variant == "plain" else ["coronet", "--coronet_base", model]
     arguments += [] if variant == "plain" else ["--coronet_hypernetwork", variant]
-    sys.argv = ["train.py", *arguments]
-    opt = TrainOptions().parse()
+    opt = TrainOptions().parse([*arguments, *extra])
     made = create_model(opt)
     made.setup(opt)
     return made

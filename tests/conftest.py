@@ -17,9 +17,26 @@ ROOT = Path(__file__).parent.parent
 FACTS = Path(__file__).parent / "facts"
 sys.path.insert(0, str(ROOT))  # the host's packages are not installed
 torch.set_num_threads(1)
+torch.backends.cudnn.allow_tf32 = False  # tests compare to rounding
 
 TINY = "--ngf 4 --ndf 4 --netG resnet_6blocks --load_size 40 --crop_size 32 --num_threads 0".split()
 QUIET = "--display_id 0 --n_epochs 1 --n_epochs_decay 1 --print_freq 2".split()
+
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+"""To parametrise a test by, that where there is a GPU runs on that, too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def gpu_ids(device: str) -> list[str]:
+    """Options of the host's scripts for ``cpu`` or ``cuda``."""
+    return ["--gpu_ids", "0" if device == "cuda" else "-1"]
 
 
 def smooth_image(seed: int, width: int, height: int) -> Image.Image:

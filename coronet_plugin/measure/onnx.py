@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,8 +106,15 @@ def write_by_tracing(
         )
 
 
-def open_session(model: Path | bytes, threads: int = 1, profile: Path | None = None) -> Any:
-    """A CPU session of ONNX Runtime on ``threads`` threads; ``profile``: how the file of its profile begins.
+def open_session(
+    model: Path | bytes,
+    threads: int = 1,
+    profile: Path | None = None,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+) -> Any:
+    """A session of ONNX Runtime on ``threads`` threads; ``profile``: how the file of its profile begins.
+
+    ``providers``: what runs it, by ONNX Runtime's names; the first that can take an operation does.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -120,4 +127,4 @@ def open_session(model: Path | bytes, threads: int = 1, profile: Path | None = N
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     given = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(given, options, providers=list(providers))

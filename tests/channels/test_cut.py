@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from conftest import DEVICES
 from generator_styles import STYLES
 from run_helpers import difference
 from torch import nn
@@ -45,9 +46,10 @@ def random_alive(plan, seed: int, fraction: float = 0.4) -> np.ndarray:
 
 @pytest.mark.parametrize("netG", SIZES)
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_slim_equals_masked_to_rounding(netG, norm):
-    generator = trained_looking(netG, norm)
-    x = example_input(generator, SIZES[netG])
+@pytest.mark.parametrize("device", DEVICES)
+def test_slim_equals_masked_to_rounding(netG, norm, device):
+    generator = trained_looking(netG, norm).to(device)
+    x = example_input(generator, SIZES[netG]).to(device)
     plan = find_channels(generator, x)
     for seed in range(3):
         alive = random_alive(plan, seed)

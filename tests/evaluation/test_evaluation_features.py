@@ -128,6 +128,17 @@ def test_a_file_of_weights_names_the_extra_it_needs(tmp_path: Path, monkeypatch:
         load_extractor(save(tmp_path / "inception.pth", 1008))
 
 
+@pytest.mark.gpu
+def test_features_of_a_gpu_are_those_of_the_cpu() -> None:
+    try:
+        here, there = load_extractor(), load_extractor(device="cuda")
+    except MissingWeights as missing:
+        pytest.skip(str(missing))
+    pictures = list(np.random.default_rng(0).integers(0, 256, (10, 40, 40, 3), dtype=np.uint8))
+    assert here.fingerprint == there.fingerprint  # the caches are shared, so the features have to be the same
+    np.testing.assert_allclose(there(pictures), here(pictures), atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(OptionError, match="there is no cuda here"):

@@ -119,8 +119,27 @@ def test_nothing_is_said_where_nothing_changed(train, capsys):
     assert "bit for bit" not in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_run_of_the_cpu_goes_on_on_a_gpu(train, tmp_path):
-    assert train("a", *schedule(1)) == 0
-    assert train("a", *schedule(2), "--continue_train", "--gpu_ids", "0") == 0
-    assert all(tensor.device.type == "cpu" for tensor in weights(tmp_path, "a").values())
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [(), ("--coronet_method", "published"), ("--fused", "--channels_last")], ids=str)
+def test_a_run_of_the_cpu_goes_on_on_a_gpu_and_comes_back(train, tmp_path, options):
+    """To where it would have come on the CPU alone, but for rounding; and its files are of no device."""
+    for name, ids in {"here": (-1, -1, -1), "there": (-1, 0, -1)}.items():
+        for epochs, gpu in enumerate(ids, start=1):
+            going_on = ("--continue_train",) * (epochs > 1)
+            assert train(name, *schedule(epochs), "--no_dropout", "--gpu_ids", gpu, *options, *going_on) == 0
+            assert all(tensor.device.type == "cpu" for tensor in weights(tmp_path, name).values())
+    here, there = ([row["losses"] for row in log(tmp_path, name)] for name in ("here", "there"))
+    assert here[:4] == there[:4], "the first epoch was on the CPU in both"
+    assert here[4]["G_L1"] == pytest.approx(there[4]["G_L1"], rel=1e-3)
+    assert here[-1]["G_L1"] == pytest.approx(there[-1]["G_L1"], rel=0.1)
+
+
+@pytest.mark.gpu
+def test_a_continued_run_on_a_gpu_is_the_uninterrupted_one_to_rounding(train, tmp_path):
+    """Some operations of a GPU sum in an order of the moment; the random numbers are those of one run."""
+    assert train("whole", *schedule(3), "--gpu_ids", 0) == 0
+    assert train("parts", *schedule(1), "--gpu_ids", 0) == 0
+    assert train("parts", *schedule(3), "--gpu_ids", 0, "--continue_train") == 0
+    whole, parts = (log(tmp_path, name) for name in ("whole", "parts"))
+    assert [row["step"] for row in parts] == [row["step"] for row in whole]
+    assert parts[4]["losses"]["G_L1"] == pytest.approx(whole[4]["losses"]["G_L1"], rel=1e-3)

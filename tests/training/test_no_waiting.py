@@ -1,7 +1,8 @@
 """A step waits for no accelerator: nothing is read back from the device but in rounds.
 
 Tensors on the device ``meta`` stand for an accelerator's. They have no values, so that whatever reads one is
-found out, while shapes are computed as ever; in rounds random numbers are read instead.
+found out, while shapes are computed as ever; in rounds random numbers are read instead. Where there is a GPU,
+CUDA itself says the same of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import TINY, paired_folder, unpaired_folder
+from conftest import TINY, gpu_ids, paired_folder, unpaired_folder
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -99,7 +100,7 @@ def accelerated(monkeypatch):
         yield accelerator
 
 
-def model_of(base: str, folder, tmp_path, *options):
+def model_there(base: str, folder, tmp_path, *options, device="cpu"):
     from models import create_model
     from options.train_options import TrainOptions
 
@@ -115,11 +116,17 @@ def model_of(base: str, folder, tmp_path, *options):
         *TINY,
         "--ngf",
         8,
+        *gpu_ids(device),
         *options,
     ]
     opt = TrainOptions().parse([str(word) for word in words])
     model = create_model(opt)
     model.setup(opt)
+    return model
+
+
+def model_of(base: str, folder, tmp_path, *options):
+    model = model_there(base, folder, tmp_path, *options)
     for name in model.model_names:
         move_(getattr(model, "net" + name))
     for compression in model.compressions.values():
@@ -156,6 +163,41 @@ def test_steps_read_nothing_from_the_device_outside_rounds(case, tmp_path, monke
             model.optimize_parameters()
     assert "is slim after" in capsys.readouterr().out
     assert accelerator.reads["bad_loss"] == STEPS // 10  # once for all losses, every ten steps
+
+
+def may_wait(patched: pytest.MonkeyPatch, owner, name: str) -> None:
+    """Let CUDA be waited for while ``name`` of ``owner`` runs."""
+    act = getattr(owner, name)
+
+    def acting(*args, **kwargs):
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            return act(*args, **kwargs)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+
+    patched.setattr(owner, name, acting)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [(), ("--amp", "bf16", "--fused", "--channels_last")], ids=str)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_steps_on_a_gpu_wait_for_it_in_rounds_alone(case, options, tmp_path, monkeypatch, capsys):
+    base, *own = case
+    folder = (paired_folder if base == "pix2pix" else unpaired_folder)(tmp_path)
+    model = model_there(base, folder, tmp_path, *own, *options, device="cuda")
+    for owner, name in (*ROUNDS, (Compression, "remove_"), (Compression, "slim")):
+        may_wait(monkeypatch, owner, name)
+    pictures = {side: torch.rand(1, 3, 32, 32).pin_memory() for side in "AB"}
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(STEPS):
+            model.set_input({**pictures, "A_paths": [""], "B_paths": [""]})
+            model.optimize_parameters()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert "is slim after" in capsys.readouterr().out
 
 
 @needs_swapping

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from argparse import Namespace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, paired_folder, run_test, run_train, unpaired_folder
+from conftest import DEVICES, TINY, gpu_ids, paired_folder, run_test, run_train, unpaired_folder
 from run_helpers import assert_same_weights, difference, stopping_before
 from torch import nn
 from training_helpers import learn, pictures, small, started
@@ -30,26 +32,32 @@ def _quickly_compiled(monkeypatch):
     monkeypatch.setattr(speed, "BACKEND", "eager")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run without any of it, to compare with: the folder of runs, the data, and its words."""
+class Runs(NamedTuple):
+    """Runs in one folder, of one data set, on one device."""
+
+    folder: Path
+    data: Path
+    device: str
+
+    def train(self, name, *options, epochs=3):
+        words = ["--dataroot", self.data, "--name", name, "--checkpoints_dir", self.folder, "--model", "coronet"]
+        words += [*SMALL, "--coronet_base", "pix2pix", "--n_epochs", epochs, "--n_epochs_decay", 0]
+        assert run_train(*words, *gpu_ids(self.device), *options) == 0
+
+    @torch.no_grad()
+    def output(self, name):
+        """Of the generator that was saved. Weights tell less: biases in front of norms drift with rounding."""
+        x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        return load_generator(self.folder / name / "latest_net_G.pth")(x)
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def trained(request, tmp_path_factory):
+    """Runs, of which ``plain`` is one without any of it, to compare with."""
     folder = tmp_path_factory.mktemp("plain")
-    data = paired_folder(folder, IMAGES, 32)
-    train(data, folder, "plain")
-    return folder, data
-
-
-def train(data, folder, name, *options, epochs=3):
-    words = ["--dataroot", data, "--name", name, "--checkpoints_dir", folder, "--model", "coronet", *SMALL]
-    words += ["--coronet_base", "pix2pix", "--n_epochs", epochs, "--n_epochs_decay", 0, *options]
-    assert run_train(*words) == 0
-
-
-@torch.no_grad()
-def output_of(folder, name):
-    """Of the generator that was saved. Weights tell less: biases in front of norms drift with rounding."""
-    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return load_generator(folder / name / "latest_net_G.pth")(x)
+    runs = Runs(folder, paired_folder(folder, IMAGES, 32), request.param)
+    runs.train("plain")
+    return runs
 
 
 CASES = {
@@ -61,17 +69,17 @@ CASES = {
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_search_cut_and_files_are_those_of_plain_training(trained, capsys, options):
-    folder, data = trained
+    folder = trained.folder
     capsys.readouterr()
     name = "".join(map(str, options)).replace("-", "")
-    train(data, folder, name, *options)
+    trained.train(name, *options)
     said = capsys.readouterr().out
     assert "coronet: netG is slim after 8 steps" in said
     plain, ours = (Spec.read(folder / each / "latest_net_G.json") for each in ("plain", name))
     assert ours.phase == "compact" and ours.sets == plain.sets
     found = torch.load(folder / name / "latest_net_G.pth", weights_only=True)
     assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in found.values())
-    assert (output_of(folder, name) - output_of(folder, "plain")).abs().mean() < 0.1  # bf16 has 8 bits
+    assert (trained.output(name) - trained.output("plain")).abs().mean() < 0.1  # bf16 has 8 bits
     if "compile" in name:
         graphs = said.count("compiled netG ")
         assert 2 <= graphs <= 7  # at first, and after each of few removals
@@ -113,24 +121,27 @@ def test_but_for_rounding_nothing_is_changed(plainly_trained, options):
 
 
 @pytest.mark.parametrize("options", [["--amp", "fp16", "--fused"], ["--accumulate", "3", "--amp", "bf16"]])
-def test_a_continued_run_is_bit_equal(trained, options):
-    folder, data = trained
-    name = f"{len(options)}"
-    train(data, folder, f"whole{name}", *options)
+def test_a_continued_run_is_the_uninterrupted_one(trained, options):
+    name, folder = f"{len(options)}", trained.folder
+    trained.train(f"whole{name}", *options)
     with stopping_before(2):
-        train(data, folder, f"parts{name}", *options, "--save_epoch_freq", 1)
-    train(data, folder, f"parts{name}", *options, "--continue_train")
-    assert_same_weights(folder / f"whole{name}", folder / f"parts{name}", ["latest_net_G.pth", "latest_net_D.pth"])
+        trained.train(f"parts{name}", *options, "--save_epoch_freq", 1)
+    trained.train(f"parts{name}", *options, "--continue_train")
+    if trained.device == "cpu":
+        files = ["latest_net_G.pth", "latest_net_D.pth"]
+        assert_same_weights(folder / f"whole{name}", folder / f"parts{name}", files)
+    else:  # where some operations sum in an order of the moment
+        assert (trained.output(f"whole{name}") - trained.output(f"parts{name}")).abs().mean() < 0.02
 
 
 def test_testing_in_mixed_precision_gives_almost_the_same_pictures(trained, tmp_path):
     from PIL import Image
 
-    folder, data = trained
+    folder, data, device = trained
     looks = {"plain": [], "fast": ["--coronet_amp", "bf16", "--channels_last", "--compile"]}
     for name, options in looks.items():
         words = ["--dataroot", data, "--name", "plain", "--checkpoints_dir", folder, "--model", "coronet"]
-        words += ["--results_dir", tmp_path / name, "--num_test", 1, *TINY, "--load_size", 32, "--ngf", 8, "--no_dropout", *options]
+        words += ["--results_dir", tmp_path / name, "--num_test", 1, *TINY, "--load_size", 32, "--ngf", 8, "--no_dropout", *gpu_ids(device), *options]
         assert run_test(*words) == 0
     first, second = (
         np.asarray(Image.open(next((tmp_path / name).rglob("*fake_B.png")))).ravel() for name in looks
@@ -252,7 +263,6 @@ def test_no_batches_at_all_are_refused():
 @pytest.mark.slow
 def test_inductor_compiles_search_and_cut(trained, monkeypatch, capsys):
     monkeypatch.setattr(speed, "BACKEND", "inductor")
-    folder, data = trained
-    train(data, folder, "inductor", "--compile")
-    assert (output_of(folder, "inductor") - output_of(folder, "plain")).abs().mean() < 0.01
+    trained.train("inductor", "--compile")
+    assert (trained.output("inductor") - trained.output("plain")).abs().mean() < 0.01
     assert capsys.readouterr().out.count("compiled netG ") <= 7

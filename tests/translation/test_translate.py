@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import DEVICES
 from PIL import Image
 from run_helpers import ARCHITECTURE, make_cycle_run, make_run
 
@@ -65,9 +66,11 @@ def fails(capsys, runs: Path, *words: object) -> str:
 
 # -- sizes -------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["slim", "dense"])
-def test_a_picture_in_its_own_size_is_padded_and_cut_back(tmp_path, runs, name, capsys):
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_picture_in_its_own_size_is_padded_and_cut_back(tmp_path, runs, name, device, capsys):
     smooth(45, 30).save(tmp_path / "a.png")
-    assert run(runs, name, tmp_path / "a.png", "--output", tmp_path / "out", "--size", "own") == 0
+    words = [name, tmp_path / "a.png", "--output", tmp_path / "out", "--size", "own", "--device", device]
+    assert run(runs, *words) == 0
     expected = by_hand(runs / name / "latest_net_G.pth", smooth(45, 30))
     assert np.abs(pixels(tmp_path / "out" / "a.png") - expected).max() <= 1
     last = capsys.readouterr().out.splitlines()[-1]
