@@ -22,6 +22,7 @@ from coronet_plugin.generators.resnet import ResnetBlock, ResnetFamily, ResnetGe
 from coronet_plugin.generators.stock import NormLayer, build_generator, get_norm_layer, needs_bias
 from coronet_plugin.generators.unet import UnetGenerator, UnetSkipConnectionBlock
 from coronet_plugin.pictures.padding import padded_side
+from util.distributed import synchronised
 
 __all__ = [
     "GANLoss",
@@ -60,7 +61,7 @@ def define_G(
 ) -> nn.Module:
     """An initialised generator on its device; names as for ``--netG``."""
     net = build_generator(input_nc, output_nc, ngf, netG, norm, use_dropout)
-    return init_net(net, init_type, init_gain, gpu_ids)
+    return synchronised(init_net(net, init_type, init_gain, gpu_ids), norm, bool(gpu_ids))
 
 
 def define_D(
@@ -86,7 +87,7 @@ def define_D(
         net = PixelDiscriminator(input_nc, ndf, norm_layer)
     else:
         raise OptionError(f"--netD {netD} is not known; choose one of basic, n_layers, pixel")
-    return init_net(net, init_type, init_gain, gpu_ids)
+    return synchronised(init_net(net, init_type, init_gain, gpu_ids), norm, bool(gpu_ids))
 
 
 def init_net(

@@ -99,7 +99,7 @@ def host(folder: Path, name: str, *options: object) -> tuple[int, list[float]]:
         code = train.main([*map(str, fixed), *words.split()])
     finally:
         train.create_model = create
-    networks = [getattr(models[0], f"net{name}") for name in models[0].model_names]
+    networks = [getattr(model, f"net{name}") for model in models for name in model.model_names]
     return code, [sum(float(p.detach().double().sum()) for p in network.parameters()) for network in networks]
 
 

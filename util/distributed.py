@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
+import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -33,8 +36,12 @@ STATE = "latest_train_state.pth"
 """What a restart needs beyond the networks, of models that do not save it themselves."""
 LEAVING = timedelta(seconds=60)
 """How long processes wait for the first one before they leave."""
+POLL = 0.02
+"""Seconds between two looks at what other processes wrote."""
 _store: Any = None
 """What all processes can write to and read, also when one of them does not answer."""
+_attempt = 0
+"""How often torchrun has started all processes anew, as far as any machine knows."""
 
 
 # -- processes --------------------------------------------------------------
@@ -66,13 +73,39 @@ def with_others(work: Callable[[], int]) -> int:
 def _begin() -> None:
     from torch.distributed.rendezvous import rendezvous
 
-    global _store
+    global _store, _attempt
     store, rank, world = next(rendezvous("env://"))
-    _store = dist.PrefixStore(f"coronet/{_attempt()}", store)  # torchrun keeps one for all attempts
+    _store = _own_part(store, rank, world)
     both = torch.cuda.is_available() and dist.is_nccl_available()
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if both else "gloo", store=_store, rank=rank, world_size=world
     )
+    _attempt = largest(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
+
+
+def _own_part(store: Any, rank: int, world: int) -> Any:
+    """The part of torchrun's ``store`` that is of this attempt alone.
+
+    It keeps what earlier attempts wrote, where they listened too, and machines may count attempts
+    differently. So every process gives a new word, and the first one names the part with the words it
+    has found, again and again until all have found theirs.
+    """
+    part = secrets.token_hex(8)
+    if rank:
+        store.set(f"coronet/word/{rank}", part)
+        word = part
+        named: dict[str, Any] = {"words": {}}
+        while named["words"].get(str(rank)) != word:
+            time.sleep(POLL)
+            named = json.loads(store.get("coronet/named"))
+        part = named["part"]
+        store.add(f"coronet/{part}/heard", 1)
+    others = range(1, world) if rank == 0 else range(0)
+    while store.add(f"coronet/{part}/heard", 0) < len(others):
+        found = {other: store.get(f"coronet/word/{other}").decode() for other in others}
+        store.set("coronet/named", json.dumps({"part": part, "words": found}))
+        time.sleep(POLL)
+    return dist.PrefixStore(f"coronet/{part}", store)
 
 
 def first_to_fail() -> bool:
@@ -146,38 +179,40 @@ def set_random_state(states: Sequence[Mapping[str, Any]]) -> None:
         training_state.set_random_state(states[dist.get_rank()])
 
 
+def synchronised(network: nn.Module, norm: str, gpu: bool) -> nn.Module:
+    """``network``; with the ``norm`` that is so called, its batch norms share statistics between processes.
+
+    Raises:
+        OptionError: they cannot, because it is not on a ``gpu``.
+    """
+    if norm != SYNCBATCH or world_size() == 1:
+        return network
+    if not gpu:
+        raise OptionError("--norm syncbatch: torch synchronises batch norm on GPUs alone; use --norm batch")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-any-return]
+
+
 def wrap_(model: Any) -> None:
     """Let the processes train the networks of ``model`` together. In place; nothing in a single one.
 
     Buffers stay each process's own: batch norm changes them in every run, and a network may run twice
     before its gradients are taken.
-
-    Raises:
-        OptionError: batch norm cannot be synchronised here.
     """
     if world_size() == 1:
         return
-    if model.opt.norm == SYNCBATCH and model.device.type != "cuda":
-        raise OptionError("--norm syncbatch: torch synchronises batch norm on GPUs alone; use --norm batch")
     for name in model.model_names:
         network = getattr(model, f"net{name}")
         if isinstance(network, DistributedDataParallel):
             continue
         if not any(parameter.requires_grad for parameter in network.parameters()):
             continue
-        if model.opt.norm == SYNCBATCH:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         setattr(model, f"net{name}", data_parallel(network, sync_buffers=False))
 
 
 # -- restarts ---------------------------------------------------------------
 def restarted() -> bool:
     """True if torchrun started all processes anew, because one of them died."""
-    return _attempt() > 0
-
-
-def _attempt() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    return _attempt > 0
 
 
 def go_on_(opt: argparse.Namespace) -> dict[str, Any] | None:

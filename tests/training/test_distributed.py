@@ -12,7 +12,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
@@ -31,6 +33,7 @@ from models import networks
 from models.base_model import BaseModel
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
+from util import distributed
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="torch without gloo"
@@ -171,6 +174,20 @@ def test_shares_have_one_length_and_all_pictures(monkeypatch, images, processes)
     assert {i for share in shares for i in share} == set(range(images))
 
 
+def test_every_attempt_has_a_part_of_the_store_to_itself():
+    """Whatever earlier ones left there, and in whichever order processes come."""
+    store = dist.HashStore()
+    for delays in [(0.0, 0.0, 0.0), (0.0, 0.1, 0.2), (0.2, 0.0, 0.1)]:
+
+        def meet(rank, delays=delays):
+            time.sleep(delays[rank])
+            return distributed._own_part(store, rank, 3)
+
+        with ThreadPoolExecutor(3) as threads:
+            parts = list(threads.map(meet, range(3)))
+        assert [part.add("seen", 1) for part in parts] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("options", ["--gpu_ids 0,1", "--gpu_ids 1"])
 def test_under_torchrun_gpus_are_not_chosen_by_number(monkeypatch, tmp_path, capsys, options):
     for name, value in dict(RANK=0, WORLD_SIZE=2, LOCAL_RANK=0, MASTER_ADDR="here", MASTER_PORT=1).items():
@@ -228,10 +245,12 @@ def test_what_takes_part_in_runs_is_refused_on_several_gpus(monkeypatch, tmp_pat
     assert run_train(*options, "--overwrite", "--max_dataset_size", 1, "--n_epochs", 1) == 0
 
 
-def test_synchronised_batch_norm_is_searched_cut_and_read_as_batch_norm(tmp_path):
+def test_synchronised_batch_norm_is_searched_cut_and_read_as_batch_norm(monkeypatch, tmp_path):
     """In a single process it computes as batch norm does."""
-    plain, synchronised = (small(norm="batch") for _ in range(2))
-    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(synchronised)
+    plain, synchronised = small(norm="batch"), small(norm="syncbatch")
+    with monkeypatch.context() as patched:
+        patched.setattr(distributed, "world_size", lambda: 2)
+        synchronised = distributed.synchronised(synchronised, "syncbatch", gpu=True)
     options = Namespace(
         netG="resnet_6blocks", input_nc=3, output_nc=3, ngf=8, norm="syncbatch", no_dropout=True
     )
