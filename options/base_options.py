@@ -73,7 +73,7 @@ class BaseOptions:
             type=str,
             default="resnet_9blocks",
             help="generator: resnet_9blocks, resnet_6blocks, unet_256, unet_128, "
-            "mobile_resnet_9blocks, mobile_resnet_6blocks",
+            "mobile_resnet_9blocks, mobile_resnet_6blocks, cut_resnet_9blocks, cut_resnet_6blocks",
         )
         add("--n_layers_D", type=int, default=3, help="layers of the discriminator with --netD n_layers")
         add("--norm", type=str, default="instance", help=NORMS)

@@ -211,17 +211,11 @@ def try_base(checkout: Path, label: str, base: str, way: str, data: tuple[Path, 
         trial.steps["resume"] = run([*training, "--continue_train", *era["longer"]], checkout, log)
         trial.steps["test"] = run([*python, "test.py", *model, *era["common"]], checkout, log)
         check_results(checkout, base, trial)
-    if base not in ("own", "cut") and not any(said.startswith("failed") for said in trial.steps.values()):
-        export = [
-            sys.executable,
-            "-m",
-            "coronet_plugin",
-            "export-upstream",
-            base,
-            "--output",
-            f"exported_{base}",
-        ]
-        trial.steps["export"] = run(export, checkout, log)
+    if base != "own" and not any(said.startswith("failed") for said in trial.steps.values()):
+        coronet = [sys.executable, "-m", "coronet_plugin"]
+        written = [*coronet, "export-upstream", base, "--output", f"exported_{base}"]
+        trial.steps["export"] = run(written, checkout, log)
+        trial.steps["onnx"] = run([*coronet, "export", base, "--to", "onnx"], checkout, log)
     return trial
 
 

@@ -49,12 +49,8 @@ def _is_one_row(names: list[str]) -> bool:
 
 _KNOWN: tuple[tuple[Callable[[list[str]], bool], Origin], ...] = (
     (
-        _any(r"\.filt$"),
-        Origin(
-            "a generator of CUT with blurred sampling",
-            "CUT's class ResnetGenerator (models/networks.py); one trained with --no_antialias "
-            "--no_antialias_up has upstream's class and loads",
-        ),
+        lambda names: _any(r"\.filt$")(names) and not any(map(BLOCK_KEY.match, names)),
+        Origin("a discriminator of CUT, which blurs", "no generator: give latest_net_G.pth"),
     ),
     (
         _any(r"^mlp_\d+\.\d+\.weight"),

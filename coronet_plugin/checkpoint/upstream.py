@@ -206,7 +206,8 @@ def _describe(state: Mapping[str, Any]) -> str:
     blocks = {match[1] for match in map(BLOCK_KEY.match, state) if match}
     if blocks:
         separable = "separable " * any(".conv.0." in key for key in state)
-        return f"a ResNet generator with {len(blocks)} {separable}blocks"
+        blurs = " and blurred sampling" * any(key.endswith(".filt") for key in state)
+        return f"a ResNet generator with {len(blocks)} {separable}blocks{blurs}"
     convolutions = [key for key, value in state.items() if isinstance(value, Tensor) and value.ndim == 4]
     if any(key.startswith("model.model.") for key in state):
         return f"a U-Net generator with {len(convolutions) // 2} levels"

@@ -6,7 +6,7 @@ here.
 
 from __future__ import annotations
 
-from coronet_plugin.generators import resnet, unet  # noqa: F401  (they register themselves)
+from coronet_plugin.generators import blurred, resnet, unet  # noqa: F401  (they register themselves)
 from coronet_plugin.generators.registry import Family, Standalone, family
 
 __all__ = ["Family", "Standalone", "family"]

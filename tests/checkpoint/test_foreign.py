@@ -37,8 +37,8 @@ def global_generator() -> dict[str, torch.Tensor]:
 
 
 def blurred() -> dict[str, torch.Tensor]:
-    state = row(nn.ReflectionPad2d(3), nn.Conv2d(3, 4, 7), *down(4), block(8))
-    return {**state, "model.7.filt": torch.ones(8, 1, 3, 3)}
+    state = row(nn.Conv2d(3, 4, 4), nn.LeakyReLU(), nn.Identity(), nn.Conv2d(4, 8, 4))
+    return {**state, "model.2.filt": torch.ones(4, 1, 3, 3)}
 
 
 def attention_unet() -> dict[str, torch.Tensor]:
@@ -56,7 +56,7 @@ def deep_unet() -> dict[str, torch.Tensor]:
 
 
 FILES = {
-    "CUT": (blurred, "CUT's class ResnetGenerator"),
+    "CUT's discriminator": (blurred, "give latest_net_G.pth"),
     "CUT's projector": (lambda: {"mlp_0.0.weight": torch.zeros(8, 4)}, "give latest_net_G.pth"),
     "pix2pixHD": (global_generator, "pix2pixHD's class GlobalGenerator"),
     "pix2pixHD's enhancer": (

@@ -21,6 +21,7 @@ STOCK = (
     "unet_256",
     "mobile_resnet_9blocks",
     "mobile_resnet_6blocks",
+    "cut_resnet_4blocks",
 )
 KNOWN = json.loads((FACTS / "state_dicts.json").read_text())["generators"]
 
@@ -95,7 +96,7 @@ def test_skip_carries_the_activated_input_before_what_comes_up():
 def test_dropout_is_where_upstream_has_it():
     nets = {name: build_generator(3, 3, 4, name, use_dropout=True) for name in STOCK}
     count = {name: sum(isinstance(m, nn.Dropout) for m in net.modules()) for name, net in nets.items()}
-    assert [*count.values()] == [9, 6, 2, 3, 9, 6]
+    assert [*count.values()] == [9, 6, 2, 3, 9, 6, 4]
 
 
 def test_constructors_are_upstreams():
