@@ -255,6 +255,15 @@ def test_what_cannot_be_had_is_refused_in_one_line(options, model, words):
     assert "\n" not in str(refused.value)
 
 
+def test_bf16_is_refused_on_cards_that_only_emulate_it(monkeypatch):
+    model = Namespace(isTrain=True, device="cuda", model_names=[], optimizers=[])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    Speed(model, SpeedOptions(amp="bf16"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    with pytest.raises(OptionError, match="this GPU computes none; choose --amp fp16"):
+        Speed(model, SpeedOptions(amp="bf16"))
+
+
 def test_no_batches_at_all_are_refused():
     with pytest.raises(OptionError, match="--accumulate must be at least 1, not 0"):
         SpeedOptions(accumulate=0)
