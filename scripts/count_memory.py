@@ -118,6 +118,7 @@ def _pretend_(made: Any, fake: Callable[[Tensor], Tensor], counted: Counted) -> 
                     counted.count(other)
     for group in (group for optimizer in made.optimizers for group in optimizer.param_groups):
         group["params"] = [known[id(parameter)] for parameter in group["params"]]
+        group["foreach"] = True  # as on a GPU by default, which takes a copy of all weights for a moment
     for compression in getattr(made, "compressions", {}).values():
         compression.method._parameters.update(compression.generator.named_parameters())
         compression.step = lambda **_: False  # decides on the host, by values
