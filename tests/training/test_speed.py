@@ -270,8 +270,11 @@ def test_no_batches_at_all_are_refused():
 
 
 @pytest.mark.slow
-def test_inductor_compiles_search_and_cut(trained, monkeypatch, capsys):
+@pytest.mark.timeout(1800)
+def test_inductor_compiles_search_cut_and_what_goes_on(trained, monkeypatch, capsys):
     monkeypatch.setattr(speed, "BACKEND", "inductor")
-    trained.train("inductor", "--compile")
+    with stopping_before(3):
+        trained.train("inductor", "--compile", "--save_epoch_freq", 1)
+    trained.train("inductor", "--compile", "--continue_train")
     assert (trained.output("inductor") - trained.output("plain")).abs().mean() < 0.01
-    assert capsys.readouterr().out.count("compiled netG ") <= 7
+    assert capsys.readouterr().out.count("compiled netG ") <= 8
