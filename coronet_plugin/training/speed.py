@@ -118,7 +118,7 @@ class Speed:
             raise OptionError(
                 "--compile does not go with several GPUs in one process; start one each by torchrun"
             )
-        if options.amp == BF16 and self._device == "cuda" and not torch.cuda.is_bf16_supported():
+        if options.amp == BF16 and self._device == "cuda" and not _has_bf16():
             raise OptionError("--amp bf16: this GPU computes none; choose --amp fp16")
         if options.amp == FP16 and self._device != "cuda" and torch.__version__ < "2.3":
             raise OptionError("--amp fp16 needs a GPU, or torch 2.3 or newer; choose --amp bf16")
@@ -259,6 +259,11 @@ class Speed:
         for i, optimizer in enumerate(self.model.optimizers):
             held = [p for group in optimizer.param_groups for p in group["params"]]
             yield from ((f"{i}.{j}", parameter) for j, parameter in enumerate(held))
+
+
+def _has_bf16() -> bool:
+    """Whether the GPU computes in bfloat16; torch emulates it on others, slower than single precision."""
+    return bool(torch.version.hip) or torch.cuda.get_device_capability() >= (8, 0)
 
 
 def _scaler(device: str) -> Any:

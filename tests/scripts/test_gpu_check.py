@@ -40,7 +40,7 @@ def test_a_dry_run_measures_everything_and_does_nothing_twice(
     assert state["about"]["torch"] == torch.__version__ and state["about"]["dry"]
 
     (tests,) = parts["tests"]
-    assert tests["tests"] == tests["passed"] + tests["skipped"] > 5
+    assert tests["tests"] == tests["passed"] + tests["skipped"] > 30
     assert {(row["model"], row["method"], row["precision"]) for row in parts["steps"]} >= {
         *((model, method, "fp32") for model in ("pix2pix", "cycle_gan") for method in ("plain", "default")),
         *(("pix2pix", "plain", precision) for precision in ("bf16", "bf16, compiled")),
