@@ -85,7 +85,7 @@ class Readers(Events):
             name = next(n for n in (*saved, *self._sizes) if saved.get(n) != self._sizes.get(n))
             sizes = [shapes.get(name, "missing") for shapes in (saved, self._sizes)]
             raise CheckpointError(
-                f"the saved readers of the generator are not these: {name} is {sizes[0]} there and {sizes[1]} "
+                f"the saved readers are not these: {name} is {sizes[0]} there and {sizes[1]} "
                 "here; continue with what made them in the first run (CUT: --netF, --netF_nc, --nce_layers)"
             )
 
