@@ -428,7 +428,16 @@ class Compression:
             part.resized(self._present, remaining)
 
     def _go_on_with(self, other: nn.Module) -> None:
-        """Let ``other`` be the generator from now on: in the optimizer, and for whoever takes part."""
+        """Let ``other`` be the generator from now on: in the optimizer, and for whoever takes part.
+
+        Raises:
+            OptionError: there are readers, which were made for the features of the one before.
+        """
+        if self._readers is not None:
+            raise OptionError(
+                f"the method {self.method.name} goes on with another generator, whose features are not those "
+                "that the readers were made for; choose another method, or train without readers"
+            )
         if self.optimizer is not None:
             left = {id(p) for p in self.generator.parameters()}
             for group in self.optimizer.param_groups:
@@ -521,9 +530,11 @@ class Compression:
             differing = set(state.get("required", [])) ^ set(self._required())
             raise CheckpointError(
                 f"one of the saved training and this one has {', '.join(sorted(differing))}, the other not; "
-                "continue with the --coronet_method, --coronet_multipliers and --coronet_distill of the "
-                "first run"
+                "continue with the --coronet_method, --coronet_multipliers, --coronet_distill and readers of "
+                "the first run"
             )
+        if self._readers is not None:
+            self._readers.check(state["companions"].get(Readers.name, {}))
         self.steps = int(state["steps"])
         if state["phase"] == COMPACT:
             if self.phase == SEARCH:

@@ -12,6 +12,9 @@ from coronet_plugin.export.pytorch import exported_program
 from coronet_plugin.export.silence import silenced
 from coronet_plugin.export.targets import ArrayModel, Job, one_at_a_time
 
+CONVERT_ANNOTATES = True
+"""Entries are methods of the program that take nothing and give a text."""
+
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
     """Write ``path``. The record says how many calls go to XNNPACK and how many are left to plain kernels."""
@@ -19,7 +22,9 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        edge = to_edge_transform_and_lower(exported_program(job), partitioner=[XnnpackPartitioner()])
+        edge = to_edge_transform_and_lower(
+            exported_program(job), partitioner=[XnnpackPartitioner()], constant_methods=dict(job.entries)
+        )
         calls = delegation(edge.exported_program().graph)
         path.write_bytes(edge.to_executorch().buffer)
     return {"exporter": "executorch with XNNPACK", **calls}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,22 @@ def _entries(ports: list[Any]) -> list[dict[str, Any]]:
         }
         for port in ports
     ]
+
+
+def annotate(path: Path, entries: Mapping[str, str]) -> None:
+    """Write ``entries`` into the model's ``metadata``, a buffer of text each."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(path))
+    model.metadata = [*(model.metadata or ())]
+    for key, value in entries.items():
+        text, entry = schema.BufferT(), schema.MetadataT()
+        text.data = np.frombuffer(value.encode(), np.uint8)
+        entry.name, entry.buffer = key, len(model.buffers)
+        model.buffers.append(text)
+        model.metadata.append(entry)
+    flatbuffer_utils.write_model(model, str(path))
 
 
 def load(path: Path, threads: int = 1) -> ArrayModel:

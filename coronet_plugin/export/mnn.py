@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
 PROGRAM = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
 """The converter itself. MNN's own command around it, mnnconvert, installs a package by pip if that is not
 there and reports each conversion to its makers' server; neither is wanted here."""
+CONVERT_ANNOTATES = True
+"""Entries are one JSON object, the ``bizCode`` of the file."""
 
 
 def convert(job: Job, path: Path) -> dict[str, Any]:
@@ -26,7 +29,8 @@ def convert(job: Job, path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "generator.onnx"
         facts = onnx_files.convert(replace(job, dtype="fp32"), graph)
-        arguments = ["-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(path), "--bizCode", "coronet"]
+        arguments = ["-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(path)]
+        arguments += ["--bizCode", json.dumps({key: json.loads(job.entries[key]) for key in job.entries})]
         arguments += ["--fp16"] if job.dtype == "fp16" else []
         done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True)
     if not path.is_file():

@@ -233,13 +233,14 @@ def convert(
     ports: Ports = SINGLE,
 ) -> dict[str, Any]:
     """Run the target's tool; int8 goes through :mod:`coronet_plugin.export.quantization`."""
-    options = request.dynamic, request.multiple, ports, request.embed_preprocessing
+    entries = processing.entries(request, ports)
+    options = request.dynamic, request.multiple, ports, request.embed_preprocessing, entries
     job = Job(prepared, example, request.dtype, *options)
     if request.dtype != "int8":
         return request.target.convert(job, path)
     if calibration is None:
         raise OptionError("--dtype int8 needs pictures to calibrate with")
-    return quantize(request, prepared, job.inputs[0], path, calibration)
+    return quantize(request, prepared, job.inputs[0], path, calibration, entries)
 
 
 def _measure(

@@ -36,6 +36,7 @@ class Job:
     tensors. ``example``: (1, C, H, W) float32 in [-1, 1], or a tuple of all its inputs. ``dtype``: ``fp32``
     or ``fp16``. ``dynamic``: batch, height and width are free, the latter two in multiples of ``multiple``.
     ``ports``: names of what goes in and comes out. ``bytes``: both are pictures (N, H, W, C) uint8.
+    ``entries``: what the file says of itself, for tools that write it with the graph.
     """
 
     generator: nn.Module
@@ -45,6 +46,7 @@ class Job:
     multiple: int = 1
     ports: Ports = SINGLE
     bytes: bool = False
+    entries: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -183,7 +185,7 @@ class Target:
     def annotate(self, path: Path, entries: Mapping[str, str]) -> bool:
         """Write ``entries`` into the file's own field for such things; False where its format has none."""
         if not hasattr(self._module(), "annotate"):
-            return False
+            return getattr(self._module(), "CONVERT_ANNOTATES", False)
         with silenced():
             self._module().annotate(path, entries)
         return True

@@ -23,7 +23,7 @@ from coronet_plugin.channels.cut import (
     update_optimizer_,
 )
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.errors import OptionError
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.methods.events import Events, Remaining
 from coronet_plugin.wrappers import unwrap
 
@@ -42,6 +42,8 @@ class Readers(Events):
         self.optimizers: Sequence[torch.optim.Optimizer] = ()
         """Of the modules; looked at when they are cut, so that it may grow."""
         self._dense, self._units = plan.readers, plan.units
+        self._sizes = {name: [*tensor.shape] for name, tensor in self.modules.state_dict().items()}
+        """Of the tensors before any cut."""
         self._kept = np.ones(self._units, dtype=bool)
         self._closed = np.zeros(self._units, dtype=bool)
         self._look_at(self._dense)
@@ -74,7 +76,18 @@ class Readers(Events):
         self._look_at(self._dense.without(~alive))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"closed": torch.from_numpy(self._closed)}
+        return {"closed": torch.from_numpy(self._closed), "sizes": self._sizes}
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raises CheckpointError where ``state`` is of other readers, before anything is changed for it."""
+        saved = state.get("sizes", self._sizes)  # a state written before lacks them
+        if saved != self._sizes:
+            name = next(n for n in (*saved, *self._sizes) if saved.get(n) != self._sizes.get(n))
+            sizes = [shapes.get(name, "missing") for shapes in (saved, self._sizes)]
+            raise CheckpointError(
+                f"the saved readers are not these: {name} is {sizes[0]} there and {sizes[1]} "
+                "here; continue with what made them in the first run (CUT: --netF, --netF_nc, --nce_layers)"
+            )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._closed = state["closed"].numpy() if state else np.zeros(self._units, dtype=bool)

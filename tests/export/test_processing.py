@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from run_helpers import make_run
 
-from coronet_plugin import OptionError
+from coronet_plugin import ExportError, OptionError
 from coronet_plugin.cli import main
 from coronet_plugin.export.pipeline import export_generator
 from coronet_plugin.export.processing import PREFIX
@@ -77,11 +79,13 @@ def test_a_dynamic_file_takes_bytes_of_any_size(tmp_path):
     )
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino", "torchscript", "pt2", "coreml"])
+@pytest.mark.parametrize("target", sorted(TARGETS.keys() - {"ncnn"}))
 @pytest.mark.parametrize("embed", [False, True], ids=["floats", "bytes"])
 def test_a_file_says_what_to_do_with_pictures(target, embed, tmp_path):
     """In the format's own field; with what is said, bytes become those of the host."""
     require(target)
+    if embed and not TARGETS[target].bytes:
+        pytest.skip(f"{target} takes no bytes")
     request = Request(TARGETS[target], size=(SIZE, SIZE), multiple=4, embed_preprocessing=embed)
     generator = small()
     result = export_generator(generator, request, tmp_path, "G")
@@ -123,6 +127,25 @@ def read_entries(target: str, path) -> dict[str, str]:
         model = coremltools.models.MLModel(str(path), skip_model_load=True)
         return {key: v for key, v in model.user_defined_metadata.items() if key.startswith(PREFIX)}
     names = {f"{PREFIX}input": "", f"{PREFIX}output": ""}
+    if target == "litert":
+        from ai_edge_litert.tools import flatbuffer_utils
+
+        model = flatbuffer_utils.read_model(str(path))
+        texts = {entry.name.decode(): model.buffers[entry.buffer].data for entry in model.metadata}
+        return {name: bytes(texts[name]).decode() for name in names}
+    if target == "executorch":
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(path)
+        return {name: program.load_method(name).execute([])[0] for name in names}
+    if target == "mnn":
+        from coronet_plugin.export.mnn import PROGRAM
+
+        dump = path.with_suffix(".dump")  # Interpreter::bizCode is in C++ alone
+        words = ["-f", "MNN", "--modelFile", path, "--JsonFile", dump]
+        subprocess.run([sys.executable, "-c", PROGRAM, *map(str, words)], check=True, capture_output=True)
+        said = json.loads(json.loads(dump.read_text())["bizCode"])
+        return {name: json.dumps(entry) for name, entry in said.items()}
     if target == "torchscript":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # newer torch advertises torch.export
@@ -132,13 +155,17 @@ def read_entries(target: str, path) -> dict[str, str]:
     return {name: text if isinstance(text, str) else text.decode() for name, text in names.items()}
 
 
-def test_a_file_whose_format_has_no_field_leaves_it_to_the_record(tmp_path, monkeypatch):
-    require("onnx")
-    from coronet_plugin.export import onnx
-
-    monkeypatch.delattr(onnx, "annotate")
-    result = export_generator(small(), Request(TARGETS["onnx"], size=(SIZE, SIZE)), tmp_path, "G")
+def test_a_file_whose_format_has_no_field_leaves_it_to_the_record(tmp_path):
+    """A line of ncnn's text that is no layer makes the file unreadable."""
+    require("ncnn")
+    result = export_generator(small(), Request(TARGETS["ncnn"], size=(SIZE, SIZE)), tmp_path, "G")
     assert result.record["described_in_file"] is False and f"{PREFIX}input" in result.record["processing"]
+    first, *rest = result.path.read_text().splitlines(keepends=True)
+    for place in (0, 1):
+        lines = [*rest[:place], "# a comment\n", *rest[place:]]
+        result.path.write_text("".join([first, *lines]))
+        with pytest.raises(ExportError):
+            TARGETS["ncnn"].load(result.path)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from coronet_plugin import find_channels
 from coronet_plugin.channels.joint import Joint, joined
 from coronet_plugin.channels.proof import verify
 from coronet_plugin.compression import Compression
-from coronet_plugin.errors import OptionError
+from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.training import host
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -171,6 +171,37 @@ def test_going_back_to_a_wider_state_gives_readers_their_inputs_back() -> None:
     assert [part[0].in_features for part in projector.parts] == list(WIDTHS)
     go_on(compression, optimizers, projector, 12)
     assert all(part[0].in_features < width for part, width in zip(projector.parts, WIDTHS))
+
+
+@pytest.mark.parametrize("phase", ["search", "compact"])
+def test_a_state_of_other_readers_is_refused_before_anything_changes(phase: str) -> None:
+    compression, optimizers, projector = begun()
+    go_on(compression, optimizers, projector, 1 if phase == "search" else 13)
+    state = copy.deepcopy(compression.state_dict())
+    assert state["phase"] == phase
+
+    generator, other = Tapped(), Projector()
+    other.parts[1][0] = nn.Linear(WIDTHS[1], 20)
+    other.parts[1][2] = nn.Linear(20, 24)
+    options = {"search_steps": 12, "budget": 0.2, "run": run}
+    again = Compression(generator, EXAMPLE, readers=[other], **options)
+    again.attach(torch.optim.Adam(generator.parameters(), lr=1e-3))
+    before = copy.deepcopy(generator.state_dict())
+    with pytest.raises(CheckpointError, match=r"0.parts.1.0.weight is \[24, 16\] there and \[20, 16\] here"):
+        again.load_state_dict(state)
+    assert again.phase == "search" and again.steps == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+
+    alone = Compression(Tapped(), EXAMPLE, search_steps=12, budget=0.5)
+    with pytest.raises(CheckpointError, match="saved search has|has readers, the other not"):
+        alone.load_state_dict(state)
+
+
+def test_a_method_that_goes_on_with_another_module_refuses_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    compression, optimizers, projector = begun(search_steps=2)
+    monkeypatch.setattr(compression.method, "finish", Tapped)
+    with pytest.raises(OptionError, match="goes on with another generator.*without readers"):
+        go_on(compression, optimizers, projector, 4)
 
 
 def test_one_optimizer_may_hold_both() -> None:

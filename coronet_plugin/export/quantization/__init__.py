@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Quantization:
     its convolutions by name, in the order they run. ``pictures``: (N, C, H, W) float32 in [-1, 1], to
     calibrate with. ``ranges``: what quantization-aware training found, by layer name: ``input`` and
     ``output``, each (scale, zero point); empty without it. ``full_range``: 8 bits of weights also where the
-    runtime may saturate.
+    runtime may saturate. ``entries``: as a :class:`~coronet_plugin.export.targets.Job` has them.
     """
 
     generator: nn.Module
@@ -58,6 +59,7 @@ class Quantization:
     multiple: int = 1
     ranges: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     full_range: bool = False
+    entries: Mapping[str, str] = field(default_factory=dict)
 
 
 Write = Callable[[Path, frozenset[str]], None]
@@ -97,7 +99,12 @@ TOOLS = {
 
 
 def quantize(
-    request: Request, prepared: nn.Module, example: Tensor, path: Path, calibration: Samples
+    request: Request,
+    prepared: nn.Module,
+    example: Tensor,
+    path: Path,
+    calibration: Samples,
+    entries: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write ``prepared`` in int8 to ``path``, with as few layers in floats as the allowed loss takes.
 
@@ -123,6 +130,7 @@ def quantize(
         request.multiple,
         usable_ranges(prepared, settings.get("ranges") or {}),
         bool(settings.get("full_range")),
+        entries,
     )
     truths = truths_of(held_out, prepared, example)
     reference = as_array_model(prepared)

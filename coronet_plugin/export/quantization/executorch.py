@@ -27,7 +27,9 @@ def begin(job: Quantization, folder: Path) -> Write:
 
             quantized = quantized_module(program, _quantizer(job, floats), job)
             exported = torch.export.export(quantized, (job.example,))
-            edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+            edge = to_edge_transform_and_lower(
+                exported, partitioner=[XnnpackPartitioner()], constant_methods=dict(job.entries)
+            )
             path.write_bytes(edge.to_executorch().buffer)
 
     return write
