@@ -54,12 +54,10 @@ def train(opt: argparse.Namespace) -> None:
         provenance.begin(opt)
     training = Training(opt, dataset, model, state)
     try:
-        with training.stop:
+        with contextlib.closing(training.visualizer), training.stop:
             training.run()
-    except RuntimeError as error:
+    except RuntimeError as error:  # also while the visualizer is closed: a process died meanwhile
         raise loading_error(error) from error
-    finally:
-        training.visualizer.close()
 
 
 class Training:
@@ -167,10 +165,12 @@ class Training:
             progress |= {"epoch": epoch, "seen": self.seen, "data": self.dataset.state_dict()}
             progress["losses"] = dict(self.model.get_current_losses())
         self.model.progress = progress
-        with together():
-            self.model.save_networks(name)
-            if self.speed is not None and name == "latest":
+        if self.speed is not None and name == "latest":
+            with together():
+                self.model.save_networks(name)
                 distributed.save_state(self.model, self.epochs_done, self.speed)
+        else:
+            self.model.save_networks(name)
         if self.opt.model != "coronet":
             provenance.note(self.opt, time.time() - self.began)
 

@@ -191,8 +191,9 @@ class CompressedModel(_Base):
         """Optimizer steps of the search; a run that is continued keeps its own if nothing else is asked."""
         if self.opt.continue_train and host.option(self.opt, "coronet_search_epochs") is None:
             beside = spec_path(Path(self.save_dir) / f"latest_net_{self._compressed[0]}.pth")
-            if beside.exists():
-                return int(Spec.read(beside).search["of"])
+            known = int(Spec.read(beside).search["of"]) if beside.exists() else 0
+            if known:  # uniform width searches for no step
+                return known
         return self._steps(self._options.search_epochs or 0.0)
 
     def _steps(self, epochs: float) -> int:
