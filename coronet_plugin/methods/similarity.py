@@ -104,8 +104,8 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 @functools.cache
 def _window(size: int) -> Tensor:
-    """Gaussian weights ``(size,)`` that sum to one."""
-    places = torch.arange(size) - (size - 1) / 2
+    """Gaussian weights ``(size,)`` that sum to one, as exact for those who compute in double precision."""
+    places = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     weights = torch.exp(-(places**2) / (2 * SIGMA**2))
     return weights / weights.sum()
 
