@@ -43,10 +43,10 @@ from coronet_plugin.channels.cut import (
     slim_,
     update_optimizer_,
 )
+from coronet_plugin.channels.facts import Runner, call, tensors_in
 from coronet_plugin.channels.find import EXACT, find_channels
 from coronet_plugin.channels.joint import beside
 from coronet_plugin.channels.proof import relative_difference
-from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec
 from coronet_plugin.checkpoint.storage import save_generator, version_path
 from coronet_plugin.distributed import agreed, say, world_size

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from coronet_plugin.channels.facts import tensors_in  # noqa: E402
 from coronet_plugin.channels.proof import relative_difference  # noqa: E402
-from coronet_plugin.channels.propagation import tensors_in  # noqa: E402
 from coronet_plugin.checkpoint.storage import save_tensors  # noqa: E402
 from coronet_plugin.checkpoint.tensors import read_tensors  # noqa: E402
 from coronet_plugin.compression import Compression  # noqa: E402

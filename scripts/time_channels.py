@@ -20,7 +20,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from coronet_plugin import example_input, find_channels  # noqa: E402
-from coronet_plugin.channels.propagation import Runner, call  # noqa: E402
+from coronet_plugin.channels.facts import Runner, call  # noqa: E402
 from coronet_plugin.generators.stock import build_generator  # noqa: E402
 
 

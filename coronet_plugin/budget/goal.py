@@ -15,8 +15,8 @@ import numpy as np
 from coronet_plugin.budget.budget import Budget, Meter
 from coronet_plugin.budget.latency_meter import CLOSE, LatencyMeter
 from coronet_plugin.budget.widths import JointPlan, Widths, choose_alive, protected, threshold
+from coronet_plugin.channels.facts import OUTPUT
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import OUTPUT
 from coronet_plugin.errors import OptionError, PlanError
 
 SCHEDULES: dict[str, Callable[[float, float], float]] = {

@@ -28,8 +28,8 @@ from coronet_plugin.budget.latency_table import (
     widths_of,
 )
 from coronet_plugin.channels.cut import copy_with, on_device, slim
+from coronet_plugin.channels.facts import Runner, call
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import Runner, call
 from coronet_plugin.distributed import agreed
 from coronet_plugin.errors import OptionError
 from coronet_plugin.measure.timing import inference, pinned, time_in_turn, torch_threads

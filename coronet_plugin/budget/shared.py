@@ -11,10 +11,10 @@ from coronet_plugin.budget.budget import LATENCY, Budget, CountMeter, Meter
 from coronet_plugin.budget.goal import Goal, check_removable
 from coronet_plugin.budget.latency_meter import Clock, LatencyMeter
 from coronet_plugin.budget.latency_table import LatencyTable
+from coronet_plugin.channels.facts import Runner, call
 from coronet_plugin.channels.find import APPROXIMATE, EXACT, find_channels, keep_frozen
 from coronet_plugin.channels.joint import beside
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import Runner, call
 from coronet_plugin.distributed import agreed
 from coronet_plugin.errors import BudgetError, PlanError
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.channels.padding import hooks_of, pad_
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
-from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.wrappers import unwrap
 
 

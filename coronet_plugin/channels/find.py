@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.channels.cut import copy_with
+from coronet_plugin.channels.facts import Product, Runner, call, tensors_in
 from coronet_plugin.channels.joint import Joint, joined, parted
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
 from coronet_plugin.channels.proof import prove
-from coronet_plugin.channels.propagation import Product, Propagation, Runner, call, tensors_in
+from coronet_plugin.channels.propagation import Propagation
 from coronet_plugin.channels.rules import RULES, kernels
 from coronet_plugin.errors import OptionError, PlanError, describe
 from coronet_plugin.sizes import wrong_size

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from coronet_plugin.channels.facts import Runner
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
-from coronet_plugin.channels.propagation import Runner
 
 T = TypeVar("T")
 GENERATOR, READERS = "generator.", "readers."

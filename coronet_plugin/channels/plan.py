@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from coronet_plugin.channels.cost import Cost
+from coronet_plugin.channels.facts import OUTPUT, Correction, LayerCall, Padded, Product
 from coronet_plugin.channels.padding import Padding
-from coronet_plugin.channels.propagation import OUTPUT, Correction, LayerCall, Padded, Product
 from coronet_plugin.errors import OptionError
 
 PINNED = -1

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.channels.cut import copy_with, masked, slim
+from coronet_plugin.channels.facts import Runner, call, tensors_in
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.errors import PlanError, describe
 from coronet_plugin.wrappers import unwrap
 

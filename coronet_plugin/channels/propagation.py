@@ -25,44 +25,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from coronet_plugin.channels.facts import (
-    IMAGE,
     OUTPUT,
-    Axis,
     Call,
-    Correction,
-    Grid,
-    LayerCall,
     Layout,
     Mixes,
     NotUnderstood,
     Padded,
-    Product,
     Runner,
-    call,
     tensors_in,
 )
 from coronet_plugin.channels.knowledge import FACTORS, Knowledge
 from coronet_plugin.channels.reading import Scale, Width
-
-__all__ = [
-    "IMAGE",
-    "OUTPUT",
-    "Axis",
-    "Call",
-    "Correction",
-    "Grid",
-    "LayerCall",
-    "Layout",
-    "Mixes",
-    "NotUnderstood",
-    "Padded",
-    "Product",
-    "Propagation",
-    "Rule",
-    "Runner",
-    "call",
-    "tensors_in",
-]
 
 Rule = Callable[["Propagation", Call], Iterable["Layout | None"]]
 """Layouts of a call's results from those of its arguments; raises :class:`NotUnderstood`."""

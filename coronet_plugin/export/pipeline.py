@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.channels.find import example_input
-from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.errors import ExportError, OptionError, describe
 from coronet_plugin.export import processing
 from coronet_plugin.export.normalisation import in_fp16, normalised, reference

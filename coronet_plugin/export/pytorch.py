@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.export.silence import silenced
 from coronet_plugin.export.targets import ArrayModel, Job, in_a_row
 from coronet_plugin.measure.timing import torch_threads

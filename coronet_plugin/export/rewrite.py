@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coronet_plugin.channels.cut import copy_with
-from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.export.normalisation import replace_modules_
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from coronet_plugin.channels.propagation import Runner
+from coronet_plugin.channels.facts import Runner
 from coronet_plugin.command import NORM_MODE
 from coronet_plugin.export.normalisation import normalised
 from coronet_plugin.export.pipeline import prepared_for

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.errors import ExportError, describe
 from coronet_plugin.export.targets import ArrayModel
 from coronet_plugin.measure.machine import instruction_set

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coronet_plugin.channels.facts import LayerCall
 from coronet_plugin.channels.plan import PINNED, ChannelPlan, ChannelSet
-from coronet_plugin.channels.propagation import LayerCall
 
 NO_SET = "(in no set)"
 """Name under which layers are counted whose output channels could not be followed."""

@@ -16,8 +16,8 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from coronet_plugin.channels.cut import copy_with, readers
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import tensors_in
 
 CODE = 64
 """Numbers that tell an agent which channel set it is at, and as many that it makes of what its peer says."""

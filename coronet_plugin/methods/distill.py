@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.channels.cut import copy_with, slim
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.channels.find import units_of_features
-from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.distributed import average_
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.methods.base import Method, Task

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.channels.cut import copy_with, restore_sizes_
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.channels.find import find_taps, units_of_features
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.generators.registry import is_registered, read_architecture
 from coronet_plugin.methods.events import Events, Remaining

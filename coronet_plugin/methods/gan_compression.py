@@ -26,8 +26,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from coronet_plugin.budget.goal import Goal
 from coronet_plugin.channels.cut import copy_with, narrowed, on_device
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.distributed import agreed, say
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.methods.base import Method, Sample, Task

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.channels.cut import readers
+from coronet_plugin.channels.facts import LayerCall
 from coronet_plugin.channels.plan import PINNED, ChannelPlan
-from coronet_plugin.channels.propagation import LayerCall
 from coronet_plugin.distributed import agreed
 from coronet_plugin.errors import CheckpointError, OptionError
 from coronet_plugin.methods.base import Method, Task

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.channels.cut import narrowed
-from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.events import Events, overrides
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from coronet_plugin.channels.cut import on_device
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.channels.find import find_channels
 from coronet_plugin.channels.plan import ChannelPlan
-from coronet_plugin.channels.propagation import tensors_in
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.agents import Agent, Gated, density_distance, gates, soft_cost
 from coronet_plugin.methods.base import Method, Task

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from coronet_plugin.channels.cut import copy_with, on_device
-from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.errors import OptionError, describe
 
 

@@ -25,8 +25,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from coronet_plugin.channels.cut import copy_with
+from coronet_plugin.channels.facts import Runner, call, tensors_in
 from coronet_plugin.channels.find import example_input
-from coronet_plugin.channels.propagation import Runner, call, tensors_in
 from coronet_plugin.checkpoint.upstream import recognise_generator
 from coronet_plugin.distributed import data_parallel, world_size
 from coronet_plugin.errors import DataError, OptionError

@@ -14,7 +14,7 @@ from torch import nn
 
 from coronet_plugin import cost_of, example_input, find_channels
 from coronet_plugin.channels.cut import masked, narrowed, on_device, sliced, slim
-from coronet_plugin.channels.propagation import tensors_in
+from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.generators.stock import build_generator
 
 SIZES = {

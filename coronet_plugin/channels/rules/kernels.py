@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import Axis, Call, Grid, NotUnderstood, Propagation, tensors_in
+from coronet_plugin.channels.facts import Axis, Call, Grid, NotUnderstood, tensors_in
+from coronet_plugin.channels.propagation import Propagation
 from coronet_plugin.channels.rules.registry import RULES, dimensions
 
 ELEMENTWISE = frozenset("add sub mul div true_divide multiply divide maximum minimum".split())

@@ -12,15 +12,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from coronet_plugin.channels.baking import NORM_HOOKS, hooks_of
-from coronet_plugin.channels.propagation import (
-    Call,
-    LayerCall,
-    Layout,
-    Mixes,
-    NotUnderstood,
-    Product,
-    Propagation,
-)
+from coronet_plugin.channels.facts import Call, LayerCall, Layout, Mixes, NotUnderstood, Product
+from coronet_plugin.channels.propagation import Propagation
 from coronet_plugin.channels.rules import kernels
 from coronet_plugin.channels.rules.registry import along, rule, tracked
 

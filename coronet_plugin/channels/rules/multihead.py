@@ -7,7 +7,8 @@ import math
 import numpy as np
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import Call, LayerCall, Layout, Product, Propagation
+from coronet_plugin.channels.facts import Call, LayerCall, Layout, Product
+from coronet_plugin.channels.propagation import Propagation
 from coronet_plugin.channels.rules.layers import consume, produce
 from coronet_plugin.channels.rules.registry import rule
 

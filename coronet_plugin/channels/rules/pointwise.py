@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import Call, Layout, Mixes, NotUnderstood, Propagation
+from coronet_plugin.channels.facts import Call, Layout, Mixes, NotUnderstood
+from coronet_plugin.channels.propagation import Propagation
 from coronet_plugin.channels.rules.registry import dimensions, rule, tracked
 
 

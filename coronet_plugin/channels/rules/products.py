@@ -10,7 +10,8 @@ from string import ascii_letters
 import numpy as np
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import Call, LayerCall, Layout, NotUnderstood, Product, Propagation
+from coronet_plugin.channels.facts import Call, LayerCall, Layout, NotUnderstood, Product
+from coronet_plugin.channels.propagation import Propagation
 from coronet_plugin.channels.reading import power_of
 from coronet_plugin.channels.rules.layers import dense
 from coronet_plugin.channels.rules.registry import rule

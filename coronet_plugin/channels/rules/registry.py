@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import IMAGE, Layout, Mixes, NotUnderstood, Propagation, Rule
+from coronet_plugin.channels.facts import IMAGE, Layout, Mixes, NotUnderstood
+from coronet_plugin.channels.propagation import Propagation, Rule
 
 AnyRule = TypeVar("AnyRule", bound=Rule)
 

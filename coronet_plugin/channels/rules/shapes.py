@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coronet_plugin.channels.propagation import IMAGE, Call, Layout, NotUnderstood, Propagation
+from coronet_plugin.channels.facts import IMAGE, Call, Layout, NotUnderstood
+from coronet_plugin.channels.propagation import Propagation
 from coronet_plugin.channels.reading import Width
 from coronet_plugin.channels.rules.registry import rule, tracked
 
