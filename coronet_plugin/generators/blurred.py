@@ -7,7 +7,7 @@ other, as those of :mod:`by_widths` do: files that need torch alone have copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,52 +18,6 @@ from coronet_plugin.generators import by_widths
 from coronet_plugin.generators.registry import Standalone, family
 from coronet_plugin.generators.resnet import ResnetFamily
 from coronet_plugin.generators.stock import NORM_CLASSES, StockConfig, kernels_of
-
-
-class ResnetGenerator(nn.Module):
-    """Halvings, residual blocks, doublings: (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1].
-
-    Widths as in :class:`coronet_plugin.generators.by_widths.ResnetGenerator`.
-
-    ``blur_down``, ``blur_up``: whether fixed blurs beside convolutions of stride 1 halve and double, or
-    convolutions of stride 2.
-    """
-
-    def __init__(
-        self,
-        input_nc: int,
-        output_nc: int,
-        stem: int,
-        down: tuple[int, ...],
-        blocks: tuple[int, ...],
-        up: tuple[int, ...],
-        norm: Callable[[int], nn.Module],
-        dropout: bool,
-        block: Callable[..., nn.Module],
-        blur_down: bool,
-        blur_up: bool,
-    ) -> None:
-        super().__init__()
-        bias = norm is nn.InstanceNorm2d
-        layers = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, stem, 7, bias=bias), norm(stem), nn.ReLU(True)]
-        width = stem
-        for wider in down:
-            halve = nn.Conv2d(width, wider, 3, stride=1 if blur_down else 2, padding=1, bias=bias)
-            layers += [halve, norm(wider), nn.ReLU(True), *([BlurDown(wider)] if blur_down else [])]
-            width = wider
-        layers += [block(width, inside, norm, dropout) for inside in blocks]
-        for narrower in up:
-            if blur_up:
-                layers += [BlurUp(width), nn.Conv2d(width, narrower, 3, padding=1, bias=bias)]
-            else:
-                layers += [nn.ConvTranspose2d(width, narrower, 3, 2, padding=1, output_padding=1, bias=bias)]
-            layers += [norm(narrower), nn.ReLU(True)]
-            width = narrower
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, output_nc, 7), nn.Tanh()]
-        self.model = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
 
 
 class BlurDown(nn.Module):
@@ -121,7 +75,7 @@ class CutResnetFamily(ResnetFamily):
 
     def build(self, config: Any) -> nn.Module:
         ngf = config.ngf
-        return ResnetGenerator(
+        return by_widths.ResnetGenerator(
             config.input_nc,
             config.output_nc,
             ngf,
@@ -131,8 +85,8 @@ class CutResnetFamily(ResnetFamily):
             NORM_CLASSES[config.norm],
             config.use_dropout,
             self.parts[0],
-            not config.no_antialias,
-            not config.no_antialias_up,
+            None if config.no_antialias else BlurDown,
+            None if config.no_antialias_up else BlurUp,
         )
 
     def taps(self, config: Any) -> tuple[str, ...]:
@@ -154,13 +108,11 @@ class CutResnetFamily(ResnetFamily):
 
     def standalone(self, config: Any) -> Standalone:
         stock = super().standalone(config)
-        blurs = {"BLUR_DOWN": str(not config.no_antialias), "BLUR_UP": str(not config.no_antialias_up)}
-        return replace(
-            stock,
-            classes=(ResnetGenerator, *self.parts),
-            call=stock.call[:-1] + ", BLUR_DOWN, BLUR_UP)",
-            settings={**stock.settings, **blurs},
+        shrink, grow = (
+            "None" if plain else blur.__name__
+            for plain, blur in ((config.no_antialias, BlurDown), (config.no_antialias_up, BlurUp))
         )
+        return replace(stock, call=f"{stock.call[:-1]}, {shrink}, {grow})")
 
 
 @family("cut_resnet_9blocks")

@@ -19,6 +19,8 @@ class ResnetGenerator(nn.Module):
 
     ``stem``: width after the first convolution; ``down`` and ``up``: after each halving and
     doubling, the last of ``down`` being what all blocks add to; ``blocks``: inside each ``block``.
+    ``shrink`` and ``grow``: layers of a width that halve and double beside convolutions of stride 1, in
+    place of convolutions of stride 2.
     """
 
     def __init__(
@@ -32,19 +34,24 @@ class ResnetGenerator(nn.Module):
         norm: Callable[[int], nn.Module],
         dropout: bool,
         block: Callable[..., nn.Module],
+        shrink: Callable[[int], nn.Module] | None = None,
+        grow: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         bias = norm is nn.InstanceNorm2d
         layers = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, stem, 7, bias=bias), norm(stem), nn.ReLU(True)]
         width = stem
         for wider in down:
-            halve = nn.Conv2d(width, wider, 3, stride=2, padding=1, bias=bias)
-            layers += [halve, norm(wider), nn.ReLU(True)]
+            halve = nn.Conv2d(width, wider, 3, stride=1 if shrink else 2, padding=1, bias=bias)
+            layers += [halve, norm(wider), nn.ReLU(True), *([shrink(wider)] if shrink else [])]
             width = wider
         layers += [block(width, inside, norm, dropout) for inside in blocks]
         for narrower in up:
-            double = nn.ConvTranspose2d(width, narrower, 3, stride=2, padding=1, output_padding=1, bias=bias)
-            layers += [double, norm(narrower), nn.ReLU(True)]
+            if grow:
+                layers += [grow(width), nn.Conv2d(width, narrower, 3, padding=1, bias=bias)]
+            else:
+                layers += [nn.ConvTranspose2d(width, narrower, 3, 2, padding=1, output_padding=1, bias=bias)]
+            layers += [norm(narrower), nn.ReLU(True)]
             width = narrower
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, output_nc, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
