@@ -28,10 +28,14 @@ class Command:
 
 def add_weights_options(parser: argparse.ArgumentParser) -> None:
     """Where weights are found, and whose; the same for every subcommand that takes any generator."""
-    add_family_option(parser)
+    _add_checkpoints_dir(parser)
     parser.add_argument(
         "--epoch", default="latest", help="which saved weights of a run (default: %(default)s)"
     )
+
+
+def _add_checkpoints_dir(parser: argparse.ArgumentParser) -> None:
+    add_family_option(parser)
     parser.add_argument(
         "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
     )
@@ -45,10 +49,7 @@ def needs_pillow() -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Where runs are found; the same for every subcommand that takes runs by name."""
-    add_family_option(parser)
-    parser.add_argument(
-        "--checkpoints_dir", default="./checkpoints", help="folder of the trained runs (default: %(default)s)"
-    )
+    _add_checkpoints_dir(parser)
     parser.add_argument(
         "--results_dir", default="./results", help="folder of the test results (default: %(default)s)"
     )

@@ -22,7 +22,7 @@ from threading import Lock
 from types import ModuleType
 from typing import Any
 
-from coronet_plugin.errors import OptionError
+from coronet_plugin.errors import OptionError, UserError
 from coronet_plugin.sweep.programs import POLL_SECONDS, Failed, Program
 
 LOCAL, SLURM, RAY = "local", "slurm", "ray"
@@ -156,13 +156,13 @@ class Slurm(Cluster):
             raise OptionError(f"--gpus_per_run {gpus_per_run:g}: Slurm gives whole GPUs; ask for 1")
         known = dict(settings)
         gpus = {} if gpus_per_run is None else {"gpus_per_node": int(gpus_per_run)}
-        with _refused(SLURM):
+        with _in_a_line(OptionError, f"--executor {SLURM} cannot begin"):
             self._submitit = submitit.AutoExecutor(folder / "slurm", cluster=known.pop("cluster", SLURM))
             self._submitit.update_parameters(**{"name": "coronet", "timeout_min": 24 * 60, **gpus, **known})
         self._lock = Lock()  # one thread at a time may ask it
 
     def _submit(self, program: Program) -> Any:
-        with self._lock, _lost("Slurm's job"):
+        with self._lock, _in_a_line(Failed, "Slurm's job was lost"):
             return self._submitit.submit(_outcome, program)
 
     def _ended(self, job: Any) -> bool:
@@ -171,7 +171,7 @@ class Slurm(Cluster):
             return bool(job.done())
 
     def _result(self, job: Any) -> int | str:
-        with _lost(f"Slurm's job {job.job_id}"):
+        with _in_a_line(Failed, f"Slurm's job {job.job_id} was lost"):
             found: int | str = job.result()
         return found
 
@@ -185,7 +185,7 @@ class Ray(Cluster):
 
     def __init__(self, gpus_per_run: float | None, settings: Mapping[str, Any]) -> None:
         self._ray = _library("ray", RAY)
-        with _refused(RAY):
+        with _in_a_line(OptionError, f"--executor {RAY} cannot begin"):
             if not self._ray.is_initialized():
                 self._ray.init(**{"log_to_driver": False, "include_dashboard": False, **settings})
         # Ray would try a killed task again, beside a training that may have outlived it
@@ -198,7 +198,7 @@ class Ray(Cluster):
         return bool(self._ray.wait([job], timeout=POLL_SECONDS)[0])
 
     def _result(self, job: Any) -> int | str:
-        with _lost("Ray's task"):
+        with _in_a_line(Failed, "Ray's task was lost"):
             found: int | str = self._ray.get(job)
         return found
 
@@ -215,12 +215,12 @@ def _outcome(program: Program) -> int | str:
 
 
 @contextlib.contextmanager
-def _lost(who: str) -> Iterator[None]:
-    """One line of all that a library raises for a worker that died."""
+def _in_a_line(kind: type[UserError], what: str) -> Iterator[None]:
+    """All that a library raises inside, as a ``kind`` of error that begins with ``what``."""
     try:
         yield
     except Exception as error:
-        raise Failed(f"{who} was lost: {_line(error)}") from error
+        raise kind(f"{what}: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:
@@ -239,15 +239,6 @@ def _library(name: str, extra: str) -> ModuleType:
         raise OptionError(
             f'--executor {extra} needs {name}, not installed here: pip install "coronet-plugin[{extra}]"'
         ) from error
-
-
-@contextlib.contextmanager
-def _refused(name: str) -> Iterator[None]:
-    """One line of all that a library raises for settings it does not take."""
-    try:
-        yield
-    except Exception as error:
-        raise OptionError(f"--executor {name} cannot begin: {_line(error)}") from error
 
 
 # -- options -------------------------------------------------------------------

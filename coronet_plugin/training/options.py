@@ -96,7 +96,8 @@ class TrainingOptions:
     search_epochs: float | None = setting(
         None,
         "epochs until the budget is met, may be fractional; methods without loss remove channels on the way, "
-        "the others at the end (default: a quarter of all epochs with gates, half with most others)",
+        "the others at the end (default: a quarter of all epochs with gates, half with most others; of a "
+        "continued run what it began with)",
         type=float,
     )
     schedule: str | None = setting(
