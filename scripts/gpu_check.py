@@ -208,6 +208,8 @@ def write(check: Check, state: dict[str, Any]) -> None:
 # -- one part ------------------------------------------------------------------
 def run(check: Check, part: Part, left: float) -> dict[str, Any]:
     """Run a part in a process of its own; how that went, and the seconds it took."""
+    from coronet_plugin.sweep.programs import last_line
+
     if left < part.least:
         return {"status": f"skipped: {max(left, 0):.0f} s were left, and it takes at least {part.least:.0f}"}
     began, seconds = time.monotonic(), min(part.share * (PATIENCE if check.dry else 1), left)
@@ -247,11 +249,6 @@ def end(child: subprocess.Popen[bytes]) -> None:
             child.wait(wait)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
-
-
-def last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "failed, and said nothing")
 
 
 if __name__ == "__main__":
