@@ -23,6 +23,8 @@ from typing import IO
 from coronet_plugin.errors import UserError
 
 POLL_SECONDS = 0.2
+_forking = threading.Lock()
+"""Held while a child begins, which has all locks of this process until then, and while one is asked for."""
 NOTICES = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2") if hasattr(signal, name)]
 """Sent by schedulers before they take a machine away; the second by Slurm, as submitit asks it to."""
 
@@ -58,16 +60,17 @@ class Program:
                 raise Failed(f"its sweep does not want it any more, or {here} does not share {self.wanted}")
             log.write(f"$ {' '.join(self.words)}\n")
             log.flush()
-            child = subprocess.Popen(
-                self.words,
-                cwd=self.folder,
-                env={**os.environ, **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is for us to hand on, once
-                pass_fds=(lock.fileno(),) if os.name == "posix" else (),
-            )
+            with _forking:
+                child = subprocess.Popen(
+                    self.words,
+                    cwd=self.folder,
+                    env={**os.environ, **self.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a Ctrl-C is for us to hand on, once
+                    pass_fds=(lock.fileno(),) if os.name == "posix" else (),
+                )
             _sign(lock, child.pid)
             return _wait(child, lambda: notice.is_set() or stopped() or not self.wanted.exists())
 
@@ -143,7 +146,8 @@ def owned(path: Path) -> Iterator[IO[str]]:
         try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _forking:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:  # Windows
             pass
         except OSError as error:

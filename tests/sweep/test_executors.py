@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -256,3 +258,20 @@ def test_only_the_program_that_was_offered_last_begins(plan: Plan) -> None:
         assert second() == other() == 0
     with pytest.raises(Failed, match="its sweep does not want it any more"):
         second()
+
+
+def test_runs_that_begin_at_once_do_not_take_each_others_locks(tmp_path: Path) -> None:
+    """A child has all locks of its parent until its program begins."""
+
+    def one_after_another(name: str) -> list[int]:
+        codes = []
+        for number in range(5):
+            wanted = tmp_path / "runs" / f"{name}.{number}.wanted"
+            log = tmp_path / "logs" / f"{name}.log"
+            program = Program((sys.executable, "-SEc", ""), tmp_path, log, wanted)
+            with program.offered():
+                codes.append(program())
+        return codes
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(one_after_another, "abcdefgh")) == [[0] * 5] * 8
