@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from coronet_plugin.errors import OptionError, UserError
-from coronet_plugin.sweep.programs import POLL_SECONDS, Failed, Program
+from coronet_plugin.sweep.programs import POLL_SECONDS, Failed, Program, forking
 
 LOCAL, SLURM, RAY = "local", "slurm", "ray"
 NAMES = (LOCAL, SLURM, RAY)
@@ -162,7 +162,7 @@ class Slurm(Cluster):
         self._lock = Lock()  # one thread at a time may ask it
 
     def _submit(self, program: Program) -> Any:
-        with self._lock, _in_a_line(Failed, "Slurm's job was lost"):
+        with self._lock, forking, _in_a_line(Failed, "Slurm's job was lost"):  # local jobs are children
             return self._submitit.submit(_outcome, program)
 
     def _ended(self, job: Any) -> bool:

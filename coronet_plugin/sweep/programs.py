@@ -23,7 +23,7 @@ from typing import IO
 from coronet_plugin.errors import UserError
 
 POLL_SECONDS = 0.2
-_forking = threading.Lock()
+forking = threading.Lock()
 """Held while a child begins, which has all locks of this process until then, and while one is asked for."""
 NOTICES = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR2") if hasattr(signal, name)]
 """Sent by schedulers before they take a machine away; the second by Slurm, as submitit asks it to."""
@@ -60,7 +60,7 @@ class Program:
                 raise Failed(f"its sweep does not want it any more, or {here} does not share {self.wanted}")
             log.write(f"$ {' '.join(self.words)}\n")
             log.flush()
-            with _forking:
+            with forking:
                 child = subprocess.Popen(
                     self.words,
                     cwd=self.folder,
@@ -146,7 +146,7 @@ def owned(path: Path) -> Iterator[IO[str]]:
         try:
             import fcntl
 
-            with _forking:
+            with forking:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:  # Windows
             pass
