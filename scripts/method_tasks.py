@@ -11,25 +11,34 @@ sys.path.insert(0, str(ROOT))
 
 from coronet_plugin.evaluation.pictures import ENDINGS, spread  # noqa: E402
 
+QUARTER = "--coronet_search_epochs {quarter}"
 ROWS = {
     "dense": "dense",
     "dense, multipliers": "dense+implicit",
     "uniform": "uniform",
     "uniform, multipliers": "uniform+implicit",
-    "magnitude": "magnitude",
-    "random": "random --coronet_search_epochs {quarter}",
-    "gates": "gates --coronet_search_epochs {quarter}",
+    "magnitude": f"magnitude {QUARTER}",
+    "magnitude, half": "magnitude",
+    "random": f"random {QUARTER}",
+    "gates": f"gates {QUARTER}",
     "gates, eighth": "gates --coronet_search_epochs {eighth}",
     "gates, half": "gates",
     "gates, half, linear": "gates --coronet_schedule linear",
-    "published": "published",
-    "implicit": "implicit",
-    "gated": "gated",
+    "published": f"published {QUARTER}",
+    "published, half": "published",
+    "implicit": f"implicit {QUARTER}",
+    "implicit, half": "implicit",
+    "gated": f"gated {QUARTER}",
+    "gated, half": "gated",
+    "gates, self-distilled": f"gates {QUARTER} --coronet_distill SELF",
+    "gates, distilled": f"gates {QUARTER} --coronet_distill {{dense}}",
     "gates, half, self-distilled": "gates --coronet_distill SELF",
     "gates, half, distilled": "gates --coronet_distill {dense}",
     "distill": "distill",
-    "slimming": "slimming",
-    "taylor": "taylor",
+    "slimming": f"slimming {QUARTER}",
+    "slimming, half": "slimming",
+    "taylor": f"taylor {QUARTER}",
+    "taylor, half": "taylor",
     "GAN Compression": "gan_compression --coronet_teacher {dense} --coronet_search_generations 20 "
     "--coronet_search_population 40",  # published: 500 of 100, on a GPU
     "agent gates, inspired by MGGC, equations ours": "manifold --coronet_teacher {dense}",
@@ -37,8 +46,8 @@ ROWS = {
 """Rows of the tables: methods as ``coronet sweep`` calls them, with options of ``train.py`` of their own.
 
 ``{dense}`` is the averaged weights of the row ``dense`` of the same rate and seed, whose training is done
-first; its time counts. ``{quarter}`` is a quarter of the training, in epochs, ``{eighth}`` an eighth; the
-others search for half of it, which was the default once."""
+first; its time counts. Searches last a quarter of the training, as they do unless a user says otherwise, in
+the rows called so an eighth or half of it, and half in the last two."""
 DENSE_BUDGET, TEACHER = "1.0", "{dense}"
 PARTS = {"{quarter}": 1 / 4, "{eighth}": 1 / 8}
 FACTORS = ("1", "2.5", "5")
