@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,6 +104,10 @@ TASKS = {
     ),
     "edges2shoes": Task(UNET, 128, epochs=15, train=80, held_out=20),
 }
+TASKS |= {
+    f"{name}_long": replace(TASKS[name], epochs=4 * TASKS[name].epochs) for name in ("facades", "horse2zebra")
+}
+"""The last two are the same trainings, four times as long."""
 
 
 @dataclass(frozen=True)
