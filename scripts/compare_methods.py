@@ -128,12 +128,14 @@ class Comparison:
 
     # -- which runs, in which order
     def row(self, task: str, row: str, budget: str, seeds: Sequence[int], factors: Sequence[str]) -> None:
-        """Find the best rate with the first seed, then judge all seeds at it."""
+        """Find the best rate with the first seed, if there are several, then judge all seeds at it."""
         budget = DENSE_BUDGET if is_dense(ROWS[row]) else budget
-        tried = {
-            factor: self.done(Job(task, row, budget, factor, seeds[0], (HELD_OUT,))) for factor in factors
-        }
-        best = min(tried, key=lambda factor: float(tried[factor]["looks"][HELD_OUT]["kid"]))
+
+        def held_out(factor: str) -> float:
+            record = self.done(Job(task, row, budget, factor, seeds[0], (HELD_OUT,)))
+            return float(record["looks"][HELD_OUT]["kid"])
+
+        best = min(factors, key=held_out) if len(factors) > 1 else factors[0]
         for seed in seeds:
             self.done(Job(task, row, budget, best, seed, tuple(TASKS[task].looks(self.saves))))
 

@@ -66,6 +66,16 @@ def test_the_rate_is_chosen_on_held_out_pictures() -> None:
     assert {run["factor"] for run in found["facades", "0.1", "uniform"]} == {"2.5"}
 
 
+def test_of_one_rate_nothing_is_held_out_and_it_is_the_best(tmp_path: Path) -> None:
+    alone = record("random", "5", 0, 0.4, 0.41)
+    del alone["looks"][HELD_OUT]
+    assert dict(chosen([alone, *RECORDS]))["facades", "0.1", "random"] == [alone]
+    (tmp_path / "records").mkdir()
+    job = Job("facades", "random", "0.1", "5", 0, (AVERAGED,))
+    (tmp_path / "records" / f"{job.name}.json").write_text(json.dumps(alone))
+    Comparison(tmp_path, {}, saves=0).row("facades", "random", "0.1", [0], ["5"])  # has no data to train on
+
+
 def test_differences_are_paired_by_seed() -> None:
     found = dict(chosen(RECORDS))
     differences = against(found["facades", "0.1", "implicit"], found["facades", "0.1", "uniform"], "kid")
