@@ -7,7 +7,8 @@ generators are trained with several multiples of the usual learning rate, the di
 one; the best by KID of averaged weights on held-out pictures, with the first seed, is trained with the other
 seeds too and judged on the test pictures: with averaged weights, and with the plain ones of the last three
 saves. Held out are pictures of ``val`` where the data has them, else training pictures; of a data set without
-``test``, ``val`` is the test.
+``test``, ``val`` is the test. Calls with other seeds first judge their first one at all rates, too: tables
+show the rate that is best on average over the seeds that were judged so.
 
 ``OUTPUT/records`` has a file for every run, written as it comes; what is there is not done again. At the end,
 or with ``--table`` alone, ``methods.jsonl`` and ``methods.md`` are written from them.

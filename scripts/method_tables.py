@@ -42,12 +42,14 @@ def chosen(records: Records) -> Iterator[tuple[tuple[str, str, str], Records]]:
 
 
 def best_factor(records: Records) -> str:
-    """The rate with the best KID on held-out pictures, of seed 0; where none was judged, the one tried."""
-    judged = [r for r in records if HELD_OUT in r["looks"]]
-    tried = [r for r in judged if r["seed"] == 0] or judged
-    if not tried:
+    """The rate with the best mean KID on held-out pictures; where none was judged, the one tried."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if HELD_OUT in record["looks"]:
+            found.setdefault(str(record["factor"]), []).append(float(record["looks"][HELD_OUT]["kid"]))
+    if not found:
         return str(records[0]["factor"])
-    return str(min(tried, key=lambda r: float(r["looks"][HELD_OUT]["kid"]))["factor"])
+    return min(found, key=lambda factor: statistics.mean(found[factor]))
 
 
 def value(record: dict[str, Any], key: str, plain: bool = False) -> float | None:
@@ -106,15 +108,21 @@ def _difference(values: Sequence[float]) -> str:
 
 
 def _grid(records: Records) -> str:
-    """KID x 1000 of seed 0 on held-out pictures by learning rate."""
-    tried: dict[tuple[str, str, str], dict[str, float]] = {}
+    """Mean KID x 1000 on held-out pictures by learning rate, and of how many seeds if not of one."""
+    tried: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for record in records:
-        if HELD_OUT in record["looks"] and record["seed"] == 0:
-            key = (record["task"], record["budget"], record["row"])
-            tried.setdefault(key, {})[record["factor"]] = 1000 * record["looks"][HELD_OUT]["kid"]
+        if HELD_OUT in record["looks"]:
+            row = tried.setdefault((record["task"], record["budget"], record["row"]), {})
+            row.setdefault(record["factor"], []).append(1000 * record["looks"][HELD_OUT]["kid"])
     factors = sorted({factor for row in tried.values() for factor in row}, key=float)
-    lines = [[*key, *(f"{row[f]:.0f}" if f in row else "" for f in factors)] for key, row in tried.items()]
+    lines = [[*key, *(_held_out(row.get(f, [])) for f in factors)] for key, row in tried.items()]
     return records_of.table(["held out", "budget", "row", *(f"x {f}" for f in factors)], lines) + "\n"
+
+
+def _held_out(kids: Sequence[float]) -> str:
+    if not kids:
+        return ""
+    return f"{statistics.mean(kids):.0f}" + (f" ({len(kids)})" if len(kids) > 1 else "")
 
 
 COSTS = {

@@ -91,7 +91,7 @@ def test_the_table() -> None:
     assert uniform[-2].startswith("390.0 ±") and uniform[-1] == "+50.0 ± 5.8"
     dense = next(row for row in rows if row[0] == "dense")
     assert dense[-1] == "+10.0"
-    assert ["facades", "0.1", "uniform", "500", "400"] in rows  # both rates of the grid
+    assert ["facades", "0.1", "uniform", "500", "400 (3)"] in rows  # both rates of the grid
 
 
 def test_points_are_means_of_quality_at_the_least_disturbed_time() -> None:
