@@ -49,6 +49,7 @@ VARIANTS: dict[str, tuple[str, str]] = {
     "drawn again every 50 steps": ("--redraw 50", ""),
     "importance by rate": ("--discount", ""),
     "mean 1": ("", "--coronet_rate 1"),
+    "mean 1, importance by rate": ("--discount", "--coronet_rate 1"),
     "mean 2.5": ("", "--coronet_rate 2.5"),
     "kept after the cut": ("", "--coronet_rate_after keep"),
     "fading after the cut": ("", "--coronet_rate_after fade"),
