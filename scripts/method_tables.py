@@ -176,6 +176,7 @@ def write(output: Path, folder: Path, default: str) -> None:
     """Everything from the records there are."""
     records = [json.loads(path.read_text()) for path in sorted((output / "records").glob("*.json"))]
     lines = "".join(json.dumps(record) + "\n" for record in records)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "methods.jsonl").write_text(lines)
     (folder / "methods.md").write_text(markdown(records, default))
     for cost in COSTS if any(AVERAGED in record["looks"] for record in records) else ():
