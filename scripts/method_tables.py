@@ -36,7 +36,8 @@ def chosen(records: Records) -> Iterator[tuple[tuple[str, str, str], Records]]:
     for key in sorted(groups, key=lambda k: (order[k[0]], -float(k[1]), order[k[2]])):
         found = [r for r in groups[key] if AVERAGED in r["looks"]]
         if found:
-            factor = best_factor(groups[key])
+            tested = {r["factor"] for r in found}
+            factor = best_factor([r for r in groups[key] if r["factor"] in tested])
             found = [r for r in found if r["factor"] == factor]
             yield key, sorted(found, key=lambda r: int(r["seed"]))
 

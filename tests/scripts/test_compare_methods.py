@@ -76,6 +76,11 @@ def test_of_one_rate_nothing_is_held_out_and_it_is_the_best(tmp_path: Path) -> N
     Comparison(tmp_path, {}, saves=0).row("facades", "random", "0.1", [0], ["5"])  # has no data to train on
 
 
+def test_a_rate_that_was_never_judged_on_test_pictures_is_not_shown() -> None:
+    found = dict(chosen([*RECORDS, record("dense", "5", 0, 0.2)]))  # better on held-out pictures, later
+    assert {run["factor"] for run in found["facades", "1.0", "dense"]} == {"1"}
+
+
 def test_differences_are_paired_by_seed() -> None:
     found = dict(chosen(RECORDS))
     differences = against(found["facades", "0.1", "implicit"], found["facades", "0.1", "uniform"], "kid")
