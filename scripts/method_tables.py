@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,14 +138,22 @@ COSTS = {
 
 
 def points(records: Records, cost: str) -> dict[str, list[Point]]:
-    """Mean KID x 1000 of every row on test pictures against its cost, by task.
+    """Mean KID x 1000 of rows on test pictures against their cost, by task.
 
-    Against time the rows of one budget, 0.1, and dense; against multiply-adds all budgets.
+    Against time the rows of one budget, 0.1, and dense; against multiply-adds those measured at several
+    budgets, if there are any. Of a row that was measured with the usual length of the search, others are left
+    out.
     """
     _, read, together = COSTS[cost]
     found: dict[str, list[Point]] = {}
-    for (task, budget, row), runs in chosen(records):
+    measured = dict(chosen(records))
+    for (task, budget, row), runs in measured.items():
+        usual = (task, budget, row.replace(", half", "").replace(", eighth", ""))
+        if usual in measured and usual[2] != row:
+            continue
         if cost == "time" and budget not in ("0.1", DENSE_BUDGET):
+            continue
+        if cost == "macs" and row not in _of_several_budgets(measured, task):
             continue
         kids = [1000 * value_of(r, "kid") for r in runs]
         spread = statistics.stdev(kids) if len(kids) > 1 else 0.0
@@ -155,6 +163,16 @@ def points(records: Records, cost: str) -> dict[str, list[Point]]:
             Point(name, list(ROWS).index(row), at, statistics.mean(kids), spread)
         )
     return found
+
+
+def _of_several_budgets(measured: Collection[tuple[str, str, str]], task: str) -> list[str]:
+    """Rows of ``task`` that were measured at more than one budget, and dense; all, if there is none."""
+    budgets: dict[str, set[str]] = {}
+    for name, budget, row in measured:
+        if name == task:
+            budgets.setdefault(row, set()).add(budget)
+    several = [row for row, found in budgets.items() if len(found) > 1]
+    return [*several, "dense"] if several else list(budgets)
 
 
 def pareto(records: Records, cost: str) -> Figure:

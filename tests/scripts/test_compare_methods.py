@@ -106,6 +106,17 @@ def test_points_are_means_of_quality_at_the_least_disturbed_time() -> None:
     assert by_macs.keys() == {"dense", "uniform 0.1", "implicit 0.1"} and by_macs["uniform 0.1"].cost == 10
 
 
+def test_pictures_leave_out_what_would_hide_the_rest() -> None:
+    half = {**record("gates", "1", 0, 0.4, 0.36), "row": "gates, half"}
+    gates = record("gates", "1", 0, 0.4, 0.35)
+    smaller = {**gates, "budget": "0.05"}
+    alone = {point.run for point in points([*RECORDS, half], "time")["facades"]}
+    both = {point.run for point in points([*RECORDS, half, gates, smaller], "time")["facades"]}
+    assert "gates, half" in alone and both == {"dense", "uniform", "implicit", "gates"}
+    by_macs = {point.run for point in points([*RECORDS, gates, smaller], "macs")["facades"]}
+    assert by_macs == {"dense", "gates 0.1", "gates 0.05"}
+
+
 def test_a_teacher_has_the_averaged_weights(tmp_path: Path) -> None:
     run = tmp_path / "dense_s0"
     run.mkdir()
