@@ -106,7 +106,9 @@ class Comparison:
         _tidy(folder / "checkpoints" / trial.name, job)
         known = {key: getattr(job, key) for key in ("task", "row", "budget", "factor", "seed")}
         looks = {**record.get("looks", {}), look: run["figures"][look][task.generator]}
-        seconds = run["seconds"] + sum(spent for _, spent in taught)
+        whole = looks[look].get("training_seconds") or 0.0
+        # of a run that was continued the sweep knows the last part alone
+        seconds = max(run["seconds"], whole) + sum(spent for _, spent in taught)
         record = {"name": job.name, **known, "seconds": seconds, "looks": looks}
         path = self.output / "records" / f"{job.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
