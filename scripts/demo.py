@@ -32,7 +32,7 @@ FEWEST = 20
 """Pictures an epoch that are worth a training."""
 TRIAL = 20
 """Steps of each of the two epochs of a trial; the second tells what a step takes once all is warm."""
-STEP_RATIO = 0.85
+STEP_RATIO = 0.75
 """Seconds a step of the compressed training by those of the dense one, cautiously (docs/results.md)."""
 PROGRAMS = 5
 """Programs that the demo starts, each of which takes a while to begin."""

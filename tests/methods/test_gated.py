@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -81,14 +83,14 @@ def test_the_cut_changes_nothing(make, side, mode):
     compression, host, _ = learning(generator, side, search_steps=8)
     search(compression, host)
     assert compression.method.generated.hypernetwork.kernels[0].b2.abs().max() > 1e-3
-    x = torch.rand(2, 3, side, side) * 2 - 1
+    x = torch.rand(2, 3, side, side, dtype=torch.float64) * 2 - 1
     generator.train(mode)
     with torch.no_grad():
-        before = generator(x)
+        before = copy.deepcopy(generator).double()(x)  # so that no order of summation matters
         compression.slim()
-        after = generator(x)
+        after = copy.deepcopy(generator).double()(x)
     assert compression.remaining <= 0.3
-    assert (after - before).abs().max() <= 1e-5
+    assert (after - before).abs().max() <= 1e-9
     assert compression.method.hypernetwork is None, "its memory is free"
 
 
