@@ -27,7 +27,7 @@ DENSE, COMPRESSED = "demo_dense", "demo_coronet"
 DENSE_BUDGET = "1.0"
 EPOCHS = 2
 AVERAGE = 0.999
-"""Decay of the averaged weights that are tested: they remember about a thousand steps."""
+"""Decay of the averaged weights that are tested: they remember a ninth of the steps, or a thousand."""
 FEWEST = 20
 """Pictures an epoch that are worth a training."""
 TRIAL = 20

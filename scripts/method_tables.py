@@ -147,13 +147,14 @@ def points(records: Records, cost: str) -> dict[str, list[Point]]:
     _, read, together = COSTS[cost]
     found: dict[str, list[Point]] = {}
     measured = dict(chosen(records))
+    several = {task: _of_several_budgets(measured, task) for task, *_ in measured}
     for (task, budget, row), runs in measured.items():
         usual = (task, budget, row.replace(", half", "").replace(", eighth", ""))
         if usual in measured and usual[2] != row:
             continue
         if cost == "time" and budget not in ("0.1", DENSE_BUDGET):
             continue
-        if cost == "macs" and row not in _of_several_budgets(measured, task):
+        if cost == "macs" and row not in several[task]:
             continue
         kids = [1000 * value_of(r, "kid") for r in runs]
         spread = statistics.stdev(kids) if len(kids) > 1 else 0.0

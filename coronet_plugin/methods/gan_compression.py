@@ -27,7 +27,6 @@ from torch.nn.modules.dropout import _DropoutNd
 from coronet_plugin.budget.goal import Goal
 from coronet_plugin.channels.cut import copy_with, narrowed, on_device
 from coronet_plugin.channels.facts import tensors_in
-from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.distributed import agreed, say
 from coronet_plugin.errors import BudgetError, OptionError
 from coronet_plugin.methods.base import Method, Sample, Task
@@ -35,8 +34,16 @@ from coronet_plugin.methods.distillation import Distillation
 from coronet_plugin.methods.events import Events
 from coronet_plugin.methods.registry import method
 from coronet_plugin.methods.similarity import Terms
+from coronet_plugin.methods.teacher import check_alike, teacher_part_setting, teacher_setting
 from coronet_plugin.methods.width_space import SPACES as PUBLISHED_SPACES
-from coronet_plugin.methods.width_space import Evolution, Space, Widths, best_widths, fractions_of
+from coronet_plugin.methods.width_space import (
+    Evolution,
+    Space,
+    Widths,
+    best_widths,
+    fractions_of,
+    ranks_by_l1,
+)
 from coronet_plugin.settings import setting
 
 TEACH, DISTILL, SUPERNET = "teach", "distill", "supernet"
@@ -66,21 +73,6 @@ SPACES = {
     (FULL, PIX2PIX): "channels-48",
     (FULL, CYCLE_GAN): "channels-32",
 }
-
-
-def teacher_setting() -> Any:
-    """The setting ``teacher`` of all methods that have it."""
-    return setting(
-        "",
-        "name of a trained dense run to learn from; its discriminators are begun with, too (default: none, "
-        "the dense generator is trained first, in the same run)",
-        metavar="RUN",
-    )
-
-
-def teacher_part_setting() -> Any:
-    """The setting ``teacher_part`` of all methods that have it."""
-    return setting(1.0, "share of the training for a teacher, where none is given")
 
 
 @method("gan_compression", "a teacher, a network of all widths, the best on held-out pictures")
@@ -331,16 +323,6 @@ class GanCompression(Method):
         self._initial = dict(state["initial"])
 
 
-def check_alike(teacher: nn.Module, generator: nn.Module, why: str) -> None:
-    """Raises OptionError for a teacher whose weights the generator cannot have; ``why`` it should."""
-    shapes = [{k: x.shape for k, x in net.state_dict().items()} for net in (teacher, generator)]
-    if shapes[0] != shapes[1]:
-        raise OptionError(
-            f"{why} the teacher's weights, and the teacher is of another architecture or width than the "
-            "generator; give one like it"
-        )
-
-
 def _check(config: Any) -> None:
     """Raises OptionError for what cannot be."""
     for name in ("teacher_part", "distill_part", "finetune_part", "lambda_distill", "lambda_recon"):
@@ -370,32 +352,6 @@ def _space(goal: Goal, config: Any) -> Space:
             "as --coronet_space 1,0.5,0.25,0.125"
         )
     return space
-
-
-@torch.no_grad()
-def ranks_by_l1(generator: nn.Module, plan: ChannelPlan, space: Space) -> np.ndarray:
-    """Place of every unit in its set by the L1 norm of the filters that make it, largest first: ``(units,)``.
-
-    Layer by layer in the order of the forward pass: of each layer only those inputs count that the widest
-    student of ``space`` keeps.
-    """
-    parameters = dict(generator.named_parameters())
-    rank = np.zeros(plan.units, dtype=np.int64)
-    keep = np.ones(plan.units + 1, dtype=bool)  # the last entry answers for PINNED
-    width = {number: w for group, w in zip(space.groups, space.largest) for number in group}
-    for number, channel_set in enumerate(plan.prunable):
-        call = next(c for c in plan.calls if c.module == channel_set.producers[0])
-        norms = parameters[call.weight or ""].detach().abs().double().cpu()
-        reads = plan.slices[call.weight or ""].get(call.axis_in)
-        if reads is not None and call.axis_in != call.axis_out:
-            norms = norms.index_select(call.axis_in, torch.from_numpy(np.flatnonzero(keep[reads])))
-        rows = norms.transpose(0, call.axis_out).flatten(1).sum(1).numpy()
-        sums = np.zeros(plan.units + 1)
-        np.add.at(sums, plan.units_of(channel_set), rows)
-        order = np.argsort(-sums[channel_set.slice], kind="stable")
-        rank[channel_set.start + order] = np.arange(channel_set.units)
-        keep[channel_set.slice] = rank[channel_set.slice] < width[number]
-    return rank
 
 
 @contextlib.contextmanager

@@ -25,8 +25,8 @@ from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.agents import Agent, Gated, density_distance, gates, soft_cost
 from coronet_plugin.methods.base import Method, Task
-from coronet_plugin.methods.gan_compression import check_alike, teacher_part_setting, teacher_setting
 from coronet_plugin.methods.registry import method
+from coronet_plugin.methods.teacher import check_alike, teacher_part_setting, teacher_setting
 from coronet_plugin.settings import setting
 
 SHARE_AFTER = 1.0

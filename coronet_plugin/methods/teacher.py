@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from coronet_plugin.channels.cut import copy_with, on_device
 from coronet_plugin.channels.facts import tensors_in
 from coronet_plugin.errors import OptionError, describe
+from coronet_plugin.settings import setting
 
 
 class Teacher:
@@ -132,3 +133,28 @@ def _fingerprint(module: nn.Module) -> int:
 
 def _shape(value: Any) -> tuple[int, ...]:
     return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def check_alike(teacher: nn.Module, generator: nn.Module, why: str) -> None:
+    """Raises OptionError for a teacher whose weights the generator cannot have; ``why`` it should."""
+    shapes = [{k: x.shape for k, x in net.state_dict().items()} for net in (teacher, generator)]
+    if shapes[0] != shapes[1]:
+        raise OptionError(
+            f"{why} the teacher's weights, and the teacher is of another architecture or width than the "
+            "generator; give one like it"
+        )
+
+
+def teacher_setting() -> Any:
+    """The setting ``teacher`` of all methods that have it."""
+    return setting(
+        "",
+        "name of a trained dense run to learn from; its discriminators are begun with, too (default: none, "
+        "the dense generator is trained first, in the same run)",
+        metavar="RUN",
+    )
+
+
+def teacher_part_setting() -> Any:
+    """The setting ``teacher_part`` of all methods that have it."""
+    return setting(1.0, "share of the training for a teacher, where none is given")

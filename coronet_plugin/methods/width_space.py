@@ -12,8 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
 
 from coronet_plugin.budget.goal import Goal
+from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.errors import OptionError
 
 Widths = tuple[int, ...]
@@ -227,3 +230,29 @@ def _mutated(space: Space, random: np.random.Generator, parents: Sequence[Widths
 def _crossed(random: np.random.Generator, parents: Sequence[Widths]) -> Widths:
     one, two = (parents[int(random.integers(len(parents)))] for _ in range(2))
     return tuple(b if random.random() < 0.5 else a for a, b in zip(one, two))
+
+
+@torch.no_grad()
+def ranks_by_l1(generator: nn.Module, plan: ChannelPlan, space: Space) -> np.ndarray:
+    """Place of every unit in its set by the L1 norm of the filters that make it, largest first: ``(units,)``.
+
+    Layer by layer in the order of the forward pass: of each layer only those inputs count that the widest
+    student of ``space`` keeps.
+    """
+    parameters = dict(generator.named_parameters())
+    rank = np.zeros(plan.units, dtype=np.int64)
+    keep = np.ones(plan.units + 1, dtype=bool)  # the last entry answers for PINNED
+    width = {number: w for group, w in zip(space.groups, space.largest) for number in group}
+    for number, channel_set in enumerate(plan.prunable):
+        call = next(c for c in plan.calls if c.module == channel_set.producers[0])
+        norms = parameters[call.weight or ""].detach().abs().double().cpu()
+        reads = plan.slices[call.weight or ""].get(call.axis_in)
+        if reads is not None and call.axis_in != call.axis_out:
+            norms = norms.index_select(call.axis_in, torch.from_numpy(np.flatnonzero(keep[reads])))
+        rows = norms.transpose(0, call.axis_out).flatten(1).sum(1).numpy()
+        sums = np.zeros(plan.units + 1)
+        np.add.at(sums, plan.units_of(channel_set), rows)
+        order = np.argsort(-sums[channel_set.slice], kind="stable")
+        rank[channel_set.start + order] = np.arange(channel_set.units)
+        keep[channel_set.slice] = rank[channel_set.slice] < width[number]
+    return rank

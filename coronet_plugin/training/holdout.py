@@ -18,7 +18,7 @@ from torch.utils.data import default_collate
 
 from coronet_plugin.errors import DataError
 from coronet_plugin.methods.base import Sample
-from coronet_plugin.training import host
+from coronet_plugin.training import data_set, host
 from coronet_plugin.training.watch import inputs_of, undisturbed, whole_pictures
 
 MOST = 2048
@@ -34,7 +34,7 @@ class Holdout:
 
     def __init__(self, opt: Any, share: float) -> None:
         self._opt = opt
-        self._dataset = host.make_data_set(opt)
+        self._dataset = data_set.make(opt)
         lists = _paths_of(self._dataset)
         if not lists:
             raise DataError(
@@ -78,12 +78,12 @@ class Holdout:
                     same = [key for key, x in pictures.items() if torch.equal(x.to(image.device), image)]
                     if same and self._holds({key: sample.get(f"{key}_paths", []) for key in same}):
                         others = [x.to(image.device) for key, x in pictures.items() if key not in same]
-                        paired = host.is_paired(self._opt) and len(others) == 1
+                        paired = data_set.is_paired(self._opt) and len(others) == 1
                         found[name].append(Sample((image,), others[0] if paired else None))
         return found
 
     def _all(self) -> Iterator[dict[str, Any]]:
-        dataset = host.make_data_set(whole_pictures(self._opt))
+        dataset = data_set.make(whole_pictures(self._opt))
         lists = _paths_of(dataset)
         for i in range(min(max(map(len, lists)), len(dataset))):
             if any(paths[i % len(paths)] in self.paths for paths in lists):

@@ -1,4 +1,5 @@
-"""Know hosts, upstream checkouts and the bundled one; nothing else in the package does.
+"""Know hosts, upstream checkouts and the bundled one; nothing else in the package does but its
+data sets (:mod:`coronet_plugin.training.data_set`) and what reads features (``projector``).
 
 Differences between versions are found by looking (does the option exist, is there a wrapper), not
 by version numbers. Host modules are imported when a function runs, because
@@ -9,9 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
-import math
-import os
 import pkgutil
 import random
 from collections.abc import Iterable, Iterator
@@ -24,14 +22,11 @@ from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from coronet_plugin.channels.cut import copy_with
-from coronet_plugin.channels.facts import Runner, call, tensors_in
 from coronet_plugin.channels.find import example_input
 from coronet_plugin.checkpoint.upstream import recognise_generator
-from coronet_plugin.distributed import data_parallel, world_size
+from coronet_plugin.distributed import data_parallel
 from coronet_plugin.errors import DataError, OptionError
 from coronet_plugin.generators.registry import Family, check_size
-from coronet_plugin.pictures.files import pictures_below
 from coronet_plugin.pictures.padding import padded_side
 from coronet_plugin.runs.options import Options
 from coronet_plugin.wrappers import unwrap
@@ -236,48 +231,6 @@ def crop_size(opt: Any) -> int:
     return int(option(opt, "crop_size", "fineSize", default=256))
 
 
-def steps_per_epoch(opt: Any) -> int:
-    """Optimizer steps in one epoch, from the size of the data set.
-
-    Hosts never pass it, so the data set is built once more to be counted. Several
-    processes share an epoch.
-    """
-    with same_random_numbers():
-        dataset = make_data_set(opt)
-    images = min(len(dataset), option(opt, "max_dataset_size", default=math.inf))
-    batch = int(option(opt, "batch_size", "batchSize", default=1)) * world_size()
-    return max(1, math.ceil(images / batch))
-
-
-def make_data_set(opt: Any) -> Any:
-    """The data set of ``opt.dataset_mode``, as the host makes it."""
-    kind = _data_set(opt)
-    if "opt" in inspect.signature(kind.__init__).parameters:
-        return kind(opt)
-    dataset = kind()
-    dataset.initialize(opt)
-    return dataset
-
-
-def is_paired(opt: Any) -> bool:
-    """Whether every picture has a partner that shows what is to be made of it."""
-    return option(opt, "dataset_mode") == "aligned"
-
-
-def remarks(opt: Any) -> list[str]:
-    """Remarks on odd pictures of the data set, where the host does not make them itself."""
-    if not is_paired(opt) or hasattr(_data_set(opt), "remarks"):
-        return []
-    from coronet_plugin.pictures.survey import square_pairs
-
-    return square_pairs(pictures_below(os.path.join(opt.dataroot, opt.phase)))
-
-
-def _data_set(opt: Any) -> type[Any]:
-    data = importlib.import_module("data")
-    return data.find_dataset_using_name(opt.dataset_mode)  # type: ignore[no-any-return]
-
-
 @contextlib.contextmanager
 def one_line_of_norms(training: bool) -> Iterator[None]:
     """Say in one line that a norm layer was given a single value, which has no variance.
@@ -329,50 +282,6 @@ def networks(model: HostModel) -> dict[str, nn.Module]:
 def constructor(base_model: type) -> str:
     """The method that gets the options: ``initialize`` in checkouts of 2018 and their forks."""
     return "initialize" if "initialize" in vars(base_model) else "__init__"
-
-
-def runner(model: Any, name: str) -> Runner:
-    """Give the function that runs the generator ``name``.
-
-    CUT reads features from its generator, and a projector takes them (:func:`readers`): it is run, too, and
-    where there is none to be cut the features are output, so that their channels stay.
-    """
-    layers = _tapped(model, name)
-    if not layers:
-        return call
-
-    def run(generator: nn.Module, *rest: Any) -> Any:
-        *projectors, image = rest
-        made, features = generator(image, list(layers))
-        return made, [p(features, 4, [[0, 1, 2, 3]] * len(features))[0] for p in projectors] or features
-
-    return run
-
-
-def readers(model: Any, name: str) -> tuple[nn.Module, ...]:
-    """The modules that read features of the generator ``name``: CUT's projector, if it has layers.
-
-    It makes them when it first sees features, which :func:`make_readers_` brings forward.
-    """
-    projector = unwrap(model.netF) if _tapped(model, name) and hasattr(model, "netF") else None
-    return () if projector is None or not list(projector.parameters()) else (projector,)
-
-
-@torch.no_grad()
-def make_readers_(model: Any, name: str, example: Any) -> None:
-    """Let CUT's projector make its layers now, as wide as the features of an ``example``. In place."""
-    layers = _tapped(model, name)
-    if layers and getattr(getattr(model, "netF", None), "use_mlp", False) and not model.netF.mlp_init:
-        generator = unwrap(getattr(model, "net" + name))
-        image = next(tensors_in(example))
-        model.netF.create_mlp(copy_with(generator).eval()(image, list(layers), encode_only=True))
-
-
-def _tapped(model: Any, name: str) -> list[int]:
-    """Layers of the generator ``name`` from which its model reads features, as CUT does."""
-    forward = unwrap(getattr(model, "net" + name)).forward
-    tapped = "encode_only" in inspect.signature(forward).parameters
-    return list(getattr(model, "nce_layers", None) or ()) if tapped else []
 
 
 @contextlib.contextmanager

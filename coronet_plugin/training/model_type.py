@@ -12,31 +12,27 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from coronet_plugin.budget.budget import Budget
-from coronet_plugin.budget.goal import Share
-from coronet_plugin.budget.shared import shared_goal
 from coronet_plugin.channels.cost import human
 from coronet_plugin.channels.find import FROZEN
-from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path, widths_of
+from coronet_plugin.checkpoint.spec import COMPACT, SEARCH, Spec, spec_path
 from coronet_plugin.checkpoint.storage import load_into, save_tensors
 from coronet_plugin.checkpoint.tensors import weight_file
-from coronet_plugin.compression import COMPILED, Compression
+from coronet_plugin.compression import Compression
 from coronet_plugin.distributed import is_main, say
-from coronet_plugin.errors import CheckpointError, OptionError
+from coronet_plugin.errors import CheckpointError
 from coronet_plugin.files import settle, together
-from coronet_plugin.methods import Events, Method, Sample, registry
-from coronet_plugin.methods.implicit import Rates, StepMultipliers
-from coronet_plugin.methods.registry import method_of
 from coronet_plugin.runs import tested
-from coronet_plugin.training import host, provenance, testing
+from coronet_plugin.training import data_set, host, provenance, testing
 from coronet_plugin.training import state as training_state
-from coronet_plugin.training.average import AVERAGE, Average
+from coronet_plugin.training.average import AVERAGE
+from coronet_plugin.training.build import Build, check_networks, teacher_folder
 from coronet_plugin.training.guard import Guard
 from coronet_plugin.training.holdout import Holdout
 from coronet_plugin.training.options import (
@@ -47,10 +43,8 @@ from coronet_plugin.training.options import (
     remember,
 )
 from coronet_plugin.training.place import Place
-from coronet_plugin.training.qat import Rounding
 from coronet_plugin.training.speed import Speed
 from coronet_plugin.training.start import others_from, start_from
-from coronet_plugin.training.teaching import folder_of, teacher_of
 from coronet_plugin.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -82,92 +76,30 @@ class CompressedModel(_Base):
         self._is_slim = self._tested = False
         self.compressions = {}
         networks = host.generators(self, self._options.networks)
-        self._check_networks(tuple(networks))
+        check_networks(self, self._options, networks)
         self._compressed = tuple(name for name in networks if not host.discriminators([name]))
         for network in networks.values():
             host.forget_statistics_(network)
         self.speed = Speed(self, self._options.speed)
-        for remark in host.remarks(opt):
+        for remark in data_set.remarks(opt):
             say(f"coronet: note: {remark}")
         if self.isTrain:
             self._compress(networks)
             self.speed.prepare_()  # before hosts wrap networks
 
-    def _check_networks(self, names: Sequence[str]) -> None:
-        """Raises OptionError if discriminators are to be pruned by a method for generators alone."""
-        judges, method = host.discriminators(names), method_of(self._options.config)
-        if judges and not method.discriminators:
-            able = ", ".join(name for name in registry.names() if registry.find(name).discriminators)
-            raise OptionError(
-                f"--coronet_networks {judges[0]}: the method {method.name} prunes generators alone; leave it "
-                f"out, or choose --coronet_method {able}"
-            )
-        if judges and not self._compressed_with(judges, names):
-            raise OptionError(
-                f"--coronet_networks {judges[0]}: a discriminator is pruned together with its generator; "
-                "name that too"
-            )
-
-    def _compressed_with(self, judges: Sequence[str], names: Sequence[str]) -> bool:
-        return {*judges} <= {host.discriminator_of(self, name) for name in names}
-
     def _compress(self, networks: dict[str, nn.Module]) -> None:
-        options = self._options
-        self.place.steps_per_epoch = host.steps_per_epoch(self.opt)
-        optimizers = {name: host.optimizer_of(self, network) for name, network in networks.items()}
-        host.scale_learning_rates_(optimizers.values(), options.lr_factor)
-        examples = {name: self._example(name, network) for name, network in networks.items()}
-        for name, example in examples.items():
-            host.make_readers_(self, name, example)
-        shares = self._shares(networks, examples) if options.shared_budget else {}
-        held_out, search_steps = self._hold_out(self._compressed), self._search_steps()
-        for name, network in networks.items():
-            compression = Compression(
-                network,
-                examples[name],
-                search_steps=search_steps,
-                budget=options.budget,
-                kind=options.budget_kind,
-                runtime=options.latency_runtime,
-                table=options.latency_table,
-                goal=shares.get(name),
-                round_to=options.round_to,
-                widths=widths_of(options.widths_from, name) if options.widths_from else None,
-                schedule=options.schedule or "",
-                gradual=True,
-                method=options.config,
-                companions=self._companions(name, network) if name in self._compressed else (),
-                prune_frozen=options.prune_frozen,
-                sets=options.sets,
-                run=host.runner(self, name),
-                readers=host.readers(self, name),
-                architecture=host.architecture(network, self.opt),
-            )
-            compression.method.held_out = held_out.get(name, ())
-            if options.speed.compile:
-                compression.worthwhile = COMPILED
-            self.compressions[name] = compression
-            if not self.opt.continue_train:
+        build = Build(self, self._options, self.place, networks)
+        self.compressions = build.compressions()
+        if not self.opt.continue_train:
+            for name in networks:
                 self._announce(name)
-        for name in self._compressed:
-            self._give_others(name, self.compressions[name].method)
-        for name, compression in self.compressions.items():
-            compression.attach(optimizers[name], readers=self.optimizers)
-            self._check_gpus(compression)
+        build.attach_(self.compressions)
+        self._holdout = build.holdout
         self.guard.watch({name: networks[name] for name in self._compressed})
         curves = [f"{kind}_{name}" for name in networks for kind in ("macs", "width")]
-        curves += ["graphs"] if options.speed.compile else []
+        curves += ["graphs"] if self._options.speed.compile else []
         self.loss_names: list[str] = [*self.loss_names, *curves]
         self._slim_if_finished()
-
-    def _check_gpus(self, compression: Compression) -> None:
-        """Raises OptionError for what DataParallel's copies of the generator, run at once, cannot have."""
-        names = " and ".join(compression.in_runs)
-        if len(getattr(self, "gpu_ids", ())) > 1 and names:
-            raise OptionError(
-                f"--gpu_ids: several divide each run of the generator, in which {names} "
-                "take part; give one, or start a process for each by torchrun"
-            )
 
     def _announce(self, name: str) -> None:
         """Say what a generator costs, and what is ahead of it or behind it."""
@@ -186,83 +118,6 @@ class CompressedModel(_Base):
             f"{len(compression.plan.prunable)} channel sets"
             f"{f' ({frozen} more stay whole for frozen layers)' if frozen else ''}; {goal}"
         )
-
-    def _search_steps(self) -> int:
-        """Optimizer steps of the search; a run that is continued keeps its own if nothing else is asked."""
-        if self.opt.continue_train and host.option(self.opt, "coronet_search_epochs") is None:
-            beside = spec_path(Path(self.save_dir) / f"latest_net_{self._compressed[0]}.pth")
-            known = int(Spec.read(beside).search["of"]) if beside.exists() else 0
-            if known:  # uniform width searches for no step
-                return known
-        return self._steps(self._options.search_epochs or 0.0)
-
-    def _steps(self, epochs: float) -> int:
-        return max(1, round(epochs * self.place.steps_per_epoch) // self._options.speed.accumulate)
-
-    def _shares(self, networks: dict[str, nn.Module], examples: dict[str, Any]) -> dict[str, Share]:
-        """Each generator's part of one budget."""
-        options = self._options
-        goal = shared_goal(
-            list(networks.values()),
-            list(examples.values()),
-            options.budget,
-            options.budget_kind,
-            options.latency_runtime,
-            options.schedule or method_of(options.config).schedule,
-            options.round_to,
-            options.prune_frozen,
-            [host.runner(self, name) for name in networks],
-            options.sets,
-            options.latency_table,
-            [host.readers(self, name) for name in networks],
-        )
-        return dict(zip(networks, goal.shares))
-
-    def _companions(self, name: str, network: nn.Module) -> Sequence[Events]:
-        """Who takes part in the training of generator ``name`` besides the method."""
-        options = self._options
-        found: list[Events] = []
-        if options.teaching.distill:
-            found.append(options.teaching.companion(name, network, self.opt))
-        if options.multipliers:
-            found.append(StepMultipliers(self._search_steps(), Rates(rate=options.multipliers)))
-        if options.average:
-            found.append(Average(options.average))
-        if options.qat:
-            steps = self._steps(options.qat)
-            found.append(Rounding(self._steps(host.total_epochs(self.opt)) - steps + 1, steps, name))
-        return found
-
-    def _hold_out(self, names: Sequence[str]) -> dict[str, list[Sample]]:
-        """Training pictures that are not trained on, by generator, for a method that asks for some."""
-        share = getattr(self._options.config, "holdout", 0.0)
-        if not share:
-            return {}
-        holdout = Holdout(self.opt, share)
-        samples = holdout.samples(self, names)
-        self._holdout = holdout  # from here on
-        return samples
-
-    @property
-    def _teacher(self) -> Path | None:
-        """The folder of the run that the method learns from, if it does."""
-        run = getattr(self._options.config, "teacher", "")
-        return folder_of(run, self.opt) if run else None
-
-    def _give_others(self, name: str, method: Method) -> None:
-        """Give the method of generator ``name`` its discriminator, and its teacher, if it asks for them."""
-        judge = host.discriminator_of(self, name)
-        if method.discriminators and judge:
-            pruned = self.compressions.get(judge)
-            method.judged_by(host.networks(self)[judge], pruned.method if pruned else None)  # type: ignore[arg-type]
-        run = getattr(self._options.config, "teacher", "")
-        if run:
-            method.teacher = teacher_of(run, name, method.generator, self.opt, "teacher", alike=False)
-
-    def _example(self, name: str, network: nn.Module) -> Any:
-        """Give an input to run ``network`` on: the model's own ``coronet_example(name)``, or its family's."""
-        own = getattr(self, "coronet_example", None)
-        return own(name) if own else host.example(network, self.opt)
 
     # -- training --------------------------------------------------------
     def set_input(self, input: Any, *args: Any, **kwargs: Any) -> Any:
@@ -334,14 +189,15 @@ class CompressedModel(_Base):
             for name in self.compressions:
                 self._announce(name)
             self._continue_after(int(state["epochs_done"]), opt)
+        teacher = teacher_folder(opt, self._options)
         with host.without_loading(self, opt):
             result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
         if resuming or not self.isTrain:
             self.load_networks(host.epoch_name(opt))
         elif self._options.init_from:
             start_from(self, self.compressions, self._options.init_from)
-        elif self._teacher is not None:
-            others_from(self, self._compressed, self._teacher)
+        elif teacher is not None:
+            others_from(self, self._compressed, teacher)
         if state is not None:
             with training_state.explain_misfit(path):
                 training_state.restore_(self, self.place, state)
@@ -353,7 +209,7 @@ class CompressedModel(_Base):
         self._report()
         if self.isTrain:
             self._began = time.monotonic()
-            provenance.begin(opt, self._teacher or self._options.teaching.folder(opt))
+            provenance.begin(opt, teacher or self._options.teaching.folder(opt))
             self._watch = Watch(self, self._compressed, self._options.watch, self._options.compare_to)
         return result
 

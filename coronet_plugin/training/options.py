@@ -23,7 +23,7 @@ from coronet_plugin.generators.extension import add_family_option
 from coronet_plugin.methods import registry
 from coronet_plugin.methods.gan_compression import CYCLE_GAN, PIX2PIX
 from coronet_plugin.settings import PREFIX, add_options, setting, settings_of, values_of
-from coronet_plugin.training import host
+from coronet_plugin.training import data_set, host
 from coronet_plugin.training.numerics import ON_NAN, STOP
 from coronet_plugin.training.speed import SpeedOptions
 from coronet_plugin.training.teaching import Teaching
@@ -238,7 +238,7 @@ def _config(opt: Any) -> Any:
     given = [name for name in registry.settings() if hasattr(opt, PREFIX + name)]
     values = {name: getattr(opt, PREFIX + name) for name in given}
     if "task" in {each.name for each in settings_of(registry.find(method).Config)}:
-        values.setdefault("task", PIX2PIX if host.is_paired(opt) else CYCLE_GAN)
+        values.setdefault("task", PIX2PIX if data_set.is_paired(opt) else CYCLE_GAN)
     return registry.configure(method, **values)
 
 

@@ -19,7 +19,7 @@ from coronet_plugin.runs.opener import read_generator
 from coronet_plugin.runs.options import read_options
 from coronet_plugin.runs.run import find_weights
 from coronet_plugin.settings import setting
-from coronet_plugin.training import host
+from coronet_plugin.training import data_set, host
 
 PAIRED, UNPAIRED = Terms(features=1.0), Terms(features=0.01, output=10.0)
 """GAN Compression's weights; of pairs the outputs are compared by the host, with the truth."""
@@ -108,7 +108,7 @@ class Teaching:
         """
         taps = tuple(tap.strip() for tap in self.distill_taps.split(",") if tap.strip())
         teacher = SELF if self.distill == SELF else teacher_of(self.distill, name, network, opt)
-        return Distillation(teacher, self.terms(host.is_paired(opt)), taps)
+        return Distillation(teacher, self.terms(data_set.is_paired(opt)), taps)
 
 
 def folder_of(run: str, opt: Any) -> Path:

@@ -20,7 +20,7 @@ from torch.utils.data import default_collate
 from coronet_plugin.distributed import say
 from coronet_plugin.errors import CheckpointError, DataError
 from coronet_plugin.runs.run import find_run
-from coronet_plugin.training import host
+from coronet_plugin.training import data_set, host
 
 PHASES = ("test", "val", "train")
 
@@ -111,7 +111,7 @@ def _first_pictures(opt: Any, count: int) -> dict[str, Any]:
     changed = whole_pictures(opt)
     for changed.phase in PHASES:
         try:
-            dataset = host.make_data_set(changed)
+            dataset = data_set.make(changed)
             samples = [dataset[i] for i in range(min(count, len(dataset)))]
             if samples:
                 return dict(default_collate(samples))

@@ -12,7 +12,7 @@ from coronet_plugin import BudgetError, Compression, OptionError
 from coronet_plugin.channels.cut import narrowed, slim
 from coronet_plugin.generators.stock import build_generator
 from coronet_plugin.methods import Sample, configure
-from coronet_plugin.methods.gan_compression import ranks_by_l1
+from coronet_plugin.methods.width_space import ranks_by_l1
 
 TAPS = ("model.9", "model.11", "model.13", "model.15")
 QUICK = {"search_whole": 4, "search_generations": 1, "search_population": 4}

@@ -41,18 +41,21 @@ def learning(generator, side=32, **options):
      ("unet_128", "instance", 256), ("unet_128", "batch", 128), ("unet_128", "none", 128)],
 )  # fmt: skip
 def test_the_cut_changes_nothing(netG, norm, side, mode):
-    """Output before and after to 1e-5, in both families and with every norm, weights and state as trained."""
+    """Output before and after, in both families and with every norm, weights and state as trained.
+
+    In double precision, to 1e-9: norms over few values magnify what single precision rounds.
+    """
     generator = stock(netG, norm)
     compression, host = started(generator, side=side, search_steps=6)
-    x = torch.rand(2, 3, side, side) * 2 - 1
+    x = torch.rand(2, 3, side, side).double() * 2 - 1
     search(compression, host)
-    generator.train(mode)
+    generator.train(mode).double()
     with torch.no_grad():
         before = generator(x)
         compression.slim()
         after = generator(x)
     assert compression.remaining <= 0.3
-    assert (after - before).abs().max() <= 1e-5
+    assert (after - before).abs().max() <= 1e-9
 
 
 def test_the_optimizer_goes_on_as_if_nothing_was_cut():

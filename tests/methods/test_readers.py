@@ -17,7 +17,7 @@ from coronet_plugin.channels.joint import Joint, joined
 from coronet_plugin.channels.proof import verify
 from coronet_plugin.compression import Compression
 from coronet_plugin.errors import CheckpointError, OptionError
-from coronet_plugin.training import host
+from coronet_plugin.training import projector
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 WIDTHS = (8, 16, 32)
@@ -259,13 +259,13 @@ class Encoding(Tapped):
 
 def test_a_host_that_makes_its_projector_late_gets_it_cut() -> None:
     model = SimpleNamespace(netG=Encoding(), netF=Lazy(), nce_layers=[3, 6, 12])
-    host.make_readers_(model, "G", EXAMPLE)
-    assert host.readers(model, "G") == (model.netF,)
+    projector.make_readers_(model, "G", EXAMPLE)
+    assert projector.readers(model, "G") == (model.netF,)
     compression = Compression(
         model.netG,
         EXAMPLE,
-        readers=host.readers(model, "G"),
-        run=host.runner(model, "G"),
+        readers=projector.readers(model, "G"),
+        run=projector.runner(model, "G"),
         search_steps=4,
         budget=0.2,
     )

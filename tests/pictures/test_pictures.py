@@ -222,15 +222,15 @@ def test_square_pictures_given_as_pairs_are_said_once(tmp_path, run, capsys):
 
 def test_other_hosts_hear_of_square_pairs_too(tmp_path, monkeypatch):
     """Their data sets say nothing themselves; the bundled host's do."""
-    from coronet_plugin.training import host
+    from coronet_plugin.training import data_set
 
     saved(tmp_path / "test", "a.png", smooth_image(0, 64, 64))
     opt = argparse.Namespace(dataset_mode="aligned", dataroot=str(tmp_path), phase="test")
-    assert not host.remarks(opt)
+    assert not data_set.remarks(opt)
     monkeypatch.setattr("data.find_dataset_using_name", lambda name: object)
-    assert "test are about square" in host.remarks(opt)[0]
+    assert "test are about square" in data_set.remarks(opt)[0]
     opt.dataset_mode = "unaligned"
-    assert not host.remarks(opt)
+    assert not data_set.remarks(opt)
 
 
 def test_what_is_not_mostly_square_is_left_alone(tmp_path):
