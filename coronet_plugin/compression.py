@@ -530,8 +530,8 @@ class Compression:
             differing = set(state.get("required", [])) ^ set(self._required())
             raise CheckpointError(
                 f"one of the saved training and this one has {', '.join(sorted(differing))}, the other not; "
-                "continue with the --coronet_method, --coronet_multipliers, --coronet_distill and readers of "
-                "the first run"
+                "continue with the --coronet_method, --coronet_multipliers, --coronet_angle, "
+                "--coronet_distill and readers of the first run"
             )
         if self._readers is not None:
             self._readers.check(state["companions"].get(Readers.name, {}))

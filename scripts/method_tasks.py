@@ -12,15 +12,20 @@ sys.path.insert(0, str(ROOT))
 from coronet_plugin.evaluation.pictures import ENDINGS, spread  # noqa: E402
 
 QUARTER = "--coronet_search_epochs {quarter}"
+ANGLE = "--coronet_angle 0.01"  # times the factor of the learning rate
 ROWS = {
     "dense": "dense",
     "dense, multipliers": "dense+implicit",
+    "dense, angle": f"dense {ANGLE}",
     "uniform": "uniform",
     "uniform, multipliers": "uniform+implicit",
+    "uniform, angle": f"uniform {ANGLE}",
     "magnitude": f"magnitude {QUARTER}",
     "magnitude, half": "magnitude",
+    "magnitude, angle": f"magnitude {QUARTER} {ANGLE}",
     "random": f"random {QUARTER}",
     "gates": f"gates {QUARTER}",
+    "gates, angle": f"gates {QUARTER} {ANGLE}",
     "gates, eighth": "gates --coronet_search_epochs {eighth}",
     "gates, half": "gates",
     "gates, half, linear": "gates --coronet_schedule linear",

@@ -40,9 +40,6 @@ from scripts.method_tasks import TASKS, prepared  # noqa: E402
 
 SEED = 1000
 """Of the multipliers of a run with seed 0, so that they can be drawn again; the next run's is one more."""
-SEARCHES = {"half": 1 / 2, "quarter": 1 / 4}
-ANGLES, ALONE = ("0.01", "0.02", "0.04"), "--coronet_rate 1 --coronet_rate_after keep"
-"""Steps as long as so much of the weight, in all layers and all of the training; no multipliers."""
 VARIANTS: dict[str, tuple[str, str]] = {
     "as the map gives them": ("", ""),
     "constant": ("--spread constant", ""),
@@ -58,7 +55,6 @@ VARIANTS: dict[str, tuple[str, str]] = {
     "fading after the cut": ("", "--coronet_rate_after fade"),
     "other numbers": ("--rate_seed 2000", ""),
     "still other numbers": ("--rate_seed 3000", ""),
-    **{f"angle {angle}": (f"--spread constant --angle {angle}", ALONE) for angle in ANGLES},
 }
 """Options of scripts/train_with_rates.py and of train.py."""
 
@@ -69,9 +65,6 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("multipliers"), help="(default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT")
-    parser.add_argument(
-        "--search", default="half", choices=SEARCHES, help="part of the training (default: %(default)s)"
-    )
     parser.add_argument("--factor", default="1", help="of the generators' learning rate (default: 1)")
     options = parser.parse_args()
     task, path = options.data.split("=", 1)
@@ -80,25 +73,22 @@ def main() -> int:
     torch.set_num_threads(1)
     for seed in options.seeds:
         for variant in options.variants:
-            run(task, data, variant, seed, options.factor, options.search, output)
+            run(task, data, variant, seed, options.factor, output)
     write(output)
     return 0
 
 
-def run(task: str, data: Path, variant: str, seed: int, factor: str, search: str, output: Path) -> None:
+def run(task: str, data: Path, variant: str, seed: int, factor: str, output: Path) -> None:
     """Train, translate and measure one run, unless its record is there."""
-    part = "" if search == "half" else f"_{search}"
-    name = f"{task}_{variant.replace(' ', '-')}{part}_f{factor}_s{seed}"
+    name = f"{task}_{variant.replace(' ', '-')}_f{factor}_s{seed}"
     kept = output / "records" / f"{name}.json"
     if kept.exists():
         return
     rates, options = (words.split() for words in VARIANTS[variant])
     script = ["scripts/train_with_rates.py", "--rate_seed", str(SEED + seed), *rates, "--"]
     words = [*task_words(task, data, factor, seed), "--coronet_method", "implicit", *options]
-    words += ["--coronet_search_epochs", str(TASKS[task].epochs * SEARCHES[search])]
     found, figures = judged(name, script, words, task, data, output)
-    shown = variant if search == "half" else f"{variant}, {search}"
-    record = {"task": task, "variant": shown, "seed": seed, "factor": factor, **figures}
+    record = {"task": task, "variant": variant, "seed": seed, "factor": factor, **figures}
     if variant == "as the map gives them":
         record["auc"] = auc(found.specs[TASKS[task].generator], size=TASKS[task].size, seed=SEED + seed)
     records_of.keep(kept, record)
@@ -163,8 +153,7 @@ def auc(spec: Spec, size: int, seed: int) -> float:
 # -- tables ----------------------------------------------------------------------
 def write(output: Path) -> None:
     header = ["task", "multipliers", "seeds", "KID x 1000", "SSIM", "L1", "AUC of survival"]
-    order = [f"{name}{part}" for name in VARIANTS for part in ("", *(f", {each}" for each in SEARCHES))]
-    records_of.write_study(output, "multipliers", order, header, COLUMNS)
+    records_of.write_study(output, "multipliers", VARIANTS, header, COLUMNS)
 
 
 COLUMNS = (("kid", 1000, 1), ("ssim", 1, 3), ("l1", 1, 3), ("auc", 1, 2))

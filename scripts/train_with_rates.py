@@ -29,9 +29,6 @@ def main() -> int:
     parser.add_argument(
         "--redraw", type=int, default=0, metavar="STEPS", help="draw anew so often (default: never)"
     )
-    parser.add_argument(
-        "--angle", type=float, default=0.0, help="norm of every layer's step in units of its weight"
-    )
     parser.add_argument("--discount", action="store_true", help="divide importance by the rate")
     parser.add_argument("--rate_seed", dest="seed", type=int, help="(default: from --seed)")
     parser.add_argument("train", nargs=argparse.REMAINDER, metavar="-- OPTIONS", help="options of train.py")

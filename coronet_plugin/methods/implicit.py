@@ -59,10 +59,8 @@ class Rates(Embedded):
     embedding of 8 and normalised steps, 9 for linear ones). ``rate_after``: of :data:`AFTERWARDS`. The
     others are to study what in them matters, from Python alone. ``spread``: of :data:`SPREADS`, all of one
     mean. ``per``: of :data:`SHARED_BY`. ``redraw``: draw new ones every so many steps, 0 for never.
-    ``angle``: if not 0, every layer's step is scaled so that its norm is this fraction of the norm of the
-    layer's weight, times the fraction of its first learning rate that the optimizer is at. ``discount``:
-    divide the importance of every channel by the rates of what reads it. ``seed``: what they are drawn
-    from; None for one that torch's seed and the generator's weights give.
+    ``discount``: divide the importance of every channel by the rates of what reads it. ``seed``: what they
+    are drawn from; None for one that torch's seed and the generator's weights give.
 
     Raises:
         OptionError: a value is out of range.
@@ -84,7 +82,6 @@ class Rates(Embedded):
     spread: str = PUBLISHED
     per: str = CONNECTION
     redraw: int = 0
-    angle: float = 0.0
     discount: bool = False
     seed: int | None = None
 
@@ -92,8 +89,8 @@ class Rates(Embedded):
         super().__post_init__()
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise OptionError(f"the rate must be a number above 0, not {self.rate:g}")
-        if self.redraw < 0 or not 0 <= self.angle < math.inf:
-            raise OptionError("redraw and angle must be at least 0")
+        if self.redraw < 0:
+            raise OptionError("redraw must be at least 0")
         for value, choices in ((self.rate_after, AFTERWARDS), (self.spread, SPREADS), (self.per, SHARED_BY)):
             if value not in choices:
                 raise OptionError(f"rates {value!r} do not exist; choose one of {', '.join(choices)}")
@@ -176,11 +173,10 @@ class StepMultipliers(Events):
         self.steps, self.done = steps, 0
         self._exponent = 1
         self._draws = 0
-        self._first_rate = 0.0
         self.values: dict[str, Tensor] = {}
         """Multipliers by the names of weights, which they broadcast with."""
-        self._pending: list[tuple[list[Tensor], list[Tensor], list[Tensor], Any]] = []
-        """Of each group: weights, what they were before the step, multipliers, and the learning rate."""
+        self._pending: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = []
+        """Of each group: weights, what they were before the step, and multipliers."""
 
     def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         """Multiply what ``optimizer``, which may hold other parameters too, does from its next step on.
@@ -194,7 +190,6 @@ class StepMultipliers(Events):
         seed = _seed(self.generator) if self.rates.seed is None else self.rates.seed
         self._seed = agreed(seed)
         self._name_weights()
-        self._first_rate = self._first_rate or float(optimizer.param_groups[0]["lr"])
         if not self.values:
             self._draw()
         optimizer.register_step_pre_hook(self._before)
@@ -223,32 +218,20 @@ class StepMultipliers(Events):
                 left = left_by_decay(group)
                 each = [left] * len(weights) if isinstance(left, Tensor) else left
                 before = torch._foreach_mul([weight.detach() for weight in weights], each)
-                self._pending.append((weights, list(before), [self.values[n] for n in names], group["lr"]))
+                self._pending.append((weights, list(before), [self.values[n] for n in names]))
 
     @torch.no_grad()
     def _after(self, *_: Any) -> None:
         strength = self.strength
-        for weights, before, values, rate in self._pending:
+        for weights, before, values in self._pending:
             # before + values (weight - before), in one pass from the other end
             back = torch._foreach_mul(values, -strength)
             torch._foreach_add_(back, strength)
             torch._foreach_lerp_([weight.detach() for weight in weights], before, back)
-            if self.rates.angle:
-                for weight, old in zip(weights, before):
-                    self._turn(weight.detach(), old, rate / self._first_rate)
         self._pending = []
         self.done += 1
         if self.rates.redraw and self.done % self.rates.redraw == 0 and self.strength:
             self._draw()
-
-    def _turn(self, weight: Tensor, before: Tensor, progress: Any) -> None:
-        """Scale the step from ``before`` so that its norm is the asked fraction of the weight's, as in LAMB.
-
-        (You et al., ICLR 2020, arXiv 1904.00962.) A weight that is zero has no direction and steps as it is.
-        """
-        size, step = before.norm(), (weight - before).norm()
-        factor = torch.where((size > 0) & (step > 0), self.rates.angle * progress * size / step, 1.0)
-        torch.lerp(before, weight, factor, out=weight)
 
     def of_units(self) -> np.ndarray:
         """Mean multiplier of what reads each unit, ``(units,)``; 1 for what nobody reads."""
@@ -297,7 +280,6 @@ class StepMultipliers(Events):
             "done": self.done,
             "seed": self._seed,
             "draws": self._draws,
-            "first_rate": self._first_rate,
             "values": values,
         }
 
@@ -312,7 +294,6 @@ class StepMultipliers(Events):
             if name not in parameters or value.shape[:2] != parameters[name].shape[:2]:
                 raise CheckpointError(f"the saved multipliers of {name} are of another generator")
         self.done, self._seed, self._draws = (int(state[key]) for key in ("done", "seed", "draws"))
-        self._first_rate = float(state["first_rate"])
         self.values = {name: value.clone() for name, value in state["values"].items()}
 
 

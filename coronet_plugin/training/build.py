@@ -14,6 +14,7 @@ from coronet_plugin.checkpoint.spec import Spec, spec_path, widths_of
 from coronet_plugin.compression import COMPILED, Compression
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods import Events, Method, Sample, registry
+from coronet_plugin.methods.angular import AngularSteps
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 from coronet_plugin.methods.registry import method_of
 from coronet_plugin.training import data_set, host, projector
@@ -151,6 +152,8 @@ class Build:
             found.append(options.teaching.companion(name, self.networks[name], opt))
         if options.multipliers:
             found.append(StepMultipliers(self._search_steps(), Rates(rate=options.multipliers)))
+        if options.angle:
+            found.append(AngularSteps(options.angle * options.lr_factor))
         if options.average:
             found.append(Average(options.average))
         if options.qat:

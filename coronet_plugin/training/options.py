@@ -152,6 +152,13 @@ class TrainingOptions:
         "this; discriminators keep --lr, and schedules work as ever (default: %(default)s)",
         metavar="FACTOR",
     )
+    angle: float = setting(
+        0.0,
+        "make every step of a generator's layer so long, in units of its weight (both by their norms), such "
+        "as 0.025, times --coronet_lr_factor; --lr then is for biases, norms and discriminators alone, and "
+        "schedules work as ever (default: 0, as long as the optimizer makes it)",
+        metavar="FRACTION",
+    )
     watch: int = setting(
         2,
         "show what becomes of so many fixed pictures, the first of the test data, wherever the host "
@@ -206,6 +213,16 @@ class TrainingOptions:
             )
         if not 0 < values["lr_factor"] < math.inf:
             raise OptionError(f"--coronet_lr_factor must be a number above 0, not {values['lr_factor']:g}")
+        if not 0 <= values["angle"] * values["lr_factor"] < 1:
+            raise OptionError(
+                f"--coronet_angle {values['angle']:g} (times --coronet_lr_factor {values['lr_factor']:g}) "
+                "must be at least 0 and below 1, such as 0.025"
+            )
+        if values["angle"] and registry.method_of(config).generates:
+            raise OptionError(
+                "--coronet_angle is for weights that the optimizer trains; leave it out, or choose a "
+                "--coronet_method without generated weights"
+            )
         if values["shared_budget"] and values["widths_from"]:
             raise OptionError("--coronet_widths_from leaves no budget to share; drop --coronet_shared_budget")
         teaching = Teaching(**values_of(opt, settings_of(Teaching)))

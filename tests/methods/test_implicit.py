@@ -288,20 +288,6 @@ def test_they_are_drawn_again_as_often_as_asked_and_for_the_channels_that_are_le
     assert [k for k in range(4, 30, 4)] == [k for k in changes if k % 4 == 0]
 
 
-def test_an_angle_is_held_in_every_layer_and_follows_the_learning_rate():
-    generator, compression, optimizer = started(steps=9, budget=1.0, rates=Rates(angle=0.01))
-    for factor in (1, 0.5):
-        optimizer.param_groups[0]["lr"] = 1e-3 * factor
-        before = {
-            name: generator.get_parameter(name).detach().clone()
-            for name in compression.companions["multipliers"].values
-        }
-        train(compression, optimizer, 1)
-        for name, weight in before.items():
-            step = generator.get_parameter(name).detach() - weight
-            assert float(step.norm() / weight.norm()) == pytest.approx(0.01 * factor, rel=1e-3)
-
-
 def test_importance_can_be_divided_by_the_rate():
     plain, discounted = started(steps=400)[1:], started(steps=400, rates=Rates(discount=True))[1:]
     for compression, optimizer in (plain, discounted):
@@ -325,8 +311,8 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 @pytest.mark.parametrize(
     "options",
     [{"rates": Rates(rate_after="keep")}, {"rates": Rates(rate_after="fade", redraw=3)}, {"method": "uniform"},
-     {"budget": 1.0, "rates": Rates(rate=1, spread="lognormal")}, {"rates": Rates(angle=0.01)}],
-    ids=["keep", "fade, redrawn", "uniform", "dense", "angle"],
+     {"budget": 1.0, "rates": Rates(rate=1, spread="lognormal")}],
+    ids=["keep", "fade, redrawn", "uniform", "dense"],
 )  # fmt: skip
 def test_a_continued_run_equals_an_uninterrupted_one_bit_for_bit(options, done):
     """In the search, when channels are gone already, and behind it."""
