@@ -17,12 +17,10 @@ unusual. How channels are chosen is in :mod:`coronet_plugin.methods`, how many m
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -57,15 +55,14 @@ from coronet_plugin.methods.events import Remaining
 from coronet_plugin.methods.listening import Listening
 from coronet_plugin.methods.readers import Readers
 from coronet_plugin.methods.registry import DEFAULT, configure, find, method_of, names
-from coronet_plugin.versions import versions
+from coronet_plugin.methods.stepping import around_each_step
+from coronet_plugin.versions import OLD_TORCH, versions
 from coronet_plugin.wrappers import is_compiled, unwrap
 
 WORTHWHILE = 0.1
 """Fraction of the generator's multiply-adds that a removal during the search saves at least."""
 COMPILED = 0.35
 """The same of a generator that each removal has compiled anew: some five times on the way to 0.1."""
-OLD_TORCH = torch.__version__ < "2.6"
-"""Seen with 2.1, whose torch.compile knows neither hooks of optimizers nor parameters that are replaced."""
 
 
 class Compression:
@@ -269,7 +266,7 @@ class Compression:
         self._group = min((held[id(weight)] for weight in weights.values()), default=0)
         for part in self._parts():
             part.begin(optimizer, self._group)
-        _before_each_step(optimizer, self._before_the_optimizer)
+        around_each_step(optimizer, self._before_the_optimizer)
         self._listen()
         if self.finished:
             self.slim()
@@ -573,18 +570,3 @@ class Compression:
         if self.optimizer is not None and self._listening is not None:
             self._listen()
         self.method.load_state_dict(state)
-
-
-def _before_each_step(optimizer: torch.optim.Optimizer, act: Callable[..., None]) -> None:
-    """Let ``optimizer`` call ``act`` first in every step."""
-    if not OLD_TORCH:
-        optimizer.register_step_pre_hook(act)
-        return
-    step = optimizer.step  # torch.compile switches the hooks of all optimizers off there
-
-    @functools.wraps(step)
-    def acting(_: Any, *args: Any, **kwargs: Any) -> Any:
-        act()
-        return step(*args, **kwargs)
-
-    optimizer.step = MethodType(acting, optimizer)  # type: ignore[method-assign]

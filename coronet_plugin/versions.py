@@ -9,6 +9,9 @@ import torch
 
 from coronet_plugin._version import __version__
 
+OLD_TORCH = torch.__version__ < "2.6"
+"""Seen with 2.1, whose torch.compile knows neither hooks of optimizers nor parameters that are replaced."""
+
 
 def versions(*packages: str) -> dict[str, str]:
     """Of this package, Python and torch, and of those ``packages`` (distributions) that are installed."""

@@ -26,6 +26,7 @@ ROWS = {
     "random": f"random {QUARTER}",
     "gates": f"gates {QUARTER}",
     "gates, angle": f"gates {QUARTER} {ANGLE}",
+    "gates, angle, biases as usual": f"gates {QUARTER} --coronet_angle 0.05",
     "gates, eighth": "gates --coronet_search_epochs {eighth}",
     "gates, half": "gates",
     "gates, half, linear": "gates --coronet_schedule linear",

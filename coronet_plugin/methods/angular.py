@@ -18,6 +18,7 @@ from torch import Tensor
 from coronet_plugin.channels.plan import ChannelPlan
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.events import Events, Remaining
+from coronet_plugin.methods.stepping import around_each_step
 
 
 class AngularSteps(Events):
@@ -46,8 +47,7 @@ class AngularSteps(Events):
         self._optimizer = optimizer
         self._first_rates = self._first_rates or [float(each["lr"]) for each in optimizer.param_groups]
         self._find_weights()
-        optimizer.register_step_pre_hook(self._before)
-        optimizer.register_step_post_hook(self._after)
+        around_each_step(optimizer, self._before, self._after)
 
     def _find_weights(self) -> None:
         self._weights = {weight for weight in self.generator.parameters() if weight.ndim > 1}

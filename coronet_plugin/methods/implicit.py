@@ -33,7 +33,7 @@ from coronet_plugin.methods.events import Events, Remaining
 from coronet_plugin.methods.gates import Gates
 from coronet_plugin.methods.generated import Embedded
 from coronet_plugin.methods.registry import method
-from coronet_plugin.methods.stepping import left_by_decay, power
+from coronet_plugin.methods.stepping import around_each_step, left_by_decay, power
 from coronet_plugin.settings import setting
 
 PUBLISHED, CONSTANT, LOGNORMAL = "published", "constant", "lognormal"
@@ -192,8 +192,7 @@ class StepMultipliers(Events):
         self._name_weights()
         if not self.values:
             self._draw()
-        optimizer.register_step_pre_hook(self._before)
-        optimizer.register_step_post_hook(self._after)
+        around_each_step(optimizer, self._before, self._after)
 
     @property
     def strength(self) -> float:

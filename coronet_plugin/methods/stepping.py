@@ -9,12 +9,15 @@ weight is no multiple of anything: the whole decays as its parts do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any
 
 import torch
 
 from coronet_plugin.errors import OptionError
+from coronet_plugin.versions import OLD_TORCH
 
 NORMALISED = ("Adam", "AdamW", "NAdam", "Adamax", "RMSprop", "Adagrad", "Rprop")
 """Optimizers of torch whose step does not depend on the scale of the gradients (but for their epsilon)."""
@@ -67,3 +70,27 @@ def _decays(name: str, group: Mapping[str, Any]) -> bool:
 def left_by_decay(group: Mapping[str, Any]) -> Any:
     """Fraction of a weight left by one step's decay, for an optimizer that :func:`power` lets pass."""
     return 1 - group["lr"] * group["weight_decay"] if group.get("weight_decay") else 1
+
+
+def around_each_step(
+    optimizer: torch.optim.Optimizer,
+    before: Callable[..., None],
+    after: Callable[..., None] | None = None,
+) -> None:
+    """Let ``optimizer`` call ``before`` first in every step, and ``after`` last."""
+    if not OLD_TORCH:
+        optimizer.register_step_pre_hook(before)
+        if after is not None:
+            optimizer.register_step_post_hook(after)
+        return
+    step = optimizer.step  # torch.compile switches the hooks of all optimizers off there
+
+    @functools.wraps(step)
+    def acting(_: Any, *args: Any, **kwargs: Any) -> Any:
+        before()
+        result = step(*args, **kwargs)
+        if after is not None:
+            after()
+        return result
+
+    optimizer.step = MethodType(acting, optimizer)  # type: ignore[method-assign]

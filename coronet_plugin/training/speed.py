@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coronet_plugin.compression import OLD_TORCH
 from coronet_plugin.distributed import say
 from coronet_plugin.errors import OptionError
 from coronet_plugin.methods.generated import can_fuse
 from coronet_plugin.settings import setting, settings_of
 from coronet_plugin.training import host
+from coronet_plugin.versions import OLD_TORCH
 
 BF16, FP16 = "bf16", "fp16"
 PRECISIONS = {BF16: torch.bfloat16, FP16: torch.float16}

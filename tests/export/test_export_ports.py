@@ -113,6 +113,8 @@ def names_in(record, end: str) -> list[str]:
 @pytest.mark.parametrize("target", RUNNABLE)
 def test_every_output_is_named_and_compared(target, case, tmp_path):
     needs(target)
+    if target == "pt2" and not hasattr(torch.export, "Dim"):
+        pytest.skip("torch.export of this version cannot follow a generator of several outputs")
     build, example, inputs, outputs = CASES[case]
     generator = build().eval()
     result = export_generator(generator, Request(TARGETS[target]), tmp_path, "G", example=example)
@@ -143,6 +145,8 @@ def test_core_ml_is_written_with_the_names(dtype, tmp_path):
 @pytest.mark.parametrize("target", ["onnx", "openvino", "torchscript", "pt2"])
 def test_dynamic_files_of_several(target, case, tmp_path):
     needs(target)
+    if target == "pt2" and not hasattr(torch.export, "Dim"):
+        pytest.skip("torch.export of this version has no free dimensions")
     build, example, *_ = CASES[case]
     generator = build().eval()
     request = Request(TARGETS[target], dynamic=True, multiple=2)
