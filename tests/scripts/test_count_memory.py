@@ -7,6 +7,10 @@ import torch
 
 from scripts.count_memory import BLOCK, Counted, Counting
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__.startswith("2.1."), reason="tensors without values cannot be read there"
+)
+
 
 def test_memory_that_is_given_back_is_counted_no_longer() -> None:
     with Counted() as counted:
