@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import json
 import os
 import signal
@@ -210,8 +211,9 @@ class OnTwoDevices(nn.DataParallel):
                 [tensor.detach() if detach else tensor.view_as(tensor) for tensor in tensors] for _ in devices
             ]
 
-        with mock.patch("torch.nn.parallel.replicate._broadcast_coalesced_reshape", copies):
-            replicas = torch.nn.parallel.replicate(self.module, [0, 1])
+        module = importlib.import_module("torch.nn.parallel.replicate")  # its package has a function so called
+        with mock.patch.object(module, "_broadcast_coalesced_reshape", copies):
+            replicas = module.replicate(self.module, [0, 1])
         assert all(type(replica) is type(self.module) is not self.module for replica in replicas)
         return torch.cat([replica(part) for replica, part in zip(replicas, x.chunk(2))])
 
