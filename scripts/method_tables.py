@@ -179,9 +179,9 @@ def _of_several_budgets(measured: Collection[tuple[str, str, str]], task: str) -
 def pareto(records: Records, cost: str) -> Figure:
     """:func:`points` as a picture with a panel for each task."""
     found = points(records, cost)
-    figure = new_figure(8, 5 * len(found))
+    figure = new_figure(10, 6 * len(found))
     for axes, (task, rows) in zip(figure.subplots(len(found), 1, squeeze=False)[:, 0], found.items()):
-        draw_points(axes, rows, KID)
+        draw_points(axes, rows, KID, log=cost == "time")
         axes.set_title(task)
         axes.set_xlabel(COSTS[cost][0])
     return figure

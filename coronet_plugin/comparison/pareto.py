@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 6.8, 3.4  # inches a panel
-LINE, LETTER = 0.06, 0.016
-"""Height of a label, and width of a letter in it, as shares of the panel's."""
+LINE, LETTER = 0.17, 0.09
+"""Height of a label, and width of a letter in it, in inches."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,13 @@ def _floor(columns: Sequence[Measurement], quality: Quantity) -> float | None:
     return quality.factor * floors[0] if floors else None
 
 
-def draw_points(axes: Axes, found: Sequence[Point], quality: Quantity, floor: float | None = None) -> None:
-    """The points with their names, the front that joins the best, and the ``floor`` of the quality."""
+def draw_points(
+    axes: Axes, found: Sequence[Point], quality: Quantity, floor: float | None = None, log: bool = False
+) -> None:
+    """The points with their names, the front that joins the best, and the ``floor`` of the quality.
+
+    ``log``: costs by their logarithm, for such as differ by factors.
+    """
     style(axes)
     axes.grid(axis="x", color=GREY, alpha=0.25, lw=0.6)
     best = front(found, quality.higher_is_better)
@@ -112,23 +117,47 @@ def draw_points(axes: Axes, found: Sequence[Point], quality: Quantity, floor: fl
         axes.annotate("floor", (1, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom",
                       color=GREY, fontsize=9)  # fmt: skip
     axes.margins(y=0.15)
-    room = 1 + min(1.0, LETTER * len(max(found, key=lambda p: p.cost).run) * 1.5)  # for the last label
-    axes.set_xlim(left=0, right=room * max(p.cost for p in found))
+    last = max(found, key=lambda p: p.cost)
+    room = min(0.5, LETTER * len(last.run) / _inches(axes)[0])  # for the last label, as a share of the panel
+    if log:
+        left = min(p.cost for p in found) / 1.2
+        axes.set_xscale("log", subs=(2, 5))
+        for level in ("major", "minor"):
+            axes.tick_params(axis="x", which=level, labelsize=9, labelcolor=GREY)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.set_xlim(left, last.cost * (last.cost / left) ** (room / (1 - room)))
+    else:
+        axes.set_xlim(0, last.cost / (1 - room))
     better = "higher" if quality.higher_is_better else "lower"
     axes.set_ylabel(f"{quality.label} ({better} is better)")
     _label(axes, found)
 
 
+def _inches(axes: Axes) -> tuple[float, float]:
+    """Width and height of the panel."""
+    figure = axes.get_figure()
+    assert figure is not None
+    return axes.bbox.width / figure.dpi, axes.bbox.height / figure.dpi
+
+
 def _label(axes: Axes, found: Sequence[Point]) -> None:
-    """Names to the right of the points, moved down where they would cover one another."""
-    low, high = axes.get_ylim()
+    """Names to the right of the points, moved to the nearest height where they cover none of the others."""
+    width, height = _inches(axes)
+    line, letter = LINE / height, LETTER / width
+    places = axes.transData + axes.transAxes.inverted()
     taken: list[tuple[float, float, float]] = []
     for point in sorted(found, key=lambda p: -p.quality):
-        y = (point.quality - low) / (high - low)
-        x = point.cost / axes.get_xlim()[1]
-        end = x + LETTER * len(point.run)
-        while any(abs(y - other) < LINE and x < right and left < end for left, right, other in taken):
-            y -= LINE / 4
+        x, beside = places.transform((point.cost, point.quality))
+        end = x + letter * len(point.run)
+        near = [(len(taken) + 1) * line * part / 20 * sign for part in range(21) for sign in (-1, 1)]
+        heights = [y for move in near if line / 2 <= (y := beside + move) <= 1 - line / 2] or [beside]
+        free = [
+            y
+            for y in heights
+            if not any(abs(y - other) < line and x < right and left < end for left, right, other in taken)
+        ]
+        y = (free or heights)[0]
         taken.append((x, end, y))
         axes.annotate(
             point.run,
