@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 6.8, 3.4  # inches a panel
 LINE, LETTER = 0.17, 0.09
 """Height of a label, and width of a letter in it, in inches."""
+GAP = 0.02
+"""Between a point and its label, as a share of the panel's width."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def draw_points(
                       color=GREY, fontsize=9)  # fmt: skip
     axes.margins(y=0.15)
     last = max(found, key=lambda p: p.cost)
-    room = min(0.5, LETTER * len(last.run) / _inches(axes)[0])  # for the last label, as a share of the panel
+    room = min(0.5, LETTER * len(last.run) / _inches(axes)[0] + 2 * GAP)  # for the last label, of the width
     if log:
         left = min(p.cost for p in found) / 1.2
         axes.set_xscale("log", subs=(2, 5))
@@ -162,7 +164,7 @@ def _label(axes: Axes, found: Sequence[Point]) -> None:
         axes.annotate(
             point.run,
             (point.cost, point.quality),
-            xytext=(x + 0.02, y),
+            xytext=(x + GAP, y),
             textcoords="axes fraction",
             va="center",
             color=COLOURS[point.index % len(COLOURS)],

@@ -24,7 +24,7 @@ from coronet_plugin.methods.stepping import around_each_step
 class AngularSteps(Events):
     """Scale the step of every weight of a generator's layers to ``angle`` times the weight's norm.
 
-    Times the fraction of its first learning rate that the optimizer is at. Weights are the parameters of
+    Times the fraction of its initial learning rate that the optimizer is at. Weights are the parameters of
     two axes or more; biases and norms move as always, and so does a weight that is all zero. Decay is a part
     of the step. With generated weights it does nothing: they are no parameters of the optimizer.
 
@@ -45,7 +45,8 @@ class AngularSteps(Events):
 
     def begin(self, optimizer: torch.optim.Optimizer, group: int) -> None:
         self._optimizer = optimizer
-        self._first_rates = self._first_rates or [float(each["lr"]) for each in optimizer.param_groups]
+        groups = optimizer.param_groups  # a schedule that was made before may have begun with a warm-up
+        self._first_rates = self._first_rates or [float(g.get("initial_lr", g["lr"])) for g in groups]
         self._find_weights()
         around_each_step(optimizer, self._before, self._after)
 

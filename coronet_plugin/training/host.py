@@ -1,9 +1,9 @@
-"""Know hosts, upstream checkouts and the bundled one; nothing else in the package does but its
-data sets (:mod:`coronet_plugin.training.data_set`) and what reads features (``projector``).
+"""Know hosts, upstream checkouts and the bundled one.
 
-Differences between versions are found by looking (does the option exist, is there a wrapper), not
-by version numbers. Host modules are imported when a function runs, because
-outside a checkout there is no ``models`` package.
+With :mod:`~coronet_plugin.training.data_set` and :mod:`~coronet_plugin.training.projector` the only
+module that does. Differences between versions are found by looking (does the option exist, is there a
+wrapper), not by version numbers. Host modules are imported when a function runs, because outside a checkout
+there is no ``models`` package.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class CompressedModel(_Base):
             for name in self.compressions:
                 self._announce(name)
             self._continue_after(int(state["epochs_done"]), opt)
-        teacher = teacher_folder(opt, self._options)
+        teacher = teacher_folder(opt, self._options) if self.isTrain else None
         with host.without_loading(self, opt):
             result = super().setup(opt, *args, **kwargs)  # type: ignore[misc]
         if resuming or not self.isTrain:

@@ -16,12 +16,13 @@ from coronet_plugin import cli
 from coronet_plugin.channels.cost import Cost
 from coronet_plugin.comparison import numbers
 from coronet_plugin.comparison.measure import Measurement, Measuring, in_order, is_full, measure_all
-from coronet_plugin.comparison.pareto import Point, front, pareto_figure, quality_of
+from coronet_plugin.comparison.pareto import Point, draw_points, front, pareto_figure, quality_of
 from coronet_plugin.comparison.pictures import shown_pictures
 from coronet_plugin.comparison.quantities import FID, KID, SSIM, quantities
 from coronet_plugin.comparison.record import as_json
 from coronet_plugin.comparison.report import write_comparison
 from coronet_plugin.comparison.runtimes import Failure, Speed, choose, package_of, time_generators
+from coronet_plugin.drawing import new_figure
 from coronet_plugin.errors import ExportError, OptionError
 from coronet_plugin.evaluation.distances import Distance
 from coronet_plugin.evaluation.features import MissingWeights
@@ -262,6 +263,21 @@ def test_plot_has_a_labelled_point_for_every_run() -> None:
     assert slim.xyann != same.xyann  # equal points, readable names
     assert axes.get_ylabel().startswith("KID") and axes.get_ylim()[1] > 20
     assert pareto_figure(columns[:1]) is None
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_names_in_a_crowd_cover_none_of_the_others_and_stay_inside(log: bool) -> None:
+    """Twelve of the worst quality at nearly one cost, and one far away."""
+    crowd = [Point(f"a run of number {i}", i, 10 + i / 100, 20.0) for i in range(12)]
+    figure = new_figure(6.8, 6)
+    axes = figure.subplots()
+    draw_points(axes, [*crowd, Point("far", 12, 300, 90.0)], KID, log=log)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    inside = axes.get_window_extent()
+    for i, box in enumerate(boxes):
+        assert inside.y0 <= box.y0 and box.y1 <= inside.y1 and box.x1 <= inside.x1
+        assert not any(box.overlaps(other) for other in boxes[:i])
 
 
 # -- runs ----------------------------------------------------------------------

@@ -10,7 +10,8 @@ from torch import nn
 from training_helpers import search, small, train
 from training_helpers import started as training
 
-from coronet_plugin import CheckpointError, OptionError
+from coronet_plugin import CheckpointError, Compression, OptionError
+from coronet_plugin.methods import stepping
 from coronet_plugin.methods.angular import AngularSteps
 from coronet_plugin.methods.implicit import Rates, StepMultipliers
 
@@ -42,6 +43,36 @@ def test_every_layer_steps_as_far_as_asked_and_the_schedule_is_followed(by, lr):
         found = angles(old, generator)
         assert len(found) == sum(p.ndim > 1 for p in generator.parameters())
         assert found == pytest.approx([0.01 * factor] * len(found), rel=1e-3)
+
+
+def test_a_warm_up_that_began_before_is_one():
+    """A fifth of the learning rate at first is a fifth of the angle, not the angle itself."""
+    generator = small(0)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
+    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.2, total_iters=2)
+    compression = Compression(
+        generator, torch.zeros(1, 3, 32, 32), search_steps=9, budget=1.0, companions=[AngularSteps(0.01)]
+    ).attach(optimizer)
+    for share in (0.2, 0.6, 1.0):
+        old = copied(generator)
+        train(compression, optimizer, 1)
+        warm_up.step()
+        assert angles(old, generator) == pytest.approx([0.01 * share] * len(angles(old, generator)), rel=1e-3)
+
+
+def test_it_holds_where_optimizers_run_no_hooks(monkeypatch):
+    """As in an old torch after torch.compile: steps and their multipliers are those with hooks, in order."""
+    found = []
+    for old in (False, True):
+        monkeypatch.setattr(stepping, "OLD_TORCH", old)
+        if old:
+            monkeypatch.setattr(torch.optim.Adam, "register_step_pre_hook", None)
+            monkeypatch.setattr(torch.optim.Adam, "register_step_post_hook", None)
+        multipliers = StepMultipliers(9, Rates(seed=1))
+        generator, compression, optimizer = started(before=[multipliers], search_steps=9)
+        train(compression, optimizer, 12)
+        found.append(copied(generator))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_the_direction_is_the_optimizer_s_and_biases_move_as_always():

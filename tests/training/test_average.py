@@ -214,12 +214,43 @@ def test_the_generators_learning_rate_is_its_own(tmp_path, monkeypatch, form):
         assert raised[2:] == pytest.approx([3 * rate for rate in usual[2:]])
 
 
+def test_the_angle_of_the_options_is_that_of_the_steps_times_the_factor(tmp_path, monkeypatch):
+    """Also when the schedule has halved both."""
+    data = paired_folder(tmp_path, images=4, size=SIZE)
+    lengths, step = [], train.Training.step
+
+    def noting(self, *args):
+        generator = self.model.compressions["G"].generator
+        name, weight = next((n, p) for n, p in generator.named_parameters() if p.ndim > 1)
+        before = weight.detach().clone()
+        step(self, *args)
+        if generator.get_parameter(name) is weight:  # not cut in this step
+            share = self.model.optimizer_G.param_groups[0]["lr"] / first
+            lengths.append(float((weight.detach() - before).norm() / before.norm()) / share)
+
+    first = 2e-4 * 3
+    monkeypatch.setattr(train.Training, "step", noting)
+    shared = ["--dataroot", data, "--checkpoints_dir", tmp_path / "c", "--model", "coronet", *RUN, *TRAIN]
+    shared += ["--coronet_base", "pix2pix", "--coronet_budget", 1.0, "--coronet_angle", 0.01, "--name", "a"]
+    assert run_train(*shared, "--coronet_lr_factor", 3) == 0
+    assert len(lengths) == 8 and lengths == pytest.approx([0.03] * 8, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--coronet_average", 1), ("--coronet_lr_factor", 0), ("--coronet_lr_factor", "inf")],
-)
+    [("--coronet_average", 1), ("--coronet_lr_factor", 0), ("--coronet_lr_factor", "inf"),
+     ("--coronet_angle", 1), ("--coronet_angle", "nan"), ("--coronet_angle", -0.1)],
+)  # fmt: skip
 def test_values_out_of_range_are_one_line(tmp_path, capsys, option, value):
     data = paired_folder(tmp_path, images=2, size=SIZE)
     shared = ["--dataroot", data, "--name", "a", "--checkpoints_dir", tmp_path / "c", "--model", "coronet"]
     assert run_train(*shared, *RUN, *TRAIN, "--coronet_base", "pix2pix", option, value) == 2
     assert option in capsys.readouterr().err
+
+
+def test_generated_weights_have_no_angle(tmp_path, capsys):
+    data = paired_folder(tmp_path, images=2, size=SIZE)
+    shared = ["--dataroot", data, "--name", "a", "--checkpoints_dir", tmp_path / "c", "--model", "coronet"]
+    words = ["--coronet_base", "pix2pix", "--coronet_method", "published", "--coronet_angle", 0.01]
+    assert run_train(*shared, *RUN, *TRAIN, *words) == 2
+    assert "--coronet_angle is for weights that the optimizer trains" in capsys.readouterr().err
